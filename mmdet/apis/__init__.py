@@ -1,0 +1,1 @@
+"""Detection from Python in two calls."""

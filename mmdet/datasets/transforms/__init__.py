@@ -1,0 +1,1 @@
+"""Augmentations under their MMDetection names."""

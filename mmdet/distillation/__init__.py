@@ -1,0 +1,1 @@
+"""Teachers, distillers and their losses: the only room that knows the word "teacher"."""

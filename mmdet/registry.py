@@ -1,0 +1,59 @@
+"""Registries: names in a config file -> classes of this package.
+
+A config is built depth first, so a constructor receives built parts, plain values or None and
+never a config. A key that a constructor does not know is an error that names the class.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from mmengine import registry as root
+from mmengine.registry import Registry
+from mmengine.registry import build_from_cfg as build_one
+
+
+def _depth_first(parts: Registry | None = None) -> Callable[..., Any]:
+    """A build function that builds nested `type` dicts first, from `parts` (default: the same registry)."""
+
+    def build(cfg: dict[str, Any], registry: Registry, default_args: dict[str, Any] | None = None) -> Any:
+        def built(value: Any) -> Any:
+            if isinstance(value, dict) and 'type' in value:
+                return (parts or registry).build(value)
+            if isinstance(value, (list, tuple)):
+                return type(value)(built(item) for item in value)
+            return value
+
+        try:
+            return build_one({key: built(value) for key, value in cfg.items()}, registry, default_args)
+        except TypeError as error:
+            if 'unexpected keyword' not in str(error) and 'required' not in str(error):
+                raise
+            raise TypeError(f'config of {cfg.get("type")}: {error}') from error
+
+    return build
+
+
+TRANSFORMS = Registry(
+    'transform', parent=root.TRANSFORMS, scope='mmdet', locations=['mmdet.datasets.transforms']
+)
+DATASETS = Registry(
+    'dataset',
+    build_func=_depth_first(TRANSFORMS),
+    parent=root.DATASETS,
+    scope='mmdet',
+    locations=['mmdet.datasets'],
+)
+DATA_SAMPLERS = Registry(
+    'data sampler', parent=root.DATA_SAMPLERS, scope='mmdet', locations=['mmdet.datasets']
+)
+COLLATES = Registry('collate', parent=root.FUNCTIONS, scope='mmdet', locations=['mmdet.datasets'])
+MODELS = Registry(
+    'model',
+    build_func=_depth_first(),
+    parent=root.MODELS,
+    scope='mmdet',
+    locations=['mmdet.models', 'mmdet.distillation'],
+)
+METRICS = Registry('metric', parent=root.METRICS, scope='mmdet', locations=['mmdet.evaluation'])
+LOOPS = Registry('loop', parent=root.LOOPS, scope='mmdet', locations=['mmdet.engine'])
+HOOKS = Registry('hook', parent=root.HOOKS, scope='mmdet', locations=['mmdet.engine'])

@@ -1,0 +1,16 @@
+"""The values that travel between the parts; imports nothing else of this package."""
+
+from mmdet.structures.boxes import bbox_overlaps, clip_boxes
+from mmdet.structures.crops import crop_boxes
+from mmdet.structures.det_data_sample import DetDataSample
+from mmdet.structures.ground_truth import GroundTruth
+from mmdet.structures.positive_samples import PositiveSamples
+
+__all__ = [
+    'DetDataSample',
+    'GroundTruth',
+    'PositiveSamples',
+    'bbox_overlaps',
+    'clip_boxes',
+    'crop_boxes',
+]

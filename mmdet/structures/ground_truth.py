@@ -1,0 +1,37 @@
+"""What is known about the images of a batch besides their pixels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class GroundTruth(NamedTuple):
+    """Ground truth of N images as tensors, padded to the same number of boxes.
+
+    N images · Gmax box rows, a multiple of 16 · boxes xyxy in pixels of the network input.
+    A named tuple, so that pinning memory, moving to a device and DDP treat it as they treat a tuple.
+    """
+
+    img_id: Tensor  # (N,) int64, the id in the annotation file
+    ori_shape: Tensor  # (N, 2) int64, (h, w) of the original image
+    img_shape: Tensor  # (N, 2) int64, (h, w) of the image inside the padded network input
+    bboxes: Tensor  # (N, Gmax, 4) float32; rows without an object are 0
+    labels: Tensor  # (N, Gmax) int64 in [0, K); rows without an object are 0
+    valid: Tensor  # (N, Gmax) bool, False where a row holds no object
+
+    @property
+    def gt_image(self) -> Tensor:
+        """(G,) int64, index in the batch of each object's image; objects in row order."""
+        return self.valid.nonzero()[:, 0]
+
+    @property
+    def gt_bboxes(self) -> Tensor:
+        """(G, 4) boxes of the objects alone, in row order."""
+        return self.bboxes[self.valid]
+
+    @property
+    def gt_labels(self) -> Tensor:
+        """(G,) labels of the objects alone, in row order."""
+        return self.labels[self.valid]

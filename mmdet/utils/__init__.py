@@ -1,0 +1,1 @@
+"""Config resolution, checkpoint loading, checks of the environment."""

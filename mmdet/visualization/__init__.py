@@ -1,0 +1,1 @@
+"""Pictures: detections, what the teacher sees, learning curves."""
