@@ -33,10 +33,11 @@ def clip_boxes(bboxes: Tensor, height: Tensor | float, width: Tensor | float) ->
 
     bboxes (..., 4) · height, width broadcast against (...)
 
-    Two one-sided clamps a side: `clamp(x, lo, hi)` passes no gradient where x equals a bound, and
-    predicted boxes that stick to the image border do so for good then.
+    The gradient passes whole where a coordinate equals a bound. `clamp(x, lo, hi)` would pass none, and a
+    predicted box that touches the image border would stick to it; clamping to a tensor would pass half.
     """
     limits = torch.stack(
         [torch.as_tensor(side, dtype=bboxes.dtype, device=bboxes.device) for side in (width, height) * 2], -1
     )
-    return bboxes.clamp(min=0).clamp(max=limits)
+    bboxes = bboxes.clamp(min=0)
+    return torch.where(bboxes > limits, limits, bboxes)
