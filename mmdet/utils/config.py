@@ -1,0 +1,302 @@
+"""Config files: merged, then resolved, before anything is built.
+
+A config is changed in one place only, `resolve`. The seven top-level keys of the data (`data_root`,
+`train_ann`, `train_img`, `val_ann`, `val_img`, `test_ann`, `test_img`) may come from a `_base_` file, a child
+file, `--cfg-options` or `--data-root`; `resolve` copies their final values to every place that needs them.
+"""
+
+import copy
+import difflib
+import inspect
+import json
+import mmap
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+DATA_DEFAULTS: dict[str, str | None] = {
+    'data_root': 'data/coco2017/',
+    'train_ann': 'annotations/instances_train2017.json',
+    'train_img': 'train2017/',
+    'val_ann': 'annotations/instances_val2017.json',
+    'val_img': 'val2017/',
+    'test_ann': None,  # None: the validation split
+    'test_img': None,
+}
+# What is read from the top level of a config: by `resolve`, by the constructor of the runner, by its methods.
+READ_KEYS = frozenset(DATA_DEFAULTS) | frozenset(inspect.signature(Runner.__init__).parameters) - {
+    'self',
+    'cfg',
+}
+READ_KEYS |= {'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile', 'activation_checkpointing'}
+
+
+def load_config(
+    path: str | Path,
+    cfg_options: Mapping[str, Any] | None = None,
+    data_root: str | Path | None = None,
+    for_training: bool = True,
+) -> Config:
+    """A config file as every tool uses it: merged with the command line and resolved.
+
+    Arguments as `merge_config` and `resolve` take them.
+    """
+    return resolve(merge_config(path, cfg_options, data_root), for_training)
+
+
+def merge_config(
+    path: str | Path, cfg_options: Mapping[str, Any] | None = None, data_root: str | Path | None = None
+) -> Config:
+    """Read a config file with its `_base_` files and merge the command line into it.
+
+    Args:
+        path: The config file.
+        cfg_options: Overrides, `{'model.backbone.weights': None}`. Each must reach a key that is read, see
+            `check_options`.
+        data_root: Folder of the data set; stronger than `data_root` in the file and in `cfg_options`.
+
+    Raises:
+        FileNotFoundError: There is no such config file.
+        KeyError: An override changes nothing that is read.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config file not found: {path}')
+    cfg = Config.fromfile(str(path))
+    if cfg_options:
+        check_options(cfg, cfg_options)
+        cfg.merge_from_dict(dict(cfg_options))
+    if data_root is not None:
+        cfg.data_root = str(data_root)
+    return cfg
+
+
+def check_options(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
+    """Refuse overrides that nothing would read.
+
+    The first part of the key must be one that is read, and every part but the last must lead to a dict or a
+    list of the config below `model`, where parts are built from complete dicts. A wrong last part is found by
+    the constructor that gets it.
+
+    Raises:
+        KeyError: Names the override and the nearest known name.
+    """
+    for key in cfg_options:
+        first, *rest = key.split('.')
+        if first not in READ_KEYS:
+            reason = (
+                f'{first} is only a variable of the config file; override what was made from it'
+                if first in cfg
+                else f'{first} is no key of a config'
+            )
+            known: list[str] = sorted(READ_KEYS)
+            raise KeyError(f'--cfg-options {key}=...: {reason}.{_nearest(first, known)}')
+        if first != 'model':
+            continue
+        place: Any = cfg.get('model', {})
+        for depth, part in enumerate(rest[:-1], start=1):
+            inner = _children(place)
+            if not isinstance(inner.get(part), (dict, list, tuple)):
+                here = '.'.join([first, *rest[: depth - 1]])
+                raise KeyError(
+                    f'--cfg-options {key}=...: {here}.{part} is {"None" if part in inner else "not there"} in '
+                    f'{cfg.filename}, so nothing can be changed inside it.{_nearest(part, list(inner))}'
+                )
+            place = inner[part]
+
+
+def _children(place: Any) -> dict[str, Any]:
+    """What can follow in a dotted key: the keys of a dict, the positions of a list."""
+    return dict(place) if isinstance(place, dict) else {str(i): item for i, item in enumerate(place)}
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f' Did you mean {near[0]}?' if near else ''
+
+
+def resolve(cfg: Config, for_training: bool = True) -> Config:
+    """Write the data's paths and class names wherever the config needs them; changes `cfg` and returns it.
+
+    Data sets get `data_root`, `ann_file`, `data_prefix` and `metainfo`, metrics `ann_file` and `classes`. In the
+    model every key `num_classes` and `classes` is set, also in heads and in the teacher. Resolving twice changes
+    nothing.
+
+    Class names come from the training annotations, ordered by category id. For testing these may be absent;
+    then they come from the annotations that are tested on.
+
+    Args:
+        cfg: Merged config.
+        for_training: Whether training annotations must be there.
+
+    Raises:
+        FileNotFoundError: No annotations; says what to type.
+        ValueError: Annotations without usable categories, or splits with different classes; prints both lists.
+    """
+    _place_paths(cfg)
+    classes = _read_split_classes(cfg, for_training)
+    for split in ('train', 'val', 'test'):
+        dataset = _dataset(cfg, split)
+        if dataset is not None:
+            dataset['metainfo'] = {**(dataset.get('metainfo') or {}), 'classes': classes}
+        for metric in _metrics(cfg, split):
+            metric['classes'] = classes
+    for part in _dicts(cfg.get('model')):
+        if 'num_classes' in part:
+            part['num_classes'] = len(classes)
+        if 'classes' in part:
+            part['classes'] = classes
+    return cfg
+
+
+def _place_paths(cfg: Config) -> None:
+    for key, default in DATA_DEFAULTS.items():
+        if cfg.get(key) is None:
+            cfg[key] = default
+    if str(cfg.data_root).startswith('~'):  # a shell leaves it alone in `data_root=~/coco`
+        cfg.data_root = str(Path(cfg.data_root).expanduser())
+    for key in ('test_dataloader', 'test_evaluator'):  # a config may say `test_dataloader = val_dataloader`
+        if cfg.get(key) is not None:
+            cfg[key] = copy.deepcopy(cfg[key])
+    for split in ('train', 'val', 'test'):
+        dataset = _dataset(cfg, split)
+        if dataset is not None:
+            dataset['data_root'] = cfg.data_root
+            dataset['ann_file'] = _value(cfg, split, 'ann')
+            dataset['data_prefix'] = {**(dataset.get('data_prefix') or {}), 'img': _value(cfg, split, 'img')}
+        for metric in _metrics(cfg, split):
+            metric['ann_file'] = str(_annotations(cfg, split))
+
+
+def _value(cfg: Config, split: str, kind: str) -> str:
+    """`cfg.train_ann` and its like; the test split stands in for itself only where it is named."""
+    value = cfg[f'{split}_{kind}']
+    return str(cfg[f'val_{kind}'] if value is None else value)
+
+
+def _annotations(cfg: Config, split: str) -> Path:
+    return Path(cfg.data_root, _value(cfg, split, 'ann'))
+
+
+def _dataset(cfg: Config, split: str) -> dict[str, Any] | None:
+    loader = cfg.get(f'{split}_dataloader')
+    return None if loader is None else loader.get('dataset')
+
+
+def _metrics(cfg: Config, split: str) -> list[dict[str, Any]]:
+    """The metrics of a split that read annotations."""
+    evaluator = cfg.get(f'{split}_evaluator') or []
+    metrics = [evaluator] if isinstance(evaluator, dict) else list(evaluator)
+    return [metric for metric in metrics if metric.get('type') == 'CocoMetric' or 'ann_file' in metric]
+
+
+def _dicts(value: Any) -> Iterator[dict[str, Any]]:
+    """Every dict inside `value`, itself included."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _dicts(item)
+
+
+def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
+    """Class names of the data, the same in every split that is used."""
+    used = ['val'] if for_training else ['test']
+    files = [_annotations(cfg, split) for split in used if _dataset(cfg, split) is not None]
+    train = _annotations(cfg, 'train')
+    if train.is_file() or for_training or not files:
+        files.insert(0, train)
+    if not files[0].is_file():
+        raise FileNotFoundError(
+            f'annotations not found: {files[0].absolute()}\n'
+            f'  Say where the data set is: --data-root FOLDER, or edit the line "data_root = ..." in '
+            f'{cfg.filename or "the config"}.\n'
+            '  If its files have other names: --cfg-options train_ann=annotations/train.json train_img=train/ '
+            'val_ann=annotations/val.json val_img=val/ (relative to the folder).'
+        )
+    classes = read_classes(files[0])
+    for other in files[1:]:
+        if other.is_file():  # a missing one is reported by its data set
+            names = read_classes(other)
+            if set(names) != set(classes):  # ids may be numbered differently: labels go by name
+                raise ValueError(differing_classes(str(files[0]), classes, str(other), names))
+    return classes
+
+
+def check_classes(data: Sequence[str], data_source: str, other: Sequence[str], other_source: str) -> None:
+    """Compare class names whose order gives labels their meaning.
+
+    Raises:
+        ValueError: They differ; prints both lists.
+    """
+    if tuple(data) != tuple(other):
+        raise ValueError(differing_classes(data_source, data, other_source, other))
+
+
+def differing_classes(source1: str, names1: Sequence[str], source2: str, names2: Sequence[str]) -> str:
+    """Message about two lists of class names: where they part, and both in full."""
+    only1 = [name for name in names1 if name not in set(names2)]
+    only2 = [name for name in names2 if name not in set(names1)]
+    parts = [f'only in the first: {only1}'] * bool(only1) + [f'only in the second: {only2}'] * bool(only2)
+    return (
+        f'classes differ ({"; ".join(parts) or "same names in another order"}):\n'
+        f'  {source1} has {len(names1)}: {", ".join(names1)}\n'
+        f'  {source2} has {len(names2)}: {", ".join(names2)}\n'
+        '  Use files of the same data set: --data-root FOLDER, --cfg-options train_ann=... val_ann=..., or a '
+        'checkpoint that was trained on these classes.'
+    )
+
+
+def read_classes(ann_file: str | Path) -> tuple[str, ...]:
+    """Class names of a COCO annotation file, ordered by category id.
+
+    Reads only the list `categories`: COCO's training annotations are 450 MB, and parsing them takes ten seconds
+    and gigabytes just to find 80 names that the data set will read again.
+
+    Raises:
+        ValueError: Not JSON, no categories, or two of them with one id or one name.
+    """
+    categories = _find_categories(Path(ann_file))
+    if categories is None:
+        try:
+            content = json.loads(Path(ann_file).read_bytes())
+        except ValueError as error:
+            raise ValueError(f'{ann_file} is not a JSON file: {error}') from error
+        categories = content.get('categories') if isinstance(content, dict) else None
+    if not categories or not all(isinstance(c, dict) and {'id', 'name'} <= c.keys() for c in categories):
+        raise ValueError(
+            f'{ann_file} has no key "categories" with a list of {{"id": ..., "name": ...}}: not COCO detection '
+            'annotations (VOC folders: python tools/misc/voc2coco.py)'
+        )
+    for key in ('id', 'name'):
+        values = [category[key] for category in categories]
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise ValueError(f'{ann_file}: two categories have the {key} {twice[0]}; rename one of them')
+    return tuple(
+        str(category['name']) for category in sorted(categories, key=lambda category: category['id'])
+    )
+
+
+def _find_categories(ann_file: Path) -> list[Any] | None:
+    """The list behind the only key `categories` of a JSON file; None when that needs a real parser.
+
+    Inside a JSON string the quotes of such a key would be escaped, so what matches is a key.
+    """
+    if ann_file.stat().st_size == 0:  # cannot be mapped
+        return None
+    with ann_file.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        starts = [match.end() - 1 for match in re.finditer(rb'"categories"\s*:\s*\[', content)]
+        if len(starts) != 1:
+            return None
+        for size in (1 << 16, 1 << 20, len(content)):
+            text = content[starts[0] : starts[0] + size].decode('utf-8', errors='ignore')
+            try:
+                return list(json.JSONDecoder().raw_decode(text)[0])
+            except ValueError:  # the list goes on behind the piece
+                continue
+    return None
