@@ -5,12 +5,16 @@ A config is changed in one place only, `resolve`. The seven top-level keys of th
 file, `--cfg-options` or `--data-root`; `resolve` copies their final values to every place that needs them.
 """
 
+import argparse
+import ast
 import copy
 import difflib
 import inspect
 import json
 import mmap
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +65,7 @@ def merge_config(
 
     Raises:
         FileNotFoundError: There is no such config file.
-        KeyError: An override changes nothing that is read.
+        ValueError: An override changes nothing that is read.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config file not found: {path}')
@@ -82,7 +86,7 @@ def check_options(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
     the constructor that gets it.
 
     Raises:
-        KeyError: Names the override and the nearest known name.
+        ValueError: Names the override and the nearest known name.
     """
     for key in cfg_options:
         first, *rest = key.split('.')
@@ -93,7 +97,7 @@ def check_options(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
                 else f'{first} is no key of a config'
             )
             known: list[str] = sorted(READ_KEYS)
-            raise KeyError(f'--cfg-options {key}=...: {reason}.{_nearest(first, known)}')
+            raise ValueError(f'--cfg-options {key}=...: {reason}.{_nearest(first, known)}')
         if first != 'model':
             continue
         place: Any = cfg.get('model', {})
@@ -101,9 +105,10 @@ def check_options(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
             inner = _children(place)
             if not isinstance(inner.get(part), (dict, list, tuple)):
                 here = '.'.join([first, *rest[: depth - 1]])
-                raise KeyError(
-                    f'--cfg-options {key}=...: {here}.{part} is {"None" if part in inner else "not there"} in '
-                    f'{cfg.filename}, so nothing can be changed inside it.{_nearest(part, list(inner))}'
+                state = 'no dict' if part in inner else 'not there'
+                raise ValueError(
+                    f'--cfg-options {key}=...: {here}.{part} is {state} in {cfg.filename}, so nothing can be '
+                    f'changed inside it.{_nearest(part, list(inner))}'
                 )
             place = inner[part]
 
@@ -121,9 +126,9 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 def resolve(cfg: Config, for_training: bool = True) -> Config:
     """Write the data's paths and class names wherever the config needs them; changes `cfg` and returns it.
 
-    Data sets get `data_root`, `ann_file`, `data_prefix` and `metainfo`, metrics `ann_file` and `classes`. In the
-    model every key `num_classes` and `classes` is set, also in heads and in the teacher. Resolving twice changes
-    nothing.
+    Data sets get `data_root`, `ann_file`, `data_prefix` and `metainfo`, metrics `ann_file` and `classes`. In
+    the model every key `num_classes` and `classes` is set, also in heads and in the teacher. Resolving twice
+    changes nothing.
 
     Class names come from the training annotations, ordered by category id. For testing these may be absent;
     then they come from the annotations that are tested on.
@@ -134,10 +139,16 @@ def resolve(cfg: Config, for_training: bool = True) -> Config:
 
     Raises:
         FileNotFoundError: No annotations; says what to type.
-        ValueError: Annotations without usable categories, or splits with different classes; prints both lists.
+        ValueError: Annotations without usable categories, or splits with different classes: both lists.
     """
     _place_paths(cfg)
-    classes = _read_split_classes(cfg, for_training)
+    set_classes(cfg, _read_split_classes(cfg, for_training))
+    return cfg
+
+
+def set_classes(cfg: Config, classes: Sequence[str]) -> None:
+    """Set the class names in data sets, metrics and every part of the model that has a key for them."""
+    classes = tuple(classes)
     for split in ('train', 'val', 'test'):
         dataset = _dataset(cfg, split)
         if dataset is not None:
@@ -149,7 +160,6 @@ def resolve(cfg: Config, for_training: bool = True) -> Config:
             part['num_classes'] = len(classes)
         if 'classes' in part:
             part['classes'] = classes
-    return cfg
 
 
 def _place_paths(cfg: Config) -> None:
@@ -172,7 +182,7 @@ def _place_paths(cfg: Config) -> None:
 
 
 def _value(cfg: Config, split: str, kind: str) -> str:
-    """`cfg.train_ann` and its like; the test split stands in for itself only where it is named."""
+    """`cfg.train_ann` and its like; what is not said about the test split is that of the validation split."""
     value = cfg[f'{split}_{kind}']
     return str(cfg[f'val_{kind}'] if value is None else value)
 
@@ -215,8 +225,8 @@ def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
             f'annotations not found: {files[0].absolute()}\n'
             f'  Say where the data set is: --data-root FOLDER, or edit the line "data_root = ..." in '
             f'{cfg.filename or "the config"}.\n'
-            '  If its files have other names: --cfg-options train_ann=annotations/train.json train_img=train/ '
-            'val_ann=annotations/val.json val_img=val/ (relative to the folder).'
+            '  If its files have other names: --cfg-options train_ann=annotations/train.json train_img=train/'
+            ' val_ann=annotations/val.json val_img=val/ (relative to the folder).'
         )
     classes = read_classes(files[0])
     for other in files[1:]:
@@ -254,8 +264,8 @@ def differing_classes(source1: str, names1: Sequence[str], source2: str, names2:
 def read_classes(ann_file: str | Path) -> tuple[str, ...]:
     """Class names of a COCO annotation file, ordered by category id.
 
-    Reads only the list `categories`: COCO's training annotations are 450 MB, and parsing them takes ten seconds
-    and gigabytes just to find 80 names that the data set will read again.
+    Reads only the list `categories`: COCO's training annotations are 450 MB, and parsing them takes ten
+    seconds and gigabytes just to find 80 names that the data set will read again.
 
     Raises:
         ValueError: Not JSON, no categories, or two of them with one id or one name.
@@ -269,8 +279,8 @@ def read_classes(ann_file: str | Path) -> tuple[str, ...]:
         categories = content.get('categories') if isinstance(content, dict) else None
     if not categories or not all(isinstance(c, dict) and {'id', 'name'} <= c.keys() for c in categories):
         raise ValueError(
-            f'{ann_file} has no key "categories" with a list of {{"id": ..., "name": ...}}: not COCO detection '
-            'annotations (VOC folders: python tools/misc/voc2coco.py)'
+            f'{ann_file} has no key "categories" with a list of {{"id": ..., "name": ...}}: not COCO '
+            'detection annotations (VOC folders: python tools/misc/voc2coco.py)'
         )
     for key in ('id', 'name'):
         values = [category[key] for category in categories]
@@ -300,3 +310,78 @@ def _find_categories(ann_file: Path) -> list[Any] | None:
             except ValueError:  # the list goes on behind the piece
                 continue
     return None
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments by which every tool takes a config: `config`, `--data-root`, `--cfg-options`."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--data-root', metavar='DIR', help="folder of the data set, instead of the config's")
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=KeyValues,
+        metavar='KEY=VALUE',
+        help='override values of the config: model.backbone.weights=None train_dataloader.batch_size=2',
+    )
+    parser.add_argument('--options', nargs='+', action=KeyValues, dest='cfg_options', help=argparse.SUPPRESS)
+
+
+class KeyValues(argparse.Action):
+    """Collects `KEY=VALUE` arguments in a dict; of an option that is given again, the later value counts."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Called by argparse for each occurrence of the option."""
+        if option_string == '--options':
+            hint('--options is now --cfg-options')
+        pairs = dict(getattr(namespace, self.dest) or {})
+        for pair in values:
+            key, equals, text = pair.partition('=')
+            if not key or not equals:
+                parser.error(f'{option_string} takes KEY=VALUE, got {pair!r} (quote values that hold spaces)')
+            pairs[key] = parse_value(text)
+        setattr(namespace, self.dest, pairs)
+
+
+def hint(text: str) -> None:
+    """Say in one line, once for all processes, how an accepted old spelling is written today."""
+    if os.environ.get('RANK', '0') == '0':
+        print(f'hint: {text}', file=sys.stderr)
+
+
+def parse_value(text: str) -> Any:
+    """The value that is meant by the text behind `KEY=`.
+
+    A Python literal, true / false / none in any case, `a,b` or `[a,b]` for a list, `(a,b)` for a tuple, all
+    of them nested; anything else is a string as it stands, spaces included.
+    """
+    text = text.strip()
+    words = {'true': True, 'false': False, 'none': None}
+    if text.lower() in words:
+        return words[text.lower()]
+    bracketed = text[:1] + text[-1:] in ('[]', '()')
+    items = _split(text[1:-1] if bracketed else text)
+    if (bracketed or len(items) > 1) and not text.startswith(('{', '"', "'")):
+        values = [parse_value(item) for item in items]
+        return tuple(values) if bracketed and text[0] == '(' else values
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas outside brackets."""
+    items, depth = [''], 0
+    for character in text:
+        depth += (character in '[({') - (character in '])}')
+        if character == ',' and depth == 0:
+            items.append('')
+        else:
+            items[-1] += character
+    return [item for item in items if item.strip()]
