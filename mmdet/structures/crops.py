@@ -60,7 +60,9 @@ def _sample_stacked(images: Tensor, grid: Tensor, image_index: Tensor) -> Tensor
         return images.new_zeros(0, images.shape[1], size, size) + grid.sum()
     order = image_index.argsort(stable=True)
     rank = torch.empty_like(order)  # (M,) position of the box among those of its image
-    rank[order] = torch.arange(count, device=grid.device) - (per_image.cumsum(0) - per_image)[image_index[order]]
+    rank[order] = (
+        torch.arange(count, device=grid.device) - (per_image.cumsum(0) - per_image)[image_index[order]]
+    )
     stacked = grid.new_full((len(images), most, size, size, 2), 2.0)  # 2 lies outside: zeros
     stacked = stacked.index_put((image_index, rank), grid).flatten(1, 2)
     crops = F.grid_sample(images, stacked, align_corners=False)  # (N, 3, most * S, S)

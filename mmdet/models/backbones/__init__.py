@@ -1,0 +1,5 @@
+"""Backbones: image -> feature maps."""
+
+from mmdet.models.backbones.ssd_vgg import SSDVGG
+
+__all__ = ['SSDVGG']

@@ -1,0 +1,114 @@
+"""VGG16 as SSD uses it (arXiv 1512.02325).
+
+N images · H x W pixels
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import VGG16_Weights
+
+from mmdet.models.layers import kaiming_init, xavier_init
+from mmdet.registry import MODELS
+
+STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, channels); VGG16's "D"
+IMAGENET = 'IMAGENET1K_FEATURES'  # torchvision's VGG16 trained for detection: RGB, mean-subtracted, std 1
+
+
+@MODELS.register_module()
+class SSDVGG(nn.Module):
+    """VGG16 with rounded-up pooling, a pool5 that keeps the resolution, and fc6, fc7 as convolutions.
+
+    Args:
+        width: Factor on every channel count.
+        batch_norm: Batch norm after each convolution, as in torchvision's `vgg16_bn`.
+        weights: What training starts from: 'IMAGENET1K_FEATURES' (torchvision's file), the path of a
+            file with VGG16 weights, or None for random weights. Read by `init_weights`, which the
+            runner calls when a training starts from scratch; testing and resuming never ask for it.
+    """
+
+    def __init__(self, width: float = 1.0, batch_norm: bool = False, weights: str | None = IMAGENET) -> None:
+        super().__init__()
+        if weights == IMAGENET and (width != 1 or batch_norm):
+            raise ValueError(
+                f'{IMAGENET} fits width=1, batch_norm=False only; give a file of your own or weights=None'
+            )
+        self.weights = weights
+        layers: list[nn.Module] = []
+        channels = 3
+
+        def conv(out_channels: int, kernel_size: int, padding: int = 0, dilation: int = 1) -> None:
+            nonlocal channels
+            bias = not batch_norm
+            layers.append(
+                nn.Conv2d(channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
+            )
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(out_channels))
+            layers.append(nn.ReLU(inplace=True))
+            channels = out_channels
+
+        for stage, (depth, stage_channels) in enumerate(STAGES):
+            for _ in range(depth):
+                conv(int(stage_channels * width), 3, padding=1)
+            if stage == 3:
+                self._conv4_3 = len(layers)  # layers up to the ReLU after conv4_3
+            if stage < 4:
+                layers.append(nn.MaxPool2d(2, 2, ceil_mode=True))
+        self._vgg_layers = len(layers)
+        layers.append(nn.MaxPool2d(3, 1, padding=1))
+        conv(int(1024 * width), 3, padding=6, dilation=6)
+        conv(int(1024 * width), 1)
+        self.features = nn.Sequential(*layers)
+        self.out_channels = (int(512 * width), channels)
+        self._random_init()
+
+    def _random_init(self) -> None:
+        kaiming_init(self.features[: self._vgg_layers])
+        xavier_init(self.features[self._vgg_layers :])
+
+    def init_weights(self) -> None:
+        """Load the weights that training starts from.
+
+        Raises:
+            FileNotFoundError: They cannot be had; names the file, the folder and the way without them.
+            ValueError: The file holds another network.
+        """
+        if self.weights is None:
+            return
+        state = _imagenet_state() if self.weights == IMAGENET else load_state_dict(self.weights)
+        vgg = {key: value for key, value in state.items() if key.startswith('features.')}
+        own = self.state_dict()
+        wrong = [
+            key
+            for key in own
+            if int(key.split('.')[1]) < self._vgg_layers
+            and (key not in vgg or vgg[key].shape != own[key].shape)
+        ]
+        if wrong:
+            raise ValueError(
+                f'{self.weights} does not hold the VGG16 of this backbone: {len(wrong)} tensors are missing '
+                f'or of another shape, the first is {wrong[0]}'
+            )
+        self.load_state_dict({key: vgg.get(key, own[key]) for key in own})
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) -> conv4_3 (N, 512, H/8, W/8) and conv7 (N, 1024, H/16, W/16), both after ReLU."""
+        conv4_3 = self.features[: self._conv4_3](x)
+        return conv4_3, self.features[self._conv4_3 :](conv4_3)
+
+
+def _imagenet_state() -> dict[str, Tensor]:
+    """torchvision's VGG16 features, from the local cache or the network."""
+    weights = VGG16_Weights.IMAGENET1K_FEATURES
+    try:
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        folder = Path(torch.hub.get_dir()) / 'checkpoints'
+        raise FileNotFoundError(
+            f'the ImageNet weights of VGG16 cannot be had: {error}. Put the file {Path(weights.url).name} '
+            f'({weights.url}) into {folder}, give a file of your own by `--cfg-options '
+            'model.backbone.weights=FILE`, or start from random weights by `--cfg-options '
+            'model.backbone.weights=None`'
+        ) from error

@@ -1,0 +1,62 @@
+"""From a batch as the data loader hands it over to the network's input.
+
+N images · H x W pixels of the padded canvas
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from mmdet.registry import MODELS
+from mmdet.structures import GroundTruth, Normalization
+
+
+@MODELS.register_module()
+class DetDataPreprocessor(BaseDataPreprocessor):
+    """Move a batch to the device and normalise its pixels there.
+
+    Args:
+        mean: Mean pixel, RGB (BGR with `bgr_to_rgb=False`), 0..255.
+        std: Standard deviation of a pixel, same order.
+        bgr_to_rgb: Swap the channels first; images come from the loader as OpenCV's BGR.
+    """
+
+    mean: Tensor  # (3,)
+    std: Tensor  # (3,)
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], bgr_to_rgb: bool = True) -> None:
+        super().__init__()
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f'mean and std are three numbers each, std above 0; got {mean} and {std}')
+        self.bgr_to_rgb = bgr_to_rgb
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32), persistent=False)
+
+    @property
+    def normalization(self) -> Normalization:
+        """How the images that `forward` returns are normalised."""
+        return Normalization(self.mean, self.std)
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Normalise a batch.
+
+        data: `inputs` uint8 (N, 3, H, W), `gt` GroundTruth; `bad_images` is for the hooks
+        returns `inputs` float32 (N, 3, H, W), 0 (the mean colour) in the padding, and `gt`, on the device
+        """
+        images: Tensor = self.cast_data(data['inputs'])
+        gt: GroundTruth = self.cast_data(data['gt'])
+        if self.bgr_to_rgb:
+            images = images.flip(1)
+        images = (images.float() - self.mean[:, None, None]) / self.std[:, None, None]
+        return {'inputs': images * _inside(images, gt.img_shape), 'gt': gt}
+
+
+def _inside(images: Tensor, img_shape: Tensor) -> Tensor:
+    """(N, 1, H, W) bool, True on the pixels of the image, False on its padding."""
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device) < img_shape[:, :1]  # (N, H)
+    columns = torch.arange(width, device=images.device) < img_shape[:, 1:]  # (N, W)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]

@@ -1,0 +1,96 @@
+"""What all detectors share.
+
+N images · H x W pixels of the network input
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, cast
+
+from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet.models.data_preprocessor import DetDataPreprocessor
+from mmdet.models.postprocess import Detections
+from mmdet.structures import DetDataSample, GroundTruth, Normalization
+
+
+class BaseDetector(BaseModel, ABC):
+    """A detector with MMEngine's interface: `mode='loss' | 'predict' | 'tensor'`.
+
+    Args:
+        data_preprocessor: Batch of the loader -> network input.
+        backbone: Image -> feature maps.
+        neck: Feature maps -> feature maps.
+        distiller: Further losses from `(images, normalization, PositiveSamples)`. It belongs to the loss,
+            not to the model: it holds no parameters, `predict` never reads it, and a checkpoint of a
+            distilled detector is one of the plain detector.
+    """
+
+    def __init__(
+        self,
+        data_preprocessor: DetDataPreprocessor,
+        backbone: nn.Module,
+        neck: nn.Module | None = None,
+        distiller: nn.Module | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor)
+        self.backbone = backbone
+        self.neck = neck
+        self.distiller = distiller
+
+    @abstractmethod
+    def loss(self, images: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
+        """Losses by name, scalars. images (N, 3, H, W)."""
+
+    @abstractmethod
+    def detect(self, images: Tensor, gt: GroundTruth) -> list[Detections]:
+        """Detections per image in pixels of the network input. images (N, 3, H, W)."""
+
+    @abstractmethod
+    def raw_outputs(self, images: Tensor) -> Any:
+        """What the heads compute, before any selection. images (N, 3, H, W)."""
+
+    @property
+    def normalization(self) -> Normalization:
+        """How the images that `loss` gets are normalised."""
+        return cast(DetDataPreprocessor, self.data_preprocessor).normalization
+
+    def extract_feat(self, images: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) -> feature maps L x (N, C_l, H_l, W_l)."""
+        feats = self.backbone(images)
+        return feats if self.neck is None else self.neck(feats)
+
+    def forward(self, inputs: Tensor, gt: GroundTruth | None = None, mode: str = 'tensor') -> Any:
+        """Losses, detections or raw outputs.
+
+        inputs (N, 3, H, W), as the preprocessor returns them · gt is needed for 'loss' and 'predict'
+        (the latter reads the ids and sizes of the images only)
+        """
+        if mode == 'tensor':
+            return self.raw_outputs(inputs)
+        if gt is None:
+            raise ValueError(f"mode='{mode}' needs gt, the ground truth or at least the image sizes")
+        if mode == 'loss':
+            return self.loss(inputs, gt)
+        if mode == 'predict':
+            return _in_original_pixels(self.detect(inputs, gt), gt)
+        raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not '{mode}'")
+
+    def init_weights(self) -> None:
+        """Load the pre-trained weights that training starts from; everything else starts in its constructor."""
+        self.backbone.init_weights()
+
+
+def _in_original_pixels(detections: list[Detections], gt: GroundTruth) -> list[DetDataSample]:
+    """Scale boxes from the network input to the original images."""
+    samples = []
+    scale = (gt.ori_shape / gt.img_shape).flip(1).repeat(1, 2)  # (N, 4): x, y, x, y
+    shapes, ids = gt.ori_shape.tolist(), gt.img_id.tolist()
+    for found, factor, ori_shape, img_id in zip(detections, scale, shapes, ids, strict=True):
+        sample = DetDataSample(metainfo={'img_id': img_id, 'ori_shape': tuple(ori_shape)})
+        sample.pred_instances = InstanceData(
+            bboxes=found.bboxes * factor, scores=found.scores, labels=found.labels
+        )
+        samples.append(sample)
+    return samples

@@ -1,0 +1,56 @@
+"""Layers that torch and torchvision do not have, and how layers start."""
+
+import torch
+from torch import Tensor, nn
+
+
+class L2Norm(nn.Module):
+    """Scale each pixel's feature vector to length `scale`, learnt per channel (ParseNet, arXiv 1506.04579)."""
+
+    def __init__(self, channels: int, scale: float = 20.0, eps: float = 1e-10) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), float(scale)))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W); the norm is taken in float32 (half precision overflows)."""
+        full = x.float()
+        norm = full.square().sum(1, keepdim=True).sqrt() + self.eps
+        return (self.weight[:, None, None] * full / norm).to(x.dtype)
+
+
+class ConvModule(nn.Sequential):
+    """Convolution, optional batch norm, ReLU; parameters are named as in MMDetection (`conv`, `bn`)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=not batch_norm)
+        if batch_norm:
+            self.bn = nn.BatchNorm2d(out_channels)
+        self.activate = nn.ReLU(inplace=True)
+
+
+def xavier_init(module: nn.Module) -> None:
+    """Xavier-uniform weights, bias 0, in every convolution below `module`."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def kaiming_init(module: nn.Module) -> None:
+    """Kaiming-normal weights (fan out, ReLU), bias 0, in every convolution below `module`."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,78 @@
+"""From scores and boxes of all anchors to the detections of an image.
+
+N images · A anchors · K classes · D detections · boxes xyxy in pixels of the network input
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from mmdet.registry import MODELS
+
+
+class Detections(NamedTuple):
+    """Detections of one image, best first."""
+
+    bboxes: Tensor  # (D, 4)
+    scores: Tensor  # (D,)
+    labels: Tensor  # (D,) in [0, K)
+
+
+@MODELS.register_module()
+class NMSPostProcess:
+    """Keep good boxes and drop the doubles among those of one class.
+
+    Args:
+        nms_pre: Boxes per level that go on, by their best class score.
+        score_thr: A box is a detection of every class that scores above this.
+        iou_threshold: Of two boxes of one class that overlap more than this the better one stays.
+        max_per_img: Detections per image.
+    """
+
+    def __init__(
+        self,
+        nms_pre: int = 1000,
+        score_thr: float = 0.02,
+        iou_threshold: float = 0.45,
+        max_per_img: int = 200,
+    ) -> None:
+        self.nms_pre = nms_pre
+        self.score_thr = score_thr
+        self.iou_threshold = iou_threshold
+        self.max_per_img = max_per_img
+
+    def __call__(self, bboxes: Tensor, scores: Tensor, num_anchors: Sequence[int]) -> list[Detections]:
+        """Detections of every image of a batch.
+
+        bboxes (N, A, 4) · scores (N, A, K) without background · num_anchors: anchors per level, sums to A
+        """
+        kept = self._best_of_each_level(scores.amax(2), num_anchors)  # (N, B)
+        bboxes = bboxes.gather(1, kept[..., None].expand(-1, -1, 4))
+        scores = scores.gather(1, kept[..., None].expand(-1, -1, scores.shape[2]))
+        return [self._nms_per_image(*image) for image in zip(bboxes, scores, strict=True)]
+
+    def _best_of_each_level(self, best_scores: Tensor, num_anchors: Sequence[int]) -> Tensor:
+        """(N, A) -> (N, B) indices of the anchors that go on."""
+        kept, start = [], 0
+        for level in best_scores.split(list(num_anchors), 1):
+            count = level.shape[1]
+            if self.nms_pre < count:
+                kept.append(level.topk(self.nms_pre, 1).indices + start)
+            else:
+                every = torch.arange(start, start + count, device=level.device)
+                kept.append(every.expand(len(level), -1))
+            start += count
+        return torch.cat(kept, 1)
+
+    def _nms_per_image(self, bboxes: Tensor, scores: Tensor) -> Detections:
+        """bboxes (B, 4) · scores (B, K). One call for all classes: their boxes are shifted apart."""
+        row, labels = (scores > self.score_thr).nonzero(as_tuple=True)
+        bboxes, scores = bboxes[row], scores[row, labels]
+        if len(bboxes) == 0:
+            return Detections(bboxes, scores, labels)
+        shifted = bboxes + labels[:, None] * (bboxes.max() + 1)
+        kept = nms(shifted, scores, self.iou_threshold)[: self.max_per_img]
+        return Detections(bboxes[kept], scores[kept], labels[kept])

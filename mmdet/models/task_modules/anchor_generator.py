@@ -1,0 +1,114 @@
+"""Anchors.
+
+Flat order: levels one after another, inside a level row-major over (H_l, W_l), then the anchors of a cell.
+Boxes are xyxy in pixels of the network input, not clipped to it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmdet.registry import MODELS
+
+# Sizes of the first level in percent of the input, by (input size, percent at which the second level starts):
+# SSD300 and SSD512 for COCO and for VOC (arXiv 1512.02325).
+FIRST_LEVEL = {(300, 15): (7, 15), (300, 20): (10, 20), (512, 10): (4, 10), (512, 15): (7, 15)}
+
+
+@MODELS.register_module()
+class SSDAnchorGenerator:
+    """SSD's anchors: per cell a square, a larger square, and for each ratio r the shapes 1/r and r.
+
+    Sizes are given in one of two ways: by `input_size` and `basesize_ratio_range`, as published, or as
+    numbers by `min_sizes` and `max_sizes`.
+
+    Args:
+        strides: Distance of two neighbouring cells per level, pixels.
+        ratios: Height / width of the elongated anchors per level.
+        input_size: Side of the network input, pixels.
+        basesize_ratio_range: Share of the input that the second and the last level's squares measure.
+        min_sizes: Side of the square anchor per level, pixels.
+        max_sizes: The larger square has side `sqrt(min_size * max_size)`.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[int],
+        ratios: Sequence[Sequence[float]],
+        input_size: int | None = None,
+        basesize_ratio_range: tuple[float, float] | None = None,
+        min_sizes: Sequence[float] | None = None,
+        max_sizes: Sequence[float] | None = None,
+    ) -> None:
+        if input_size is not None and basesize_ratio_range is not None and min_sizes is max_sizes is None:
+            min_sizes, max_sizes = published_sizes(input_size, basesize_ratio_range, len(strides))
+        elif min_sizes is None or max_sizes is None or basesize_ratio_range is not None:
+            raise ValueError('give input_size and basesize_ratio_range, or min_sizes and max_sizes')
+        if not len(strides) == len(ratios) == len(min_sizes) == len(max_sizes):
+            raise ValueError(
+                f'levels differ: {len(strides)} strides, {len(ratios)} ratios, '
+                f'{len(min_sizes)} min_sizes, {len(max_sizes)} max_sizes'
+            )
+        self.strides = tuple(strides)
+        self.base_anchors = [
+            _cell_anchors(stride, ratio, low, high)
+            for stride, ratio, low, high in zip(strides, ratios, min_sizes, max_sizes, strict=True)
+        ]
+        self._cache: dict[tuple[tuple[tuple[int, int], ...], torch.device], Tensor] = {}
+
+    @property
+    def num_base_anchors(self) -> list[int]:
+        """Anchors per cell of each level."""
+        return [len(base) for base in self.base_anchors]
+
+    def __call__(self, feature_sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+        """Anchors of all levels, (A, 4); computed once per input size and device.
+
+        feature_sizes: (H_l, W_l) per level
+        """
+        key = (tuple(feature_sizes), device)
+        if key not in self._cache:
+            levels = zip(feature_sizes, self.strides, self.base_anchors, strict=True)
+            self._cache[key] = torch.cat([_shifted(*level) for level in levels]).to(device)
+        return self._cache[key]
+
+
+def published_sizes(
+    input_size: int, basesize_ratio_range: tuple[float, float], num_levels: int
+) -> tuple[list[float], list[float]]:
+    """Square sizes per level: equal steps in whole percent of the input, whole pixels."""
+    low, high = (round(share * 100) for share in basesize_ratio_range)
+    if (input_size, low) not in FIRST_LEVEL:
+        raise ValueError(
+            f'no published sizes for input_size={input_size}, basesize_ratio_range={basesize_ratio_range}; '
+            'give min_sizes and max_sizes'
+        )
+    step = (high - low) // (num_levels - 2)
+    first = FIRST_LEVEL[input_size, low]
+    percents = [*first, *(low + step * level for level in range(1, num_levels))]
+    sizes: list[float] = [input_size * percent // 100 for percent in percents]
+    return sizes[:-1], sizes[1:]
+
+
+def _cell_anchors(stride: int, ratios: Sequence[float], min_size: float, max_size: float) -> Tensor:
+    """(B, 4) anchors of the cell at the origin.
+
+    Every product in float32 and in the published order: a float64 scale shifts anchors by 2e-5 pixels,
+    enough to change a match.
+    """
+    tall = torch.tensor([1.0, *(shape for r in ratios for shape in (1 / r, r))]).sqrt()  # sqrt(h / w)
+    scale = torch.ones_like(tall)
+    large = torch.tensor([math.sqrt(max_size / min_size)])
+    tall, scale = (torch.cat([x[:1], y, x[1:]]) for x, y in ((tall, tall[:1]), (scale, large)))
+    half = torch.stack([min_size * scale * (1 / tall), min_size * scale * tall], 1) * 0.5  # (B, 2)
+    return torch.cat([stride / 2 - half, stride / 2 + half], 1)
+
+
+def _shifted(feature_size: tuple[int, int], stride: int, base: Tensor) -> Tensor:
+    """(H_l * W_l * B, 4): the cell's anchors at every cell."""
+    height, width = feature_size
+    y, x = torch.meshgrid(torch.arange(height) * stride, torch.arange(width) * stride, indexing='ij')
+    shift = torch.stack([x, y, x, y], -1).float()  # (H_l, W_l, 4)
+    return (shift[:, :, None] + base).reshape(-1, 4)

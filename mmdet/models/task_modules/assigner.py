@@ -1,0 +1,73 @@
+"""Which anchor learns which object.
+
+N images · A anchors · Gmax rows of padded ground truth · boxes xyxy in pixels of the network input
+matched (N, A) int64: row of the image's ground truth | BACKGROUND | IGNORED
+"""
+
+import torch
+from torch import Tensor
+
+from mmdet.registry import MODELS
+from mmdet.structures import bbox_overlaps
+
+BACKGROUND = -1
+IGNORED = -2
+MAX_ELEMENTS = 1 << 26  # size of the largest IoU tensor, 256 MB; a larger batch is matched in parts
+
+
+@MODELS.register_module()
+class MaxIoUAssigner:
+    """Match anchors with the object they overlap most, and every object with its best anchor.
+
+    Args:
+        pos_iou_thr: An anchor with at least this IoU learns the object.
+        neg_iou_thr: An anchor below this IoU with every object is background; in between it is ignored.
+        min_pos_iou: An object claims its best anchor from this IoU on, whatever the thresholds; 0 lets
+            an object that overlaps no anchor claim one too.
+        gt_max_assign_all: An object claims every anchor that ties with its best one, not only the first.
+    """
+
+    def __init__(
+        self,
+        pos_iou_thr: float,
+        neg_iou_thr: float,
+        min_pos_iou: float = 0.0,
+        gt_max_assign_all: bool = True,
+    ) -> None:
+        self.pos_iou_thr = pos_iou_thr
+        self.neg_iou_thr = neg_iou_thr
+        self.min_pos_iou = min_pos_iou
+        self.gt_max_assign_all = gt_max_assign_all
+
+    @torch.no_grad()
+    def __call__(self, anchors: Tensor, bboxes: Tensor, valid: Tensor) -> Tensor:
+        """Match a batch at once.
+
+        anchors (A, 4) · bboxes (N, Gmax, 4) · valid (N, Gmax) bool
+        returns matched (N, A)
+
+        Of several objects an anchor takes the first with the largest IoU; of several objects that claim
+        one anchor the last row wins.
+        """
+        images_at_once = max(1, MAX_ELEMENTS // (bboxes.shape[1] * len(anchors)))
+        parts = zip(bboxes.split(images_at_once), valid.split(images_at_once), strict=True)
+        return torch.cat([self._match(anchors, *part) for part in parts])
+
+    def _match(self, anchors: Tensor, bboxes: Tensor, valid: Tensor) -> Tensor:
+        # Rows without an object get IoU -1: with 0 they would claim anchor 0 as their best one.
+        iou = bbox_overlaps(bboxes, anchors).masked_fill_(~valid[:, :, None], -1)  # (N, Gmax, A)
+        best_iou, best_row = iou.max(1)  # (N, A)
+        matched = torch.where(best_iou < self.neg_iou_thr, BACKGROUND, IGNORED)
+        matched = torch.where(best_iou >= self.pos_iou_thr, best_row, matched)
+        claimed = self._claimed_by(iou, valid)
+        return torch.where(claimed >= 0, claimed, matched)
+
+    def _claimed_by(self, iou: Tensor, valid: Tensor) -> Tensor:
+        """(N, A) last row that has the anchor as its best one, -1 where none has."""
+        best_iou, best_anchor = iou.max(2)  # (N, Gmax)
+        rows = torch.arange(iou.shape[1], device=iou.device)
+        rows = torch.where(valid & (best_iou >= self.min_pos_iou), rows, -1)  # (N, Gmax)
+        if self.gt_max_assign_all:
+            return torch.where(iou == best_iou[:, :, None], rows[:, :, None], -1).amax(1)
+        nobody = rows.new_full((len(iou), iou.shape[2]), -1)
+        return nobody.scatter_reduce(1, best_anchor, rows, 'amax')

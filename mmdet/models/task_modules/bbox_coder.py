@@ -1,0 +1,56 @@
+"""Boxes relative to anchors (arXiv 1311.2524).
+
+Boxes are xyxy in pixels; deltas are (dx, dy, dw, dh): shift of the centre in anchor sides and log of the
+ratio of sides.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmdet.registry import MODELS
+
+
+@MODELS.register_module()
+class DeltaXYWHBBoxCoder:
+    """Encode boxes as normalised deltas and decode them.
+
+    Args:
+        target_means: Mean of the deltas; they are normalised as `(delta - mean) / std`.
+        target_stds: Their standard deviation.
+        wh_ratio_clip: A decoded side is at most `1 / wh_ratio_clip` times the anchor's: exp stays finite.
+    """
+
+    def __init__(
+        self,
+        target_means: Sequence[float] = (0.0, 0.0, 0.0, 0.0),
+        target_stds: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        wh_ratio_clip: float = 16 / 1000,
+    ) -> None:
+        self.means = tuple(target_means)
+        self.stds = tuple(target_stds)
+        self.max_log_ratio = abs(math.log(wh_ratio_clip))
+
+    def encode(self, anchors: Tensor, bboxes: Tensor) -> Tensor:
+        """anchors, bboxes (..., 4), broadcast against each other -> deltas (..., 4)."""
+        anchor_xy, anchor_wh = _centre_and_size(anchors)
+        xy, wh = _centre_and_size(bboxes)
+        deltas = torch.cat([(xy - anchor_xy) / anchor_wh, (wh / anchor_wh).log()], -1)
+        return (deltas - deltas.new_tensor(self.means)) / deltas.new_tensor(self.stds)
+
+    def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
+        """anchors, deltas (..., 4), broadcast against each other -> boxes (..., 4), not clipped."""
+        deltas = deltas * deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
+        anchor_xy, anchor_wh = _centre_and_size(anchors)
+        log_ratio = deltas[..., 2:].clamp(min=-self.max_log_ratio).clamp(max=self.max_log_ratio)
+        xy = anchor_xy + anchor_wh * deltas[..., :2]
+        half = anchor_wh * log_ratio.exp() * 0.5
+        return torch.cat([xy - half, xy + half], -1)
+
+
+def _centre_and_size(bboxes: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., 4) -> centre (..., 2) and (width, height) (..., 2)."""
+    low, high = bboxes[..., :2], bboxes[..., 2:]
+    return (low + high) * 0.5, high - low
