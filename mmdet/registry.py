@@ -18,7 +18,7 @@ def _depth_first(parts: Registry | None = None) -> Callable[..., Any]:
     def build(cfg: dict[str, Any], registry: Registry, default_args: dict[str, Any] | None = None) -> Any:
         def built(value: Any) -> Any:
             if isinstance(value, dict) and 'type' in value:
-                return (parts or registry).build(value)
+                return (registry if parts is None else parts).build(value)  # an empty registry is falsy
             if isinstance(value, (list, tuple)):
                 return type(value)(built(item) for item in value)
             return value
@@ -57,3 +57,6 @@ MODELS = Registry(
 METRICS = Registry('metric', parent=root.METRICS, scope='mmdet', locations=['mmdet.evaluation'])
 LOOPS = Registry('loop', parent=root.LOOPS, scope='mmdet', locations=['mmdet.engine'])
 HOOKS = Registry('hook', parent=root.HOOKS, scope='mmdet', locations=['mmdet.engine'])
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmdet', locations=['mmdet.engine']
+)

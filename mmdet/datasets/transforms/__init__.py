@@ -1,1 +1,23 @@
-"""Augmentations under their MMDetection names."""
+"""Transforms of an image and its boxes, under MMDetection's names."""
+
+from mmdet.datasets.transforms.color import PhotoMetricDistortion
+from mmdet.datasets.transforms.formatting import PackDetInputs
+from mmdet.datasets.transforms.geometry import Expand, MinIoURandomCrop, RandomFlip, Resize
+from mmdet.datasets.transforms.loading import BadImageError, LoadAnnotations, LoadImageFromFile, read_image
+from mmdet.datasets.transforms.window import Colour, Results, Window
+
+__all__ = [
+    'BadImageError',
+    'Colour',
+    'Expand',
+    'LoadAnnotations',
+    'LoadImageFromFile',
+    'MinIoURandomCrop',
+    'PackDetInputs',
+    'PhotoMetricDistortion',
+    'RandomFlip',
+    'Resize',
+    'Results',
+    'Window',
+    'read_image',
+]

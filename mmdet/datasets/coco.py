@@ -1,0 +1,182 @@
+"""Data sets in COCO's format.
+
+H, W size of a sample in pixels · G boxes of an image · boxes xyxy in pixels
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from mmengine.logging import print_log
+from torch.utils.data import Dataset
+
+from mmdet.datasets.annotations import Annotations, Fault, read_annotations
+from mmdet.datasets.collate import BadImage
+from mmdet.datasets.transforms import BadImageError, Results, read_image
+from mmdet.registry import DATASETS
+
+
+@DATASETS.register_module()
+class CocoDataset(Dataset[dict[str, Any] | BadImage]):
+    """Images with boxes, from a COCO annotation file.
+
+    `dataset[index, draw]` is a function of the seed, the index and the draw: the transforms take their
+    random numbers from a generator that is made from (seed, draw), and from no other. `dataset[index]` is
+    `dataset[index, index]`.
+
+    Args:
+        data_root: Folder of the data set.
+        ann_file: Annotation file within it.
+        data_prefix: `dict(img=...)`, folder of the images within `data_root`.
+        pipeline: Transforms, the last of which makes the sample.
+        metainfo: `dict(classes=...)`: names in the order of their labels. None: all in the file, by id.
+        filter_empty_gt: Leave out images without a box to train on. Not with `test_mode`.
+        on_bad_image: An image file that cannot be used raises an error ('fail'), or gives a `BadImage`
+            instead of a sample ('skip').
+        test_mode: Every image is kept, and the file may come without annotations.
+        seed: Not negative.
+
+    Attributes:
+        metainfo: `classes`, the names of the labels.
+        category_ids: Id of each label in the annotation file; -1 for a class that the file does not know.
+        img_ids: (M,) id of each image that is left, in the order of the file.
+        faults: Boxes that were dropped or clipped.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        ann_file: str,
+        data_prefix: dict[str, str],
+        pipeline: Sequence[Callable[[Any], Any]],
+        metainfo: dict[str, Any] | None = None,
+        filter_empty_gt: bool = False,
+        on_bad_image: Literal['fail', 'skip'] = 'fail',
+        test_mode: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if on_bad_image not in ('fail', 'skip'):
+            raise ValueError(f"on_bad_image must be 'fail' or 'skip', but is {on_bad_image!r}")
+        if seed < 0:
+            raise ValueError(f'seed must not be negative, but is {seed}')
+        self.ann_file = _existing(Path(data_root)) / ann_file
+        self.img_folder = Path(data_root) / data_prefix['img']
+        self.pipeline = tuple(pipeline)
+        self.on_bad_image = on_bad_image
+        self.test_mode = test_mode
+        self.seed = seed
+        annotations = read_annotations(self.ann_file, (metainfo or {}).get('classes'), not test_mode)
+        _existing(self.img_folder)
+        with_boxes = np.flatnonzero(np.diff(annotations.first))
+        filtered = filter_empty_gt and not test_mode
+        if filtered and not len(with_boxes):
+            raise ValueError(
+                f'{self.ann_file}: no image has a box of the classes {annotations.classes}. Choose other classes '
+                'or another file, or keep such images: `--cfg-options '
+                'train_dataloader.dataset.filter_empty_gt=False`.'
+            )
+        self._annotations = annotations.chosen(with_boxes) if filtered else annotations
+        self.metainfo = {'classes': annotations.classes}
+        self.category_ids = annotations.category_ids
+        self.img_ids = self._annotations.img_ids
+        self.faults: list[Fault] = annotations.faults
+        print_log(self._summary(len(annotations.img_ids)), 'current')
+
+    def _summary(self, listed: int) -> str:
+        """One line; `listed`: images in the file."""
+        kinds = Counter(fault.kind for fault in self.faults)
+        clipped = kinds.pop('clipped', 0)
+        dropped = ', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))
+        annotations: Annotations = self._annotations
+        return (
+            f'{self.ann_file}: {len(self)} images, {len(annotations.bboxes)} boxes of '
+            f'{len(annotations.classes)} classes; dropped {kinds.total()} boxes'
+            f'{f" ({dropped})" if dropped else ""}, clipped {clipped}, passed over {annotations.crowds} crowds, '
+            f'left out {listed - len(self)} images without boxes'
+        )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.img_ids)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Any:
+        """The sample at (index, draw): what the last transform returns, or a `BadImage`.
+
+        Raises:
+            BadImageError: The image file cannot be used and `on_bad_image` is 'fail'.
+        """
+        row, draw = index if isinstance(index, tuple) else (index, index)
+        if not 0 <= row < len(self):  # iterating over a data set ends here
+            raise IndexError(f'{self.ann_file} has {len(self)} images, none at {row}')
+        results: Any = self._results(row, draw)
+        try:
+            for transform in self.pipeline:
+                results = transform(results)
+        except BadImageError as error:
+            img_id, file = int(self.img_ids[row]), str(self._file(row))
+            if self.on_bad_image == 'skip':
+                window = results['window']  # geometry never looks at pixels
+                return BadImage(img_id, file, str(error), (window.height, window.width))
+            loaders = ('val_dataloader', 'test_dataloader') if self.test_mode else ('train_dataloader',)
+            remedy = ' '.join(f'{loader}.dataset.on_bad_image=skip' for loader in loaders)
+            raise BadImageError(
+                f'{file} (image {img_id} of {self.ann_file}): {error}. Mend the file, or leave such images out: '
+                f'`--cfg-options {remedy}`.'
+            ) from error
+        return results
+
+    def _results(self, row: int, draw: int) -> Results:
+        """What the first transform gets."""
+        annotations = self._annotations
+        boxes = slice(annotations.first[row], annotations.first[row + 1])
+        height, width = annotations.sizes[row].tolist()
+        return {
+            'img_path': self._file(row),
+            'img_id': int(self.img_ids[row]),
+            'ori_shape': (height, width),
+            'annotations': (annotations.bboxes[boxes], annotations.labels[boxes]),
+            'rng': np.random.Generator(np.random.Philox(key=[self.seed, draw])),
+        }
+
+    def _file(self, row: int) -> Path:
+        return self.img_folder / self._annotations.file_names[row].decode()
+
+    def _row(self, img_id: int) -> int:
+        rows = np.flatnonzero(self.img_ids == img_id)
+        if not len(rows):
+            raise KeyError(f'{self.ann_file} has no image {img_id}, or it was left out')
+        return int(rows[0])
+
+    def image_file(self, img_id: int) -> Path:
+        """The file of an image."""
+        return self._file(self._row(img_id))
+
+    def describe_image(self, img_id: int) -> str:
+        """The file of an image, for a message."""
+        return str(self.image_file(img_id))
+
+    def read_image_fault(self, img_id: int) -> str | None:
+        """Why the file of an image cannot be used, or None when it can. Decodes it."""
+        row = self._row(img_id)
+        height, width = self._annotations.sizes[row].tolist()
+        try:
+            read_image(self._file(row), (height, width))
+        except BadImageError as error:
+            return str(error)
+        return None
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f'{folder}: there is no such folder. Set data_root (`--data-root DIR`) and the image folder within it '
+            '(`--cfg-options train_img=... val_img=...`).'
+        )
+    return folder

@@ -1,0 +1,88 @@
+"""From samples to a batch of tensors, in the worker.
+
+N images · H, W size of the padded batch in pixels · Gmax box rows · boxes xyxy in pixels of the batch
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import torch
+
+from mmdet.registry import COLLATES
+from mmdet.structures import GroundTruth
+
+BOX_ROWS = 16  # box rows come in multiples of this, so that few shapes occur
+NO_IMAGE = -1  # img_id of the blank image that stands for a batch of bad ones
+
+
+class BadImage(NamedTuple):
+    """Stands in a batch for an image that was left out because its file cannot be used."""
+
+    img_id: int
+    file: str
+    reason: str
+    img_shape: tuple[int, int] = (32, 32)  # (h, w) that the sample would have had
+
+
+@COLLATES.register_module()
+def collate_detection(
+    samples: Sequence[dict[str, Any] | BadImage], pad_size_divisor: int = 1
+) -> dict[str, Any]:
+    """Put samples of CocoDataset into one batch.
+
+    Images are padded right and below, with zeros, to the largest of the batch and to a multiple of
+    `pad_size_divisor`. Bad images are left out. When nothing else is left, ONE blank image without objects
+    takes their place, with img_id -1, so that no process of a distributed run waits for ever; it has the
+    size that the first bad one would have had, which every network of that pipeline accepts.
+
+    Returns:
+        inputs uint8 (N, 3, H, W) · gt: GroundTruth of N images · bad_images: list[BadImage].
+    """
+    bad_images = [sample for sample in samples if isinstance(sample, BadImage)]
+    good = [sample for sample in samples if not isinstance(sample, BadImage)]
+    if not good:
+        good = [_blank(bad_images[0].img_shape)]
+    most = max(len(sample['labels']) for sample in good)
+    rows = max(1, -(-most // BOX_ROWS)) * BOX_ROWS
+    height, width = (
+        -(-max(sample['img_shape'][side] for sample in good) // pad_size_divisor) * pad_size_divisor
+        for side in (0, 1)
+    )
+    inputs = torch.zeros(len(good), 3, height, width, dtype=torch.uint8)
+    bboxes = torch.zeros(len(good), rows, 4)
+    labels = torch.zeros(len(good), rows, dtype=torch.int64)
+    valid = torch.zeros(len(good), rows, dtype=torch.bool)
+    for i, sample in enumerate(good):
+        h, w = sample['img_shape']
+        count = len(sample['labels'])
+        inputs[i, :, :h, :w] = sample['img']
+        bboxes[i, :count] = sample['bboxes']
+        labels[i, :count] = sample['labels']
+        valid[i, :count] = True
+    gt = GroundTruth(
+        img_id=torch.tensor([sample['img_id'] for sample in good]),
+        ori_shape=torch.tensor([sample['ori_shape'] for sample in good]),
+        img_shape=torch.tensor([sample['img_shape'] for sample in good]),
+        bboxes=bboxes,
+        labels=labels,
+        valid=valid,
+    )
+    return {'inputs': inputs, 'gt': gt, 'bad_images': bad_images}
+
+
+def _blank(shape: tuple[int, int]) -> dict[str, Any]:
+    return {
+        'img': torch.zeros(3, *shape, dtype=torch.uint8),
+        'bboxes': torch.zeros(0, 4),
+        'labels': torch.zeros(0, dtype=torch.int64),
+        'img_id': NO_IMAGE,
+        'ori_shape': shape,
+        'img_shape': shape,
+    }
+
+
+def init_worker(worker_id: int) -> None:
+    """Keep a data worker on its one core: `worker_init_fn` of a DataLoader."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

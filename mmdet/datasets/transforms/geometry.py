@@ -1,0 +1,215 @@
+"""Transforms that change the boxes and the window, never a pixel.
+
+G boxes of the image · T tries · boxes xyxy in pixels of the window's output · sizes in pixels
+Random numbers come from `results['rng']` only.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdet.datasets.transforms.window import Results
+from mmdet.registry import TRANSFORMS
+
+TRIES = 50  # patches that MinIoURandomCrop tries before it chooses another IoU
+ASPECT_RATIOS = (0.5, 2.0)  # height / width of a patch
+EPS = 1e-6
+
+
+@TRANSFORMS.register_module()
+class Expand:
+    """Puts the image somewhere on a larger canvas of one colour, which makes its objects smaller.
+
+    Reads window, bboxes, rng; writes window, bboxes, fill.
+
+    Args:
+        mean: Colour of the canvas.
+        to_rgb: The colour is given in the order R, G, B, as the preprocessor's mean is; else B, G, R.
+        ratio_range: Side of the canvas over side of the image, smallest and largest.
+        prob: How often it is done.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] = (0, 0, 0),
+        to_rgb: bool = True,
+        ratio_range: tuple[float, float] = (1, 4),
+        prob: float = 0.5,
+    ) -> None:
+        smallest, largest = ratio_range
+        if not 1 <= smallest <= largest:
+            raise ValueError(f'Expand: ratio_range must be 1 or more and in order, but is {ratio_range}')
+        first, second, third = mean
+        self.fill = (third, second, first) if to_rgb else (first, second, third)
+        self.ratio_range = (smallest, largest)
+        self.prob = prob
+
+    def __call__(self, results: Results) -> Results:
+        chance, at, along, down = results['rng'].random(4)
+        if chance >= self.prob:
+            return results
+        window = results['window']
+        smallest, largest = self.ratio_range
+        ratio = smallest + (largest - smallest) * at
+        left = int((window.width * ratio - window.width) * along)
+        top = int((window.height * ratio - window.height) * down)
+        right, bottom = int(window.width * ratio) - left, int(window.height * ratio) - top
+        return {
+            **results,
+            'window': window.cut(-left, -top, right, bottom),
+            'bboxes': results['bboxes'] + np.array([left, top, left, top], np.float32),
+            'fill': self.fill,
+        }
+
+
+@TRANSFORMS.register_module()
+class MinIoURandomCrop:
+    """Cuts a patch that overlaps every box by at least a drawn IoU, and keeps the boxes centred in it.
+
+    The IoU is drawn from 1 (no cut), `min_ious` and 0 (any patch that holds the centre of a box). After 50
+    patches that do not fit, another IoU is drawn. SSD's sampler, Section 2.2 of arXiv 1512.02325.
+
+    Reads window, bboxes, labels, rng; writes window, bboxes, labels.
+
+    Args:
+        min_ious: What may be drawn besides 1 and 0.
+        min_crop_size: Smallest side of a patch over side of the image.
+    """
+
+    def __init__(
+        self, min_ious: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size: float = 0.3
+    ) -> None:
+        self.modes = (1.0, *min_ious, 0.0)
+        self.min_crop_size = min_crop_size
+
+    def __call__(self, results: Results) -> Results:
+        rng, bboxes = results['rng'], results['bboxes']
+        height, width = results['window'].height, results['window'].width
+        while (min_iou := self.modes[int(rng.random() * len(self.modes))]) != 1:
+            numbers = rng.random((TRIES, 4))
+            if self._is_hopeless(bboxes, height, width, min_iou):
+                continue
+            patches = self._patches(numbers, height, width)
+            fits = np.flatnonzero(_fit(patches, bboxes, min_iou))
+            if len(fits):
+                return _crop(results, patches[fits[0]])
+        return results
+
+    def _is_hopeless(self, bboxes: NDArray[np.float32], height: int, width: int, min_iou: float) -> bool:
+        """Whether no patch can reach the IoU: it is at most area of the smallest box / of the smallest patch.
+
+        Spares most of the rounds on photos with small objects.
+        """
+        if not len(bboxes):
+            return False
+        areas = (bboxes[:, 2] - bboxes[:, 0]) * (bboxes[:, 3] - bboxes[:, 1])
+        smallest_patch = max(width * self.min_crop_size - 1, 0) * max(height * self.min_crop_size - 1, 0)
+        return bool(areas.min() < (min_iou - EPS) * smallest_patch)
+
+    def _patches(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float32]:
+        """Patches of an acceptable shape, xyxy in whole pixels.
+
+        numbers (T, 4) in [0, 1): width, height, left, top · returns (at most T, 4)
+        """
+        sides = np.array([width, height])
+        size = sides * (self.min_crop_size + (1 - self.min_crop_size) * numbers[:, :2])  # (T, 2)
+        start = (sides - size) * numbers[:, 2:]
+        patches = np.concatenate([start, start + size], 1).astype(np.int64).astype(np.float32)
+        ratio = size[:, 1] / size[:, 0]
+        shaped = (ratio >= ASPECT_RATIOS[0]) & (ratio <= ASPECT_RATIOS[1])
+        shaped &= (patches[:, 2:] > patches[:, :2]).all(1)
+        return patches[shaped]
+
+
+def _fit(patches: NDArray[np.float32], bboxes: NDArray[np.float32], min_iou: float) -> NDArray[np.bool_]:
+    """Which patches hold the centre of a box and overlap every box enough; all, when there is no box.
+
+    patches (T, 4) · bboxes (G, 4) · returns (T,)
+    """
+    if not len(bboxes):
+        return np.ones(len(patches), bool)
+    fits = _centred(patches, bboxes).any(1)
+    if min_iou > 0:
+        left, top, right, bottom = patches.T[:, :, None]  # (T, 1)
+        x1, y1, x2, y2 = bboxes.T  # (G,)
+        overlap = np.maximum(np.minimum(right, x2) - np.maximum(left, x1), 0)
+        overlap *= np.maximum(np.minimum(bottom, y2) - np.maximum(top, y1), 0)  # (T, G)
+        union = (right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - overlap
+        fits &= (overlap / np.maximum(union, EPS)).min(1) >= min_iou
+    return fits
+
+
+def _centred(patches: NDArray[np.float32], bboxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether the centre of a box lies inside a patch: patches (T, 4) · bboxes (G, 4) · returns (T, G)."""
+    left, top, right, bottom = patches.T[:, :, None]  # (T, 1)
+    x = (bboxes[:, 0] + bboxes[:, 2]) / 2  # (G,)
+    y = (bboxes[:, 1] + bboxes[:, 3]) / 2
+    return (x > left) & (x < right) & (y > top) & (y < bottom)
+
+
+def _crop(results: Results, patch: NDArray[np.float32]) -> Results:
+    left, top, right, bottom = (int(side) for side in patch)
+    kept = _centred(patch[None], results['bboxes'])[0]
+    corner = np.array([left, top, left, top], np.float32)
+    bboxes = np.clip(results['bboxes'][kept], corner, np.array([right, bottom, right, bottom], np.float32))
+    return {
+        **results,
+        'window': results['window'].cut(left, top, right, bottom),
+        'bboxes': bboxes - corner,
+        'labels': results['labels'][kept],
+    }
+
+
+@TRANSFORMS.register_module()
+class Resize:
+    """Sets the size of the output.
+
+    Reads window, bboxes; writes window, bboxes.
+
+    Args:
+        scale: (width, height) of the output. With `keep_ratio` its longer side limits the longer side of
+            the image and its shorter one the shorter.
+        keep_ratio: Keep the shape of the image.
+    """
+
+    def __init__(self, scale: tuple[int, int], keep_ratio: bool = False) -> None:
+        self.scale = (scale[0], scale[1])
+        self.keep_ratio = keep_ratio
+
+    def __call__(self, results: Results) -> Results:
+        window = results['window']
+        width, height = self.scale
+        if self.keep_ratio:
+            longer, shorter = max(window.height, window.width), min(window.height, window.width)
+            factor = min(max(self.scale) / longer, min(self.scale) / shorter)
+            width = max(1, int(window.width * factor + 0.5))
+            height = max(1, int(window.height * factor + 0.5))
+        factors = np.array([width / window.width, height / window.height] * 2, np.float32)
+        limits = np.array([width, height, width, height], np.float32)
+        return {
+            **results,
+            'window': window._replace(height=height, width=width),
+            'bboxes': np.clip(results['bboxes'] * factors, 0, limits),
+        }
+
+
+@TRANSFORMS.register_module()
+class RandomFlip:
+    """Mirrors left and right.
+
+    Reads window, bboxes, rng; writes window, bboxes.
+
+    Args:
+        prob: How often.
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        self.prob = prob
+
+    def __call__(self, results: Results) -> Results:
+        if results['rng'].random() >= self.prob:
+            return results
+        window, bboxes = results['window'], results['bboxes'].copy()
+        bboxes[:, [0, 2]] = window.width - bboxes[:, [2, 0]]
+        return {**results, 'window': window._replace(flip=not window.flip), 'bboxes': bboxes}

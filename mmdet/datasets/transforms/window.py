@@ -1,0 +1,86 @@
+"""What travels through the transforms: geometry and colour as numbers, pixels only at the end.
+
+A geometric transform changes the boxes and a `Window`; it never sees a pixel. So a photo is decoded and
+resized once, whatever is in the list, and the size of a sample is known even when its file is broken.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Window(NamedTuple):
+    """The rectangle of the source image that is seen, and the size at which it is drawn.
+
+    left, top, right, bottom in whole pixels of the source, right and bottom exclusive; the rectangle may
+    reach beyond the source, where the fill colour shows. height, width in pixels of the output. With `flip`
+    the drawn rectangle is mirrored left to right.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    height: int
+    width: int
+    flip: bool = False
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> Window:
+        """An image as it is."""
+        return cls(0, 0, width, height, height, width)
+
+    def cut(self, left: int, top: int, right: int, bottom: int) -> Window:
+        """The window on a part of this one, or on more than it: coordinates in pixels of the output.
+
+        Raises:
+            ValueError: After a resize, where a whole pixel is no longer a whole pixel of the source.
+        """
+        if (self.height, self.width) != (self.bottom - self.top, self.right - self.left):
+            raise ValueError('Expand and MinIoURandomCrop must stand before Resize in the pipeline')
+        x1, x2 = (self.width - right, self.width - left) if self.flip else (left, right)
+        return self._replace(
+            left=self.left + x1,
+            top=self.top + top,
+            right=self.left + x2,
+            bottom=self.top + bottom,
+            height=bottom - top,
+            width=right - left,
+        )
+
+
+class Colour(NamedTuple):
+    """A drawn change of colour, in the order in which it acts; the defaults change nothing.
+
+    The values add to, or multiply, pixel values in [0, 255].
+    """
+
+    brightness: float = 0.0  # added
+    contrast: float = 1.0  # factor
+    saturation: float = 1.0  # factor of S in HSV
+    hue: float = 0.0  # degrees added to H in HSV
+    channels: tuple[int, int, int] = (0, 1, 2)  # which channel (of B, G, R) lands in each place
+
+
+class Results(TypedDict, total=False):
+    """What a transform takes and returns; each reads and writes only what its docstring names.
+
+    G boxes of the image · boxes xyxy in pixels of the window's output
+    """
+
+    img_path: Path
+    img: NDArray[np.uint8]  # (H, W, 3) BGR, when the image is given as pixels and not as a file
+    img_id: int
+    ori_shape: tuple[int, int]  # (h, w) in the annotation file
+    annotations: tuple[NDArray[np.float32], NDArray[np.int64]]  # boxes (G, 4) of the source, labels (G,)
+    rng: np.random.Generator  # the only source of random numbers
+
+    window: Window
+    bboxes: NDArray[np.float32]  # (G, 4)
+    labels: NDArray[np.int64]  # (G,)
+    fill: tuple[float, float, float]  # BGR, shown where the window reaches beyond the source
+    colour: Colour
