@@ -1,1 +1,5 @@
 """Metrics."""
+
+from mmdet.evaluation.coco_metric import CocoMetric
+
+__all__ = ['CocoMetric']

@@ -1,0 +1,337 @@
+"""Average precision as COCO defines it.
+
+D detections of an image · M detections of all images · boxes xyxy in pixels of the original image, in result
+files xywh
+"""
+
+import contextlib
+import io
+import json
+import math
+import pickle
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine import dist
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from terminaltables import AsciiTable
+from torch import Tensor
+
+from mmdet.registry import METRICS
+
+AP_NAMES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
+
+
+@METRICS.register_module()
+class CocoMetric(BaseMetric):
+    """COCO's box metric, computed by pycocotools over all images of an annotation file.
+
+    An image for which no detections arrive, because it holds nothing or could not be read, counts as an image
+    without detections. The numbers are those of pycocotools on the written results, to the last digit.
+
+    Args:
+        ann_file: COCO annotations. Without the key `annotations` results are written and nothing is scored.
+        classes: Name of each label; default the categories of `ann_file`, ordered by id.
+        metric: 'bbox', the only one there is.
+        classwise: Also give the AP of every class, `coco/<class>_precision`.
+        format_only: Write results and score nothing; needs `outfile_prefix`.
+        outfile_prefix: Where to write detections: `F.json` for COCO results (xywh), `F.pkl` for a pickled
+            list of dicts of arrays (xyxy), any other text for `<text>.bbox.json`. None: nowhere.
+        prefix: What stands before the names of the numbers, default 'coco'.
+
+    Raises:
+        FileNotFoundError: No such annotation file.
+        ValueError: Annotations that cannot be used, or a wrong combination of arguments.
+    """
+
+    default_prefix = 'coco'
+
+    def __init__(
+        self,
+        ann_file: str,
+        classes: Sequence[str] | None = None,
+        metric: str = 'bbox',
+        classwise: bool = False,
+        format_only: bool = False,
+        outfile_prefix: str | None = None,
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(prefix=prefix)
+        if metric != 'bbox':
+            raise ValueError(f"CocoMetric knows the metric 'bbox' only, got {metric!r}")
+        if format_only and outfile_prefix is None:
+            raise ValueError(
+                'format_only writes results: say where with outfile_prefix (tools/test.py: --out)'
+            )
+        self.coco = read_annotations(ann_file)
+        self.ann_file = ann_file
+        self.classwise = classwise
+        self.format_only = format_only
+        self.outfile = None if outfile_prefix is None else _results_file(outfile_prefix)
+        ids = {category['name']: key for key, category in sorted(self.coco.cats.items())}
+        self.classes = tuple(ids if classes is None else classes)
+        missing = [name for name in self.classes if name not in ids]
+        if missing:
+            raise ValueError(
+                f'{ann_file} has no category named {", ".join(missing)}.\n'
+                f'  classes of the model: {", ".join(self.classes)}\n'
+                f'  categories of the file: {", ".join(ids)}'
+            )
+        self.category_ids = [ids[name] for name in self.classes]  # per label
+
+    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+        """Keep the detections of one batch; `img_id` -1 stands for no image.
+
+        data_samples: `DetDataSample`, or dicts of the same content as MMEngine's evaluator makes them.
+        """
+        for data_sample in data_samples:
+            sample = data_sample if isinstance(data_sample, dict) else data_sample.to_dict()
+            if sample['img_id'] == -1:
+                continue
+            found = sample['pred_instances']
+            columns = (found['bboxes'], found['scores'][:, None], found['labels'][:, None])
+            detections = torch.cat([column.detach().float().cpu() for column in columns], 1)  # (D, 6)
+            self.results.append((int(sample['img_id']), detections))
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """The numbers over all processes, the same on each of them; forgets the detections.
+
+        size is not used: an image that a sampler gave out twice is known by its id.
+        """
+        by_image = gather_detections(self.results)
+        self.results.clear()
+        scored = not self.format_only and 'annotations' in self.coco.dataset
+        names = [*AP_NAMES] if scored else []
+        if scored and self.classwise:
+            names += [f'{name}_precision' for name in self.classes]
+        values = torch.zeros(len(names), dtype=torch.float64)
+        if dist.is_main_process():
+            numbers = self.compute_metrics([by_image])
+            values += torch.tensor([numbers[name] for name in names], dtype=torch.float64)
+        if names:
+            dist.broadcast(values)
+        return {f'{self.prefix}/{name}': value for name, value in zip(names, values.tolist(), strict=True)}
+
+    def compute_metrics(self, results: list[dict[int, Tensor]]) -> dict[str, float]:
+        """Write the result file when one is asked for, and score; on the main process.
+
+        results: one dict, image id -> detections (D, 6) as x1, y1, x2, y2, score, label.
+        """
+        logger = MMLogger.get_current_instance()
+        (by_image,) = results
+        unknown = sorted(by_image.keys() - self.coco.imgs.keys())
+        if unknown:
+            raise ValueError(
+                f'{self.ann_file} has no image with id {unknown[0]} ({len(unknown)} such): the ann_file '
+                'of metric and data set differ'
+            )
+        records = self.coco_results(by_image)
+        if self.outfile is not None:
+            self.outfile.parent.mkdir(parents=True, exist_ok=True)
+            if self.outfile.suffix == '.json':
+                self.outfile.write_text(json.dumps(records))
+            else:
+                self.outfile.write_bytes(pickle.dumps(_as_arrays(by_image)))
+            logger.info(f'{len(records)} detections of {len(by_image)} images written to {self.outfile}')
+        if 'annotations' not in self.coco.dataset:
+            logger.info(f'{self.ann_file} has no annotations: nothing to score')
+            return {}
+        if self.format_only:
+            return {}
+        evaluation = evaluate_boxes(self.coco, records, self.category_ids)
+        per_class = _precision_per_class(evaluation, self.category_ids)
+        logger.info('\n' + _summary_table(evaluation.stats))
+        if self.classwise:
+            logger.info('\n' + _class_table(self.classes, per_class))
+        return dict(zip(AP_NAMES, map(float, evaluation.stats[:6]), strict=True)) | {
+            f'{name}_precision': value for name, value in zip(self.classes, per_class, strict=True)
+        }
+
+    def coco_results(self, by_image: dict[int, Tensor]) -> list[dict[str, Any]]:
+        """Detections as COCO result records, boxes xywh, in the order of the image ids.
+
+        by_image: image id -> (D, 6) x1, y1, x2, y2, score, label.
+        """
+        records = []
+        for img_id, detections in sorted(by_image.items()):
+            for x1, y1, x2, y2, score, label in detections.tolist():
+                records.append(
+                    {
+                        'image_id': img_id,
+                        'bbox': [x1, y1, x2 - x1, y2 - y1],
+                        'score': score,
+                        'category_id': self.category_ids[int(label)],
+                    }
+                )
+        return records
+
+
+def read_annotations(ann_file: str | Path) -> COCO:
+    """Read what the box metric needs of an annotation file, without pycocotools' prints.
+
+    Objects are numbered anew from 1, because pycocotools takes a match with object 0 for no match. `area`
+    defaults to that of the box, `iscrowd` to 0. Polygons, most of such a file, are dropped. So are objects
+    whose box is not finite: training leaves them out too, and nothing can match them.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Not JSON, or not COCO's layout; names the key or the object.
+    """
+    if not Path(ann_file).is_file():
+        raise FileNotFoundError(
+            f'annotations to evaluate on not found: {Path(ann_file).absolute()}\n'
+            '  Set data_root (--data-root FOLDER) and val_ann or test_ann (--cfg-options val_ann=...).'
+        )
+    try:
+        content = json.loads(Path(ann_file).read_bytes())
+    except ValueError as error:
+        raise ValueError(f'{ann_file} is not a JSON file: {error}') from error
+    missing = [key for key in ('images', 'categories') if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise ValueError(f'{ann_file} has no key "{missing[0]}": not COCO detection annotations')
+    coco = COCO()
+    coco.dataset = {'images': content['images'], 'categories': content['categories']}
+    if 'annotations' in content:
+        coco.dataset['annotations'] = list(_ground_truth(content, ann_file))
+    _index(coco)
+    return coco
+
+
+def _ground_truth(content: dict[str, Any], ann_file: str | Path) -> Iterator[dict[str, Any]]:
+    number = 0
+    for annotation in content['annotations']:
+        try:
+            x, y, width, height = map(float, annotation['bbox'])
+            image_id, category_id = annotation['image_id'], annotation['category_id']
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f'{ann_file}: object {annotation.get("id")} needs image_id, category_id and bbox '
+                f'[x, y, width, height]: {error!r}'
+            ) from error
+        if not all(map(math.isfinite, (x, y, width, height))):
+            continue
+        number += 1
+        yield {
+            'id': number,
+            'image_id': image_id,
+            'category_id': category_id,
+            'bbox': [x, y, width, height],
+            'area': annotation.get('area', width * height),
+            'iscrowd': annotation.get('iscrowd', 0),
+        }
+
+
+def evaluate_boxes(coco: COCO, records: list[dict[str, Any]], category_ids: Sequence[int]) -> COCOeval:
+    """Score COCO result records with pycocotools over every image of `coco`.
+
+    `COCO.loadRes` would refuse an empty list; here it gives recall and precision 0.
+    """
+    detections = COCO()
+    detections.dataset = {
+        'images': coco.dataset['images'],
+        'categories': coco.dataset['categories'],
+        'annotations': [
+            {**record, 'id': number, 'area': record['bbox'][2] * record['bbox'][3], 'iscrowd': 0}
+            for number, record in enumerate(records, start=1)
+        ],
+    }
+    _index(detections)
+    evaluation = COCOeval(coco, detections, 'bbox')
+    evaluation.params.catIds = list(category_ids)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def gather_detections(results: Sequence[tuple[int, Tensor]]) -> dict[int, Tensor]:
+    """The detections of all processes, each image once.
+
+    Moved as tensors, padded to the longest process: pickled lists of a whole evaluation take minutes.
+
+    results: (image id, detections (D, 6)) of this process · returns image id -> (D, 6)
+    """
+    images = torch.tensor([(img_id, len(found)) for img_id, found in results], dtype=torch.int64).reshape(
+        -1, 2
+    )
+    detections = torch.cat([torch.zeros(0, 6), *(found for _, found in results)])  # (M, 6)
+    by_image: dict[int, Tensor] = {}
+    for ids_and_counts, rows in zip(_gather_rows(images), _gather_rows(detections), strict=True):
+        ids, counts = ids_and_counts.unbind(1)
+        for img_id, found in zip(ids.tolist(), rows.split(counts.tolist()), strict=True):
+            by_image.setdefault(img_id, found)
+    return by_image
+
+
+def _gather_rows(rows: Tensor) -> list[Tensor]:
+    """The tensor (rows, columns) of every process, whose numbers of rows differ."""
+    counts = [int(count) for count in dist.all_gather(torch.tensor([len(rows)]))]
+    padded = rows.new_zeros(max(counts), rows.shape[1])
+    padded[: len(rows)] = rows
+    gathered = dist.all_gather(padded) if max(counts) else [padded] * len(counts)
+    return [part[:count] for part, count in zip(gathered, counts, strict=True)]
+
+
+def _index(coco: COCO) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+
+
+def _results_file(prefix: str) -> Path:
+    return Path(prefix if prefix.endswith(('.json', '.pkl')) else f'{prefix}.bbox.json')
+
+
+def _as_arrays(by_image: dict[int, Tensor]) -> list[dict[str, Any]]:
+    """What a pickled result file holds: per image `img_id`, `bboxes` (D, 4) xyxy, `scores`, `labels`."""
+    return [
+        {
+            'img_id': img_id,
+            'bboxes': found[:, :4].numpy(),
+            'scores': found[:, 4].numpy(),
+            'labels': found[:, 5].long().numpy(),
+        }
+        for img_id, found in sorted(by_image.items())
+    ]
+
+
+def _precision_per_class(evaluation: COCOeval, category_ids: Sequence[int]) -> list[float]:
+    """AP of each class, in the order of `category_ids`; -1 where the set holds no object of the class."""
+    precision = evaluation.eval['precision'][
+        ..., 0, -1
+    ]  # (IoU thresholds, recalls, categories): all areas, 100
+    columns = [precision[:, :, list(evaluation.params.catIds).index(one)] for one in category_ids]
+    return [float(column[column > -1].mean()) if (column > -1).any() else -1.0 for column in columns]
+
+
+def _summary_table(stats: np.ndarray) -> str:
+    """AP and AR as one table; '-' where the set holds no such object."""
+    table = AsciiTable(
+        [
+            ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l'),
+            [_cell(value) for value in stats[:6]],
+            ('AR@1', 'AR@10', 'AR@100', 'AR_s', 'AR_m', 'AR_l'),
+            [_cell(value) for value in stats[6:]],
+        ],
+        'box AP and AR',
+    )
+    table.inner_row_border = True
+    return str(table.table)
+
+
+def _class_table(classes: Sequence[str], precisions: Sequence[float]) -> str:
+    """AP per class, three classes in a row."""
+    cells = [cell for pair in zip(classes, map(_cell, precisions), strict=True) for cell in pair]
+    cells += [''] * (-len(cells) % 6)
+    rows = [cells[start : start + 6] for start in range(0, len(cells), 6)]
+    return str(AsciiTable([['class', 'AP'] * 3, *rows], 'box AP per class').table)
+
+
+def _cell(value: float) -> str:
+    return '-' if value < 0 else f'{value:.4f}'
