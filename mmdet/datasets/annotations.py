@@ -169,8 +169,8 @@ def _unique_ids(values: list[Any], section: str, file: Path) -> NDArray[np.int64
     if len(unique) < len(ids):
         twice = unique[counts > 1]
         raise ValueError(
-            f"{file}: {len(twice)} ids occur more than once in '{section}', the first is {twice[0]}. Give every "
-            'entry an id of its own.'
+            f"{file}: {len(twice)} ids occur more than once in '{section}', the first is {twice[0]}. Give "
+            'every entry an id of its own.'
         )
     return ids
 
@@ -181,15 +181,16 @@ def _check_images(ids: NDArray[np.int64], names: list[Any], sizes: NDArray[np.in
     for img_id, name in zip(ids, names, strict=True):
         if not isinstance(name, str) or not name or _leaves_folder(name):
             raise ValueError(
-                f'{file}: image {img_id} has the file_name {name!r}; it must be a path inside the image folder, '
-                "without '..'. Write it relative to that folder, and set the folder with "
+                f'{file}: image {img_id} has the file_name {name!r}; it must be a path inside the image '
+                "folder, without '..'. Write it relative to that folder, and set the folder with "
                 '`--cfg-options train_img=... val_img=...`.'
             )
     small = np.flatnonzero((sizes < 1).any(1))
     if len(small):
         height, width = sizes[small[0]]
         raise ValueError(
-            f'{file}: image {ids[small[0]]} ({names[small[0]]}) has width {width} and height {height}. {CHOOSE_OTHER}'
+            f'{file}: image {ids[small[0]]} ({names[small[0]]}) has width {width} and height {height}. '
+            f'{CHOOSE_OTHER}'
         )
 
 
@@ -240,8 +241,8 @@ def _rows(
     if len(unknown):
         section = 'images' if key == 'image_id' else 'categories'
         raise ValueError(
-            f"{file}: annotation {ann_ids[unknown[0]]} has {key} {wanted[unknown[0]]}, which '{section}' does not "
-            f'list ({len(unknown)} such annotations). {CHOOSE_OTHER}'
+            f"{file}: annotation {ann_ids[unknown[0]]} has {key} {wanted[unknown[0]]}, which '{section}' "
+            f'does not list ({len(unknown)} such annotations). {CHOOSE_OTHER}'
         )
     return rows
 
@@ -255,8 +256,8 @@ def _given_boxes(values: list[Any], ann_ids: NDArray[np.int64], file: Path) -> N
             numbers = isinstance(value, list) and all(isinstance(side, (int, float)) for side in value)
             if not numbers or len(value) != 4:
                 raise ValueError(
-                    f'{file}: annotation {ann_id} has the bbox {value!r}, not four numbers x, y, width, height. '
-                    f'{CHOOSE_OTHER}'
+                    f'{file}: annotation {ann_id} has the bbox {value!r}, not four numbers x, y, width, '
+                    f'height. {CHOOSE_OTHER}'
                 ) from None
         raise
 

@@ -73,8 +73,8 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         filtered = filter_empty_gt and not test_mode
         if filtered and not len(with_boxes):
             raise ValueError(
-                f'{self.ann_file}: no image has a box of the classes {annotations.classes}. Choose other classes '
-                'or another file, or keep such images: `--cfg-options '
+                f'{self.ann_file}: no image has a box of the classes {annotations.classes}. Choose other '
+                'classes or another file, or keep such images: `--cfg-options '
                 'train_dataloader.dataset.filter_empty_gt=False`.'
             )
         self._annotations = annotations.chosen(with_boxes) if filtered else annotations
@@ -93,8 +93,8 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         return (
             f'{self.ann_file}: {len(self)} images, {len(annotations.bboxes)} boxes of '
             f'{len(annotations.classes)} classes; dropped {kinds.total()} boxes'
-            f'{f" ({dropped})" if dropped else ""}, clipped {clipped}, passed over {annotations.crowds} crowds, '
-            f'left out {listed - len(self)} images without boxes'
+            f'{f" ({dropped})" if dropped else ""}, clipped {clipped}, passed over {annotations.crowds} '
+            f'crowds, left out {listed - len(self)} images without boxes'
         )
 
     def __len__(self) -> int:
@@ -122,8 +122,8 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
             loaders = ('val_dataloader', 'test_dataloader') if self.test_mode else ('train_dataloader',)
             remedy = ' '.join(f'{loader}.dataset.on_bad_image=skip' for loader in loaders)
             raise BadImageError(
-                f'{file} (image {img_id} of {self.ann_file}): {error}. Mend the file, or leave such images out: '
-                f'`--cfg-options {remedy}`.'
+                f'{file} (image {img_id} of {self.ann_file}): {error}. Mend the file, or leave such images '
+                f'out: `--cfg-options {remedy}`.'
             ) from error
         return results
 
@@ -176,7 +176,7 @@ def _existing(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise FileNotFoundError(
-            f'{folder}: there is no such folder. Set data_root (`--data-root DIR`) and the image folder within it '
+            f'{folder}: there is no such folder. Set data_root (`--data-root DIR`) and the image folder in it '
             '(`--cfg-options train_img=... val_img=...`).'
         )
     return folder

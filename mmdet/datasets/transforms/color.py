@@ -3,16 +3,14 @@
 h, w size of a patch in pixels · patches are uint8 (h, w, 3) BGR
 """
 
-from itertools import permutations
-
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from mmdet.datasets.transforms.window import Colour, Results
+from mmdet.datasets.transforms.window import Colour, Image, Results
 from mmdet.registry import TRANSFORMS
 
-ORDERS = tuple(permutations(range(3)))
+ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+STRIP = 64  # rows
 
 
 @TRANSFORMS.register_module()
@@ -38,28 +36,32 @@ class PhotoMetricDistortion:
         saturation_range: tuple[float, float] = (0.5, 1.5),
         hue_delta: float = 18,
     ) -> None:
-        self.unchanged = Colour()
-        self.ranges = (
-            (-brightness_delta, brightness_delta),
-            contrast_range,
-            saturation_range,
-            (-hue_delta, hue_delta),
-        )
+        self.brightness = (-brightness_delta, brightness_delta)
+        self.contrast = contrast_range
+        self.saturation = saturation_range
+        self.hue = (-hue_delta, hue_delta)
 
     def __call__(self, results: Results) -> Results:
-        numbers = results['rng'].random(10).tolist()
-        chances, places = numbers[:5], numbers[5:]
-        drawn = [
-            low + (high - low) * place if chance < 0.5 else unchanged
-            for chance, place, (low, high), unchanged in zip(
-                chances, places, self.ranges, Colour(), strict=False
-            )
-        ]
-        order = ORDERS[int(places[4] * len(ORDERS))] if chances[4] < 0.5 else ORDERS[0]
-        return {**results, 'colour': Colour(*drawn, order)}
+        """Draw."""
+        numbers = results['rng'].random((5, 2)).tolist()
+        done = [chance < 0.5 for chance, _ in numbers]
+        at = [place for _, place in numbers]
+        colour = Colour(
+            brightness=_between(self.brightness, at[0]) if done[0] else 0.0,
+            contrast=_between(self.contrast, at[1]) if done[1] else 1.0,
+            saturation=_between(self.saturation, at[2]) if done[2] else 1.0,
+            hue=_between(self.hue, at[3]) if done[3] else 0.0,
+            channels=ORDERS[int(at[4] * len(ORDERS))] if done[4] else ORDERS[0],
+        )
+        return {**results, 'colour': colour}
 
 
-def distort(patch: NDArray[np.uint8], colour: Colour) -> NDArray[np.uint8]:
+def _between(limits: tuple[float, float], at: float) -> float:
+    low, high = limits
+    return low + (high - low) * at
+
+
+def distort(patch: Image, colour: Colour) -> Image:
     """Change brightness, contrast, saturation and hue; the channel order is left to the caller.
 
     Rounded and clipped to [0, 255] once, at the end. Saturation needs no HSV: with m the largest of the
@@ -69,11 +71,7 @@ def distort(patch: NDArray[np.uint8], colour: Colour) -> NDArray[np.uint8]:
     """
     brightness, contrast, saturation, hue, _ = colour
     if hue:
-        hsv = cv2.cvtColor(patch.astype(np.float32) + np.float32(brightness), cv2.COLOR_BGR2HSV)
-        # OpenCV wraps a hue above 360 degrees, but not always one below 0
-        change = np.array([[1, 0, 0, hue % 360], [0, saturation, 0, 0], [0, 0, 1, 0]], np.float32)
-        bgr = cv2.cvtColor(cv2.transform(hsv, change), cv2.COLOR_HSV2BGR)
-        return cv2.addWeighted(bgr, contrast, bgr, 0, 0, dtype=cv2.CV_8U)
+        return _distort_hue(patch, colour)
     if saturation != 1:
         blue, green, red = cv2.split(patch)
         largest = cv2.max(cv2.max(blue, green), red)
@@ -83,3 +81,22 @@ def distort(patch: NDArray[np.uint8], colour: Colour) -> NDArray[np.uint8]:
     if contrast != 1 or brightness:
         return cv2.addWeighted(patch, contrast, patch, 0, contrast * brightness)
     return patch
+
+
+def _distort_hue(patch: Image, colour: Colour) -> Image:
+    """As `distort`, through HSV in float32 (8-bit hues would move colours by two grey levels).
+
+    In strips: a float32 copy of the whole patch would leave the cache and come from freshly mapped memory,
+    which takes five times as long.
+    """
+    # OpenCV wraps a hue above 360 degrees, but not always one below 0
+    change = np.array([[1, 0, 0, colour.hue % 360], [0, colour.saturation, 0, 0], [0, 0, 1, 0]], np.float32)
+    result = np.empty_like(patch)
+    for top in range(0, len(patch), STRIP):
+        strip = patch[top : top + STRIP].astype(np.float32)
+        strip += np.float32(colour.brightness)
+        cv2.cvtColor(strip, cv2.COLOR_BGR2HSV, strip)
+        cv2.transform(strip, change, strip)
+        cv2.cvtColor(strip, cv2.COLOR_HSV2BGR, strip)
+        cv2.addWeighted(strip, colour.contrast, strip, 0, 0, result[top : top + STRIP], cv2.CV_8U)
+    return result

@@ -8,11 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mmdet.datasets.transforms.color import distort
 from mmdet.datasets.transforms.loading import read_image
-from mmdet.datasets.transforms.window import Colour, Results, Window
+from mmdet.datasets.transforms.window import Colour, Image, Results, Window
 from mmdet.registry import TRANSFORMS
 
 
@@ -29,6 +28,7 @@ class PackDetInputs:
     """
 
     def __call__(self, results: Results) -> dict[str, Any]:
+        """Make the sample."""
         ori_shape, window = results['ori_shape'], results['window']
         source = results['img'] if 'img' in results else read_image(results['img_path'], ori_shape)
         img = render(source, window, results.get('colour', Colour()), results.get('fill', (0, 0, 0)))
@@ -44,9 +44,7 @@ class PackDetInputs:
         }
 
 
-def render(
-    source: NDArray[np.uint8], window: Window, colour: Colour, fill: tuple[float, float, float]
-) -> NDArray[np.uint8]:
+def render(source: Image, window: Window, colour: Colour, fill: tuple[float, float, float]) -> Image:
     """Draw a window: one resize of the part that is seen, its colour, then the fill around it.
 
     The seen part is placed on whole pixels of the output, up to half a pixel from where it belongs; that

@@ -46,6 +46,7 @@ class Expand:
         self.prob = prob
 
     def __call__(self, results: Results) -> Results:
+        """Draw and enlarge."""
         chance, at, along, down = results['rng'].random(4)
         if chance >= self.prob:
             return results
@@ -84,6 +85,7 @@ class MinIoURandomCrop:
         self.min_crop_size = min_crop_size
 
     def __call__(self, results: Results) -> Results:
+        """Draw and cut."""
         rng, bboxes = results['rng'], results['bboxes']
         height, width = results['window'].height, results['window'].width
         while (min_iou := self.modes[int(rng.random() * len(self.modes))]) != 1:
@@ -128,8 +130,8 @@ def _fit(patches: NDArray[np.float32], bboxes: NDArray[np.float32], min_iou: flo
     patches (T, 4) · bboxes (G, 4) · returns (T,)
     """
     if not len(bboxes):
-        return np.ones(len(patches), bool)
-    fits = _centred(patches, bboxes).any(1)
+        return np.ones(len(patches), np.bool_)
+    fits = np.any(_centred(patches, bboxes), axis=1)
     if min_iou > 0:
         left, top, right, bottom = patches.T[:, :, None]  # (T, 1)
         x1, y1, x2, y2 = bboxes.T  # (G,)
@@ -137,7 +139,7 @@ def _fit(patches: NDArray[np.float32], bboxes: NDArray[np.float32], min_iou: flo
         overlap *= np.maximum(np.minimum(bottom, y2) - np.maximum(top, y1), 0)  # (T, G)
         union = (right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - overlap
         fits &= (overlap / np.maximum(union, EPS)).min(1) >= min_iou
-    return fits
+    return np.asarray(fits)
 
 
 def _centred(patches: NDArray[np.float32], bboxes: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -145,7 +147,8 @@ def _centred(patches: NDArray[np.float32], bboxes: NDArray[np.float32]) -> NDArr
     left, top, right, bottom = patches.T[:, :, None]  # (T, 1)
     x = (bboxes[:, 0] + bboxes[:, 2]) / 2  # (G,)
     y = (bboxes[:, 1] + bboxes[:, 3]) / 2
-    return (x > left) & (x < right) & (y > top) & (y < bottom)
+    inside: NDArray[np.bool_] = (x > left) & (x < right) & (y > top) & (y < bottom)
+    return inside
 
 
 def _crop(results: Results, patch: NDArray[np.float32]) -> Results:
@@ -178,6 +181,7 @@ class Resize:
         self.keep_ratio = keep_ratio
 
     def __call__(self, results: Results) -> Results:
+        """Resize."""
         window = results['window']
         width, height = self.scale
         if self.keep_ratio:
@@ -208,6 +212,7 @@ class RandomFlip:
         self.prob = prob
 
     def __call__(self, results: Results) -> Results:
+        """Draw and mirror."""
         if results['rng'].random() >= self.prob:
             return results
         window, bboxes = results['window'], results['bboxes'].copy()

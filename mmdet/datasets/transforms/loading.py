@@ -7,9 +7,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from mmdet.datasets.transforms.window import Results, Window
+from mmdet.datasets.transforms.window import Image, Results, Window
 from mmdet.registry import TRANSFORMS
 
 JPEG_START = b'\xff\xd8'
@@ -25,7 +24,7 @@ class BadImageError(Exception):
     """An image file that cannot be used; the message is the reason alone, without file and remedy."""
 
 
-def read_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read_image(path: Path, size: tuple[int, int] | None = None) -> Image:
     """Read an image file as 8-bit colour, whatever it holds (gray, CMYK, 16 bit, alpha, palette).
 
     Args:
@@ -62,7 +61,7 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.ui
     return img
 
 
-def _decode(data: bytes, flags: int) -> NDArray[np.uint8]:
+def _decode(data: bytes, flags: int) -> Image:
     try:
         img = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:  # for example more pixels than OpenCV allows
@@ -101,6 +100,7 @@ class LoadImageFromFile:
     """
 
     def __call__(self, results: Results) -> Results:
+        """Open the window."""
         results = results.copy()
         if 'img' not in results and 'ori_shape' not in results:
             results['img'] = read_image(results['img_path'])
@@ -121,5 +121,6 @@ class LoadAnnotations:
     """
 
     def __call__(self, results: Results) -> Results:
+        """Take the boxes."""
         bboxes, labels = results['annotations']
         return {**results, 'bboxes': bboxes.copy(), 'labels': labels.copy()}

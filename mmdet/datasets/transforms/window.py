@@ -7,10 +7,12 @@ resized once, whatever is in the list, and the size of a sample is known even wh
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
+Image = NDArray[Any]  # uint8 (H, W, 3) BGR, or a part of one; OpenCV's annotations do not tell uint8
 
 
 class Window(NamedTuple):
@@ -73,7 +75,7 @@ class Results(TypedDict, total=False):
     """
 
     img_path: Path
-    img: NDArray[np.uint8]  # (H, W, 3) BGR, when the image is given as pixels and not as a file
+    img: Image  # when the image is given as pixels and not as a file
     img_id: int
     ori_shape: tuple[int, int]  # (h, w) in the annotation file
     annotations: tuple[NDArray[np.float32], NDArray[np.int64]]  # boxes (G, 4) of the source, labels (G,)
