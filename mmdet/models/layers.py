@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class L2Norm(nn.Module):
-    """Scale each pixel's feature vector to length `scale`, learnt per channel (ParseNet, arXiv 1506.04579)."""
+    """Scale each pixel's feature vector to a length learnt per channel (ParseNet, arXiv 1506.04579)."""
 
     def __init__(self, channels: int, scale: float = 20.0, eps: float = 1e-10) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from torch import Tensor
 def multibox_cls_loss(
     cls_logits: Tensor, targets: Tensor, positive: Tensor, negative: Tensor, neg_pos_ratio: float
 ) -> Tensor:
-    """SSD's cross-entropy over positives and mined negatives (arXiv 1512.02325, "Hard negative mining"), summed.
+    """SSD's cross-entropy over positives and mined negatives (arXiv 1512.02325), summed.
 
     cls_logits (N, A, K + 1) · targets (N, A) in [0, K] · positive, negative (N, A) bool
 

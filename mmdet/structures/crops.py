@@ -18,6 +18,8 @@ def crop_boxes(images: Tensor, bboxes: Tensor, image_index: Tensor, size: int) -
     images (N, 3, H, W) · bboxes (M, 4) xyxy in pixels of `images` · image_index (M,) in [0, N)
     returns (M, 3, size, size)
     """
+    if len(bboxes) == 0:  # `affine_grid` and `grid_sample` refuse that; the result must stay in the graph
+        return images.new_zeros(0, images.shape[1], size, size) + bboxes.sum()
     with torch.autocast(images.device.type, enabled=False):
         grid = sampling_grid(bboxes.to(images.dtype), images.shape[-2:], size)  # (M, S, S, 2)
         sample = _sample_stacked if images.is_cuda else _sample_expanded
@@ -31,11 +33,14 @@ def sampling_grid(bboxes: Tensor, image_size: tuple[int, ...], size: int) -> Ten
     returns (M, S, S, 2), (x, y) in [-1, 1] as `F.grid_sample` takes them
     """
     height, width = image_size
-    steps = (torch.arange(size, dtype=bboxes.dtype, device=bboxes.device) * 2 + 1) / size - 1  # centres
-    x1, y1, x2, y2 = bboxes[:, :, None].unbind(1)  # (M, 1)
-    x = (x2 - x1) / width * steps + ((x1 + x2) / width - 1)  # (M, S)
-    y = (y2 - y1) / height * steps + ((y1 + y2) / height - 1)
-    return torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], -1)
+    x1, y1, x2, y2 = bboxes.unbind(1)  # (M,)
+    zero = torch.zeros_like(x1)
+    rows = (
+        [(x2 - x1) / width, zero, (x1 + x2) / width - 1],
+        [zero, (y2 - y1) / height, (y1 + y2) / height - 1],
+    )
+    affine = torch.stack([torch.stack(row, 1) for row in rows], 1)  # (M, 2, 3)
+    return F.affine_grid(affine, [len(bboxes), 1, size, size], align_corners=False)
 
 
 def _sample_expanded(images: Tensor, grid: Tensor, image_index: Tensor) -> Tensor:
@@ -46,8 +51,6 @@ def _sample_expanded(images: Tensor, grid: Tensor, image_index: Tensor) -> Tenso
         for image, row in zip(images, rows, strict=True)
         if len(row)
     ]
-    if not crops:  # nothing to cut: `grid_sample` refuses that, and the result must stay in the graph
-        return images.new_zeros(0, images.shape[1], *grid.shape[1:3]) + grid.sum()
     return torch.cat(crops)[torch.cat(rows).argsort()]
 
 
@@ -56,13 +59,10 @@ def _sample_stacked(images: Tensor, grid: Tensor, image_index: Tensor) -> Tensor
     count, size = grid.shape[:2]
     per_image = torch.bincount(image_index, minlength=len(images))  # (N,)
     most = int(per_image.max())
-    if most == 0:
-        return images.new_zeros(0, images.shape[1], size, size) + grid.sum()
     order = image_index.argsort(stable=True)
     rank = torch.empty_like(order)  # (M,) position of the box among those of its image
-    rank[order] = (
-        torch.arange(count, device=grid.device) - (per_image.cumsum(0) - per_image)[image_index[order]]
-    )
+    first = per_image.cumsum(0) - per_image  # (N,) position in `order` of each image's first box
+    rank[order] = torch.arange(count, device=grid.device) - first[image_index[order]]
     stacked = grid.new_full((len(images), most, size, size, 2), 2.0)  # 2 lies outside: zeros
     stacked = stacked.index_put((image_index, rank), grid).flatten(1, 2)
     crops = F.grid_sample(images, stacked, align_corners=False)  # (N, 3, most * S, S)

@@ -11,6 +11,7 @@ from torchvision.models import VGG16_Weights
 
 from mmdet.models.layers import kaiming_init, xavier_init
 from mmdet.registry import MODELS
+from mmdet.utils.checkpoint import load_checkpoint
 
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, channels); VGG16's "D"
 IMAGENET = 'IMAGENET1K_FEATURES'  # torchvision's VGG16 trained for detection: RGB, mean-subtracted, std 1
@@ -77,7 +78,7 @@ class SSDVGG(nn.Module):
         """
         if self.weights is None:
             return
-        state = _imagenet_state() if self.weights == IMAGENET else load_state_dict(self.weights)
+        state = _imagenet_state() if self.weights == IMAGENET else load_checkpoint(self.weights)['state_dict']
         vgg = {key: value for key, value in state.items() if key.startswith('features.')}
         own = self.state_dict()
         wrong = [

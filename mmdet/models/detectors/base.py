@@ -78,7 +78,7 @@ class BaseDetector(BaseModel, ABC):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not '{mode}'")
 
     def init_weights(self) -> None:
-        """Load the pre-trained weights that training starts from; everything else starts in its constructor."""
+        """Load the pre-trained weights that training starts from; the rest starts in its constructor."""
         self.backbone.init_weights()
 
 

@@ -41,17 +41,16 @@ class SSDNeck(nn.Module):
         added = list(out_channels[len(in_channels) :])
         if not len(added) == len(level_strides) == len(level_paddings):
             raise ValueError(
-                f'{len(added)} added levels, but {len(level_strides)} strides and {len(level_paddings)} paddings'
+                f'{len(added)} added levels, but {len(level_strides)} strides, {len(level_paddings)} paddings'
             )
         if l2_norm_scale is not None:
             self.l2_norm = L2Norm(in_channels[0], l2_norm_scale)
         self.normalises_first = l2_norm_scale is not None
         self.extra_layers = nn.ModuleList()
         channels = in_channels[-1]
-        for level, (out, stride, padding) in enumerate(
-            zip(added, level_strides, level_paddings, strict=True)
-        ):
-            kernel_size = last_kernel_size if level == len(added) - 1 else 3
+        kernel_sizes = [3] * (len(added) - 1) + [last_kernel_size]
+        shapes = zip(added, kernel_sizes, level_strides, level_paddings, strict=True)
+        for out, kernel_size, stride, padding in shapes:
             self.extra_layers.append(
                 nn.Sequential(
                     ConvModule(channels, out // 2, 1, batch_norm=batch_norm),
@@ -62,7 +61,7 @@ class SSDNeck(nn.Module):
         xavier_init(self.extra_layers)
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """Backbone levels (N, C_l, H_l, W_l) -> all L levels; the added ones start from the last given one."""
+        """Backbone levels (N, C_l, H_l, W_l) -> all L levels; the added ones start from the last given."""
         levels = list(feats)
         for layer in self.extra_layers:
             levels.append(layer(levels[-1]))

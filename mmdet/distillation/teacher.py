@@ -1,0 +1,179 @@
+"""A frozen image classifier.
+
+M crops · S crop side · K classes
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from mmdet.registry import MODELS
+from mmdet.structures import Normalization
+from mmdet.utils.checkpoint import load_checkpoint
+
+LAYER_NAMES = {'stem': 'maxpool'}  # METHOD's name -> torchvision's name of the layer in a ResNet
+
+
+def build_classifier(arch: str, num_classes: int) -> nn.Module:
+    """An untrained classifier by its torchvision name, or by its timm name as 'timm/NAME'.
+
+    Raises:
+        ValueError: No such architecture; names those that come closest, or the package to install.
+    """
+    if arch.startswith('timm/'):
+        try:
+            import timm
+        except ImportError as error:
+            raise ValueError(f"arch '{arch}' needs timm: `pip install timm`") from error
+        return timm.create_model(arch.removeprefix('timm/'), pretrained=False, num_classes=num_classes)
+    try:
+        return torchvision.models.get_model(arch, weights=None, num_classes=num_classes)
+    except ValueError as error:
+        import difflib
+
+        near = difflib.get_close_matches(arch, torchvision.models.list_models(torchvision.models), 5)
+        raise ValueError(
+            f"arch '{arch}' is not a torchvision classifier; near: {', '.join(near) or 'none'}. "
+            "timm's models are written 'timm/NAME'"
+        ) from error
+
+
+@MODELS.register_module()
+class FrozenTeacher(nn.Module):
+    """A trained classifier that is only asked: no gradient to its weights, always in eval mode.
+
+    The file is the one of the published teachers: `state_dict` (names may start with `module.`) beside
+    other entries, or a plain state dict. What this toolbox adds to the file is used and checked:
+    `classes`, `mean`, `std`, `crop_size`.
+
+    Args:
+        arch: torchvision's name, or 'timm/NAME'.
+        checkpoint: The file.
+        num_classes: K.
+        classes: Class names of the data set, checked against the file's by name and order.
+        mean, std: Normalisation that the teacher was trained with, RGB, 0..255. Default: what the file
+            says, else the student's own (the published file says nothing and saw the student's input).
+
+    Raises:
+        FileNotFoundError: No file; says where it goes and how to train one.
+        ValueError: The file holds another network, other classes or another normalisation.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        checkpoint: str,
+        num_classes: int,
+        classes: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = build_classifier(arch, num_classes)
+        try:
+            file = load_checkpoint(checkpoint)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'teacher file {checkpoint} not found. Put the published file there, or train a teacher on '
+                'your data: `python tools/train.py configs_dev/teachers/resnet50_ssd.py --data-root DIR`'
+            ) from error
+        self._load(file, checkpoint)
+        _check_classes(file.get('classes'), num_classes, classes, checkpoint)
+        self.mean, self.std = (
+            _agreed(name, value, file.get(name), checkpoint) for name, value in (('mean', mean), ('std', std))
+        )
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f'{checkpoint}: give mean and std of the teacher both or neither')
+        self.requires_grad_(requires_grad=False)
+        super().train(mode=False)
+
+    def _load(self, file: dict[str, Any], checkpoint: str) -> None:
+        state = file['state_dict']
+        own = self.network.state_dict()
+        different = sorted(
+            key
+            for key in own.keys() | state.keys()
+            if key not in own or key not in state or own[key].shape != state[key].shape
+        )
+        if different:
+            key = different[0]
+            shapes = [tuple(x[key].shape) if key in x else 'absent' for x in (own, state)]
+            raise ValueError(
+                f'{checkpoint} is not the teacher of this config: {len(different)} tensors differ, the first '
+                f'is {key}, {shapes[0]} in {type(self.network).__name__} with these classes, {shapes[1]} in '
+                'the file. Check arch, and that the teacher was trained on this data set'
+            )
+        self.network.load_state_dict(state)
+
+    def train(self, mode: bool = True) -> FrozenTeacher:
+        """A teacher stays in eval mode."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTeacher:
+        """Itself: a copy of the student (EMA) shares the teacher."""
+        return self
+
+    def prepared(self, crops: Tensor, source: Normalization) -> Tensor:
+        """Crops (M, 3, S, S), normalised as `source` says -> normalised as this teacher needs them."""
+        if self.mean is None or self.std is None:
+            return crops
+        mean, std = crops.new_tensor(self.mean), crops.new_tensor(self.std)
+        scale, shift = source.std / std, (source.mean - mean) / std
+        return crops * scale[:, None, None] + shift[:, None, None]
+
+    def logits(self, crops: Tensor, source: Normalization) -> Tensor:
+        """Crops (M, 3, S, S), normalised as `source` says -> logits (M, K), float32, no gradient."""
+        with torch.no_grad():
+            return self.network(self.prepared(crops, source)).float()
+
+    def trunk(self, levels: Sequence[str]) -> nn.Module:
+        """The network cut behind the deepest of `levels`: crops -> {level: (M, C, h, w)}.
+
+        levels: 'stem' (after conv1, bn, relu, max-pool), 'layer1', ... or any node that
+            `torchvision.models.feature_extraction` knows
+        """
+        nodes = {LAYER_NAMES.get(level, level): level for level in levels}
+        try:
+            return create_feature_extractor(self.network, nodes)
+        except ValueError as error:
+            names = get_graph_node_names(self.network)[1]
+            tops = list(dict.fromkeys(name.split('.')[0] for name in names))
+            raise ValueError(
+                f'{type(self.network).__name__} has no level {tuple(levels)}; its top layers are {tops}'
+            ) from error
+
+
+def _check_classes(
+    in_file: Sequence[str] | None, num_classes: int, expected: Sequence[str] | None, checkpoint: str
+) -> None:
+    if in_file is None:
+        warnings.warn(
+            f'{checkpoint} names no classes: their number ({num_classes}) fits, their order cannot be '
+            'checked. It must be that of the category ids',
+            stacklevel=3,
+        )
+    elif expected is not None and list(in_file) != list(expected):
+        raise ValueError(
+            f'the teacher {checkpoint} knows other classes than the data, or in another order.\n'
+            f'teacher: {list(in_file)}\ndata:    {list(expected)}'
+        )
+
+
+def _agreed(
+    name: str, given: Sequence[float] | None, in_file: Sequence[float] | None, checkpoint: str
+) -> tuple[float, ...] | None:
+    """The value of the config or of the file; both must say the same."""
+    values = [tuple(float(x) for x in value) for value in (given, in_file) if value is not None]
+    if len(values) == 2 and values[0] != values[1]:
+        raise ValueError(
+            f'the config says {name}={values[0]}, the teacher file {checkpoint} says {values[1]}; '
+            f'set {name}=None to use the file'
+        )
+    return values[0] if values else None
