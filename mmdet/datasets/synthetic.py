@@ -247,12 +247,16 @@ def _in_image(one: _Placed, solid: Array, size: tuple[int, int]) -> Array:
 
 def _without_specks(visible: Array) -> Array:
     """Leave out the tiny islands of a mask, bool (H, W), that would stretch the box of an object."""
-    _, islands, stats, _ = cv2.connectedComponentsWithStats(visible.astype(np.uint8))
+    mask = visible.astype(np.uint8)
+    x, y, w, h = cv2.boundingRect(mask)
+    window = slice(y, y + h), slice(x, x + w)
+    _, islands, stats, _ = cv2.connectedComponentsWithStats(mask[window])
     area = stats[:, cv2.CC_STAT_AREA]
     sides = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].min(1)
     keep = (area >= 0.05 * area[1:].sum()) & (sides >= 3)
     keep[0] = False  # the background
-    return keep[islands]
+    mask[window] = keep[islands]
+    return mask.astype(bool)
 
 
 def _paint(picture: Array, one: _Placed, light: Array, rng: Generator) -> None:
