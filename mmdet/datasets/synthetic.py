@@ -249,6 +249,8 @@ def _without_specks(visible: Array) -> Array:
     """Leave out the tiny islands of a mask, bool (H, W), that would stretch the box of an object."""
     mask = visible.astype(np.uint8)
     x, y, w, h = cv2.boundingRect(mask)
+    if w == 0:  # wholly hidden; cv2 crashes on an empty window
+        return visible
     window = slice(y, y + h), slice(x, x + w)
     _, islands, stats, _ = cv2.connectedComponentsWithStats(mask[window])
     area = stats[:, cv2.CC_STAT_AREA]
