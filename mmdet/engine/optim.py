@@ -1,0 +1,86 @@
+"""Mixed precision on any device."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from mmdet.registry import OPTIM_WRAPPERS
+
+
+@OPTIM_WRAPPERS.register_module()
+class AmpOptimWrapper(OptimWrapper):
+    """Trains under autocast; scales the loss where the type needs it, in float16.
+
+    MMEngine's class of this name asks for a GPU and scales always.
+
+    Args:
+        dtype: 'bfloat16' or 'float16'; default: bfloat16 on the CPU and on cards of compute capability 8.0
+            and newer, else float16.
+        loss_scale: First scale of the loss in float16, changed as gradients overflow or do not; 'dynamic'
+            leaves it to torch.
+        **kwargs: As `OptimWrapper` takes them.
+
+    Raises:
+        ValueError: Another dtype.
+    """
+
+    def __init__(self, dtype: str | None = None, loss_scale: float | str = 'dynamic', **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.device = torch.device(get_device()).type
+        self.dtype = autocast_dtype(dtype)
+        scale = {} if loss_scale == 'dynamic' else {'init_scale': float(loss_scale)}
+        self.scaler = torch.amp.GradScaler(self.device, enabled=self.dtype == torch.float16, **scale)
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """The forward pass runs in here."""
+        with super().optim_context(model), torch.autocast(self.device, dtype=self.dtype):
+            yield
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Gradients of the loss, scaled."""
+        self.scaler.scale(loss).backward(**kwargs)
+        self._inner_count += 1
+
+    def step(self, **kwargs: Any) -> None:
+        """One step of the optimizer, left out where a scaled gradient overflowed."""
+        if self.clip_grad_kwargs:
+            self.scaler.unscale_(self.optimizer)
+            self._clip_grad()
+        self.scaler.step(self.optimizer, **kwargs)
+        self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the optimizer and of the scale."""
+        return {**super().state_dict(), 'loss_scaler': self.scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Undo what happened since `state_dict`; a run without `--amp` has no scale to restore."""
+        state = dict(state_dict)
+        scale = state.pop('loss_scaler', None)
+        if scale and self.scaler.is_enabled():
+            self.scaler.load_state_dict(scale)
+        super().load_state_dict(state)
+
+
+def autocast_dtype(name: str | None = None) -> torch.dtype:
+    """The type that `--amp` computes in.
+
+    Args:
+        name: 'bfloat16', 'float16', or None: what the device is best at.
+
+    Raises:
+        ValueError: Another name.
+    """
+    if name is None:
+        old_card = torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
+        name = 'float16' if old_card else 'bfloat16'
+    types = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
+    if name not in types:
+        raise ValueError(f'mixed precision computes in {" or ".join(types)}; got {name}')
+    return types[name]

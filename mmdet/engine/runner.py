@@ -1,0 +1,324 @@
+"""The only class that corrects MMEngine.
+
+MMEngine 0.10 loads checkpoints that do not fit, runs Python text that it finds in them, falls back to full
+unpickling, writes them in place, forgets the random number generators and the batch within the epoch, and
+cannot start several processes without GPUs.
+"""
+
+import copy
+import importlib.util
+import inspect
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import all_gather, get_rank, get_world_size, is_distributed, is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from mmengine.visualization import Visualizer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmdet.datasets.collate import init_worker
+from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS, MODELS
+from mmdet.utils.checkpoint import (
+    checkpoint_classes,
+    load_checkpoint,
+    load_weights,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+)
+from mmdet.utils.config import check_classes
+from mmdet.utils.environment import check_cards, start_process_group
+from mmdet.version import __version__
+
+
+class DetRunner(Runner):
+    """MMEngine's Runner, corrected; made from a resolved config with `from_cfg`."""
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'DetRunner':
+        """Build what a resolved config describes.
+
+        `resume=True` goes on from `load_from` or else from `work_dir/latest.pth`, with the seed of that run;
+        where there is no `latest.pth` training starts from the beginning.
+        """
+        cfg = copy.deepcopy(cfg)
+        resumed = cfg.get('resume', False)
+        if resumed and cfg.get('load_from') is None:
+            latest = Path(cfg.work_dir) / 'latest.pth'
+            cfg.load_from = str(latest) if latest.exists() else None
+            cfg.resume = latest.exists()
+        if cfg.get('resume', False):
+            seed = load_checkpoint(cfg.load_from)['meta'].get('seed')
+            cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
+        runner: DetRunner = super().from_cfg(cfg)
+        if resumed and not cfg.resume:
+            runner.logger.warning(f'nothing to resume in {cfg.work_dir}: training starts from the beginning')
+        return runner
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Check the cards and join the other processes; then as MMEngine."""
+        check_cards()
+        if self.distributed and not is_distributed():
+            start_process_group(self.launcher, **env_cfg.get('dist_cfg', {}))
+        super().setup_env(env_cfg)
+
+    def set_randomness(
+        self, seed: int | None = None, diff_rank_seed: bool = False, deterministic: bool = False
+    ) -> None:
+        """Seed every generator; `deterministic` warns about operations that are not instead of stopping."""
+        if deterministic:
+            os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+        super().set_randomness(seed, diff_rank_seed, deterministic)
+        if deterministic:  # the gradient of grid_sample has no deterministic form on CUDA
+            torch.use_deterministic_algorithms(True, warn_only=True)
+
+    def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
+        """Build a model depth first, see `mmdet.registry`."""
+        return model if isinstance(model, nn.Module) else MODELS.build(model)
+
+    def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
+        """Scalars go to a JSON file, and to TensorBoard when it is installed."""
+        if visualizer is None:
+            names = ['LocalVisBackend']
+            if importlib.util.find_spec('tensorboard'):
+                names.append('TensorboardVisBackend')
+            return Visualizer.get_instance(
+                self._experiment_name,
+                vis_backends=[{'type': f'mmengine.{name}'} for name in names],
+                save_dir=self._log_dir,
+            )
+        return super().build_visualizer(visualizer)
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Wrap a model for several processes, on GPUs or on CPUs.
+
+        Buffers are not broadcast: each process keeps its own BatchNorm statistics and the main one's are
+        saved.
+        """
+        if self.distributed and not is_model_wrapper(model):
+            on_gpu = get_device() == 'cuda'
+            model_wrapper_cfg = {
+                'type': 'mmengine.MMDistributedDataParallel',
+                'device_ids': [torch.cuda.current_device()] if on_gpu else None,
+                'broadcast_buffers': False,
+                'find_unused_parameters': False,
+                **(model_wrapper_cfg or {}),
+            }
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict[str, Any], seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a loader and its parts; the seed goes to the data set and to the sampler.
+
+        Args:
+            dataloader: `dataset`, `sampler`, `collate_fn` (a name in COLLATES and its keywords) and what
+                torch's DataLoader takes. `persistent_workers` and `prefetch_factor` mean nothing without
+                workers.
+            seed: Of this run.
+            diff_rank_seed: Whether `seed` has the rank added to it; data need one for all processes.
+
+        Raises:
+            KeyError: Unknown collate function.
+            TypeError: Unknown key.
+        """
+        if isinstance(dataloader, DataLoader):
+            return dataloader
+        settings = dict(copy.deepcopy(dataloader))
+        seed = (seed or 0) - (get_rank() if diff_rank_seed else 0)
+        dataset = DATASETS.build({'seed': seed, **settings.pop('dataset')})
+        sampler = DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')})
+        if not settings.get('num_workers'):
+            for key in ('persistent_workers', 'prefetch_factor'):
+                settings.pop(key, None)
+        settings.setdefault('pin_memory', torch.cuda.is_available())
+        # its own generator, so that a new iterator does not move the model's random numbers
+        generator = torch.Generator().manual_seed(seed)
+        return DataLoader(
+            dataset,
+            sampler=sampler,
+            collate_fn=_collate_fn(settings.pop('collate_fn', {'type': 'default_collate'})),
+            worker_init_fn=init_worker,
+            generator=generator,
+            **settings,
+        )
+
+    def _init_model_weights(self) -> None:
+        """Initialise a model, unless a checkpoint is going to fill it.
+
+        Parts that cannot be trained as they are raise in `check_ready_to_train`.
+        """
+        if self._load_from is not None:
+            return
+        for part in self._plain_model.modules():
+            if hasattr(part, 'check_ready_to_train'):
+                part.check_ready_to_train()
+        super()._init_model_weights()
+
+    @property
+    def _plain_model(self) -> nn.Module:
+        return self.model.module if is_model_wrapper(self.model) else self.model
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str = 'cpu',
+        strict: bool = True,
+        revise_keys: list[tuple[str, str]] | None = None,
+    ) -> dict[str, Any]:
+        """Load all weights of the model from a file that fits it exactly.
+
+        Args:
+            filename: The file.
+            map_location: Ignored: weights are read to the CPU and copied.
+            strict: Ignored: always.
+            revise_keys: Ignored: the model converts older names itself.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is of another model or other classes, damaged, or not safe to read.
+        """
+        checkpoint = load_checkpoint(filename)
+        names = checkpoint_classes(checkpoint)
+        for loop in (self._train_loop, self._val_loop, self._test_loop):
+            if names is not None and isinstance(loop, BaseLoop):
+                dataset = loop.dataloader.dataset
+                data_names = getattr(dataset, 'metainfo', {}).get('classes', names)
+                check_classes(data_names, getattr(dataset, 'ann_file', 'the data set'), names, filename)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        load_weights(self._plain_model, checkpoint['state_dict'], filename)
+        self._has_loaded = True
+        self.logger.info(f'loaded {filename}')
+        return checkpoint
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict[str, Any] | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict[str, Any] | None = None,
+        by_epoch: bool = True,
+        backend_args: dict[str, Any] | None = None,
+    ) -> None:
+        """Write a checkpoint whole or not at all; every process must call it.
+
+        Args:
+            out_dir: A local folder.
+            filename: In it.
+            file_client_args: Not supported.
+            save_optimizer: Whether to save what resuming needs, too.
+            save_param_scheduler: As `save_optimizer`, for the schedules.
+            meta: Further entries; `epoch` and `iter` count what is complete.
+            by_epoch: Whether it is called at the end of an epoch rather than of an iteration, when `meta`
+                does not say.
+            backend_args: Not supported.
+        """
+        loop = self.train_loop
+        meta = dict(meta or {})
+        meta.setdefault('epoch', self.epoch + int(by_epoch))
+        meta.setdefault('iter', self.iter + int(not by_epoch))
+        inside = meta['epoch'] == loop.epoch
+        metainfo = getattr(loop.dataloader.dataset, 'metainfo', {})
+        meta.update(
+            batch_in_epoch=meta['iter'] - (loop.iter - loop.batch) if inside else 0,
+            samples_per_step=loop.samples_per_step,
+            seed=self.seed,
+            dataset_meta=metainfo,
+            cfg=self.cfg.pretty_text,
+            version=__version__,
+            time=time.strftime('%Y-%m-%d %H:%M:%S'),
+        )
+        checkpoint: dict[str, Any] = {'meta': meta, 'state_dict': self._plain_model.state_dict()}
+        if save_optimizer:
+            checkpoint['optimizer'] = self.optim_wrapper.state_dict()
+            checkpoint['rng'] = _gather_rng()
+        if save_param_scheduler:
+            checkpoint['param_schedulers'] = [s.state_dict() for s in self.param_schedulers or ()]
+        self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        if is_main_process():
+            save_checkpoint(checkpoint, Path(out_dir) / filename)
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: str = 'cpu',
+    ) -> None:
+        """Go on where a checkpoint was written, also inside an epoch.
+
+        Args:
+            filename: A checkpoint of this runner.
+            resume_optimizer: Ignored: always.
+            resume_param_scheduler: Ignored: always.
+            map_location: Ignored, see `load_checkpoint`.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: As `load_checkpoint`, or it holds weights only.
+        """
+        checkpoint = self.load_checkpoint(filename)
+        missing = [key for key in ('optimizer', 'param_schedulers', 'rng') if key not in checkpoint]
+        if missing:
+            raise ValueError(
+                f'{filename} cannot be resumed: it has no {", ".join(missing)}. Resume from latest.pth '
+                'of its run, or start a new training from its weights: --cfg-options '
+                f'load_from={filename}'
+            )
+        self._resume_position(checkpoint['meta'])
+        self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+        self.optim_wrapper.load_state_dict(checkpoint['optimizer'])
+        for schedule, state in zip(self.param_schedulers or (), checkpoint['param_schedulers'], strict=True):
+            schedule.load_state_dict(state)
+        rank, states = get_rank(), checkpoint['rng']
+        if len(states) == get_world_size():
+            set_rng_state(states[rank])
+        else:
+            self.logger.warning(
+                f'{filename} was written by {len(states)} processes: random numbers start anew'
+            )
+        loop = self.train_loop
+        self.logger.info(
+            f'resumed after {loop.epoch} epochs and {loop.batch} batches, {loop.iter} iterations'
+        )
+
+    def _resume_position(self, meta: dict[str, Any]) -> None:
+        loop = self.train_loop
+        loop.epoch, loop.iter, loop.batch = meta['epoch'], meta['iter'], meta['batch_in_epoch']
+        if meta['samples_per_step'] != loop.samples_per_step:
+            loop.batch = loop.batch * meta['samples_per_step'] // loop.samples_per_step
+            self.logger.warning(
+                f'the checkpoint counts steps of {meta["samples_per_step"]} images, this run has '
+                f'{loop.samples_per_step} (batch size x processes): it goes on at the same image, not '
+                'bit for bit'
+            )
+
+
+def _collate_fn(settings: dict[str, Any]) -> partial[Any]:
+    keywords = dict(settings)
+    name = keywords.pop('type')
+    function = COLLATES.get(name) if isinstance(name, str) else name
+    if function is None:
+        raise KeyError(f'collate_fn {name} is not one of {", ".join(COLLATES.module_dict)}')
+    try:
+        inspect.signature(function).bind(None, **keywords)
+    except TypeError as error:
+        raise TypeError(f'config of {name}: {error}') from error
+    return partial(function, **keywords)
+
+
+def _gather_rng() -> list[dict[str, torch.Tensor]]:
+    """The state of the random number generators of every process."""
+    states = {name: all_gather(state) for name, state in rng_state().items()}
+    return [dict(zip(states, values, strict=True)) for values in zip(*states.values(), strict=True)]

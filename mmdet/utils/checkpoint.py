@@ -1,0 +1,256 @@
+"""Checkpoint files: tensors, numbers, strings, lists and dicts, written whole or not at all.
+
+Reading one never runs code from it. There is no allow-list: MMEngine's own contains `getattr`, with which a
+crafted file reaches any function.
+"""
+
+import os
+import pickle
+import random
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+SHOWN = 6  # names that an error message lists before it only counts
+
+
+def plain(value: Any, place: str = 'checkpoint') -> Any:
+    """A copy of `value` made of tensors on the CPU, numbers, strings, lists and dicts.
+
+    Tuples become lists, NumPy values their equals, paths strings.
+
+    Raises:
+        TypeError: Something else is inside; names the place.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {plain(key, place): plain(item, f'{place}[{key!r}]') for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f'{place}[{i}]') for i, item in enumerate(value)]
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return str(value)
+    raise TypeError(
+        f'{place} is a {type(value).__name__}; a checkpoint holds tensors, numbers, strings, lists and '
+        'dicts only'
+    )
+
+
+def save_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Write a checkpoint so that `path` is at every moment the old file or the whole new one.
+
+    Args:
+        checkpoint: What `plain` accepts.
+        path: Its folder must exist.
+    """
+    path = Path(path)
+    content = plain(checkpoint)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o666 & ~_umask())  # mkstemp lets nobody else read
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def point_to(link: Path, target: Path) -> None:
+    """Make `link` a symbolic link to `target` beside it (a copy where there are no links), in one step."""
+    new = link.with_name(f'.{link.name}.{os.getpid()}.tmp')
+    new.unlink(missing_ok=True)
+    try:
+        new.symlink_to(target.name)
+    except OSError:
+        new.write_bytes(target.read_bytes())
+    new.replace(link)
+    _sync_folder(link.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
+    """Read a checkpoint: ours, MMDetection's, a classifier's, or a bare state dict.
+
+    Args:
+        path: The file.
+        trust: Unpickle whatever it holds. That runs code from the file.
+
+    Returns:
+        A dict with `state_dict` (tensors on the CPU, names without the prefix `module.`), `meta` (a dict,
+        perhaps empty) and whatever else the file holds.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, holds no weights, or holds Python objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'checkpoint not found: {path.absolute()}')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        objects = re.search(r'(GLOBAL \S+|reduce for .*|but got .*)', str(error))
+        if objects is None:
+            raise ValueError(_damaged(path, 'not a pickle')) from error
+        raise ValueError(
+            f'{path} holds Python objects ({objects[0]}) besides tensors, numbers, strings, lists and '
+            'dicts; it is '
+            'not read, since that could run code from it.\n  If you trust where it came from, keep its '
+            'weights: '
+            f'python -m mmdet.utils.checkpoint {path} {path.with_name(path.stem + "_plain.pth")}'
+        ) from error
+    except (RuntimeError, EOFError, OSError, LookupError, UnicodeDecodeError) as error:
+        raise ValueError(_damaged(path, str(error).partition('\n')[0])) from error
+    return _unwrap(content, path)
+
+
+def _damaged(path: Path, reason: str) -> str:
+    size = path.stat().st_size
+    return f'{path} ({size:,} bytes) is damaged or no checkpoint: {reason}. Copy or download it again.'
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        raise ValueError(f'{path} holds a {type(content).__name__}, not a dict of weights')
+    checkpoint = dict(content) if 'state_dict' in content else {'state_dict': content}
+    state = checkpoint['state_dict']
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        keys = ', '.join(map(str, list(content)[:SHOWN]))
+        raise ValueError(f'{path} holds no weights: neither "state_dict" nor a dict of tensors, but {keys}')
+    wrapped = all(name.startswith('module.') for name in state)
+    checkpoint['state_dict'] = {
+        name.removeprefix('module.') if wrapped else name: tensor for name, tensor in state.items()
+    }
+    checkpoint['meta'] = dict(checkpoint.get('meta') or {})
+    return checkpoint
+
+
+def checkpoint_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The class names that a checkpoint of `load_checkpoint` was trained on; None when it does not say."""
+    meta = checkpoint['meta']
+    dataset_meta = meta.get('dataset_meta') or {}
+    # ours and MMDetection 3.x, then 3.0 candidates, then 2.x
+    names = dataset_meta.get('classes') or dataset_meta.get('CLASSES') or meta.get('CLASSES')
+    if not names:
+        return None
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load every weight of a model, and nothing else, from a state dict.
+
+    Older names are converted by the model, in `convert_state_dict` or as the state dict is loaded.
+
+    Args:
+        model: Not wrapped.
+        state: Names and tensors.
+        source: The file, for messages.
+
+    Raises:
+        ValueError: The two do not fit each other; lists what is missing, unexpected and of another shape.
+    """
+    convert = getattr(model, 'convert_state_dict', None)
+    try:
+        model.load_state_dict(convert(dict(state)) if convert else dict(state), strict=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f'{source} does not fit the {type(model).__name__} of this config:\n{_short(str(error))}\n'
+            '  Use the config that the checkpoint was trained with, and a data set with its classes.'
+        ) from error
+
+
+def _short(message: str) -> str:
+    """What `nn.Module.load_state_dict` says, some names of each list instead of all."""
+    lists = [line.strip() for line in message.splitlines()[1:] if line.strip()]
+    shapes = [line for line in lists if line.startswith('size mismatch')]
+    lines = []
+    for line in lists:
+        if line not in shapes:
+            names = line.split(', ')
+            more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
+            lines.append(f'  {", ".join(names[:SHOWN]).rstrip(". ")}{more}')
+    lines += [f'  {line}' for line in shapes[:SHOWN]]
+    if len(shapes) > SHOWN:
+        lines.append(f'  and {len(shapes) - SHOWN} more of another shape')
+    return '\n'.join(lines)
+
+
+def rng_state() -> dict[str, Tensor]:
+    """The state of this process's global random number generators, uint8 tensors."""
+    version, numbers, gauss = random.getstate()
+    python = np.array([version, *numbers, gauss is not None, gauss or 0.0], dtype=np.float64)
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (others use this generator)
+    assert kind == 'MT19937', kind
+    numpy = np.array([*keys, position, has_gauss, cached], dtype=np.float64)  # 32-bit numbers: exact
+    state = {
+        'torch': torch.get_rng_state(),
+        'python': torch.from_numpy(python).view(torch.uint8),
+        'numpy': torch.from_numpy(numpy).view(torch.uint8),
+    }
+    if torch.cuda.is_available():
+        state['cuda'] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: Mapping[str, Tensor]) -> None:
+    """Undo what happened since `rng_state` returned `state`."""
+    torch.set_rng_state(state['torch'])
+    version, *numbers, has_gauss, gauss = state['python'].view(torch.float64).tolist()
+    random.setstate((int(version), tuple(int(n) for n in numbers), gauss if has_gauss else None))
+    *keys, position, has_gauss, cached = state['numpy'].view(torch.float64).tolist()
+    np.random.set_state(  # noqa: NPY002 (as above)
+        ('MT19937', np.array(keys, dtype=np.uint32), int(position), int(has_gauss), cached)
+    )
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'])
+
+
+def rewrite_trusted(source: str | Path, target: str | Path) -> None:
+    """Keep weights and class names of a file that holds Python objects. This runs code from the file."""
+    checkpoint = load_checkpoint(source, trust=True)
+    classes = checkpoint_classes(checkpoint)
+    meta = {} if classes is None else {'dataset_meta': {'classes': list(classes)}}
+    save_checkpoint({'meta': meta, 'state_dict': checkpoint['state_dict']}, target)
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m mmdet.utils.checkpoint IN OUT`: `rewrite_trusted`."""
+    if len(argv) != 2:
+        raise SystemExit('usage: python -m mmdet.utils.checkpoint TRUSTED_IN PLAIN_OUT')
+    rewrite_trusted(*argv)
+    print(f'{argv[1]}: weights and class names of {argv[0]}')
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])

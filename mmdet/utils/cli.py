@@ -1,0 +1,85 @@
+"""What the tools share: arguments, old spellings, and errors that a user can act on."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.config import DictAction
+
+# What reading configs, checkpoints and data raises for a user to act on, and a loss that is not finite.
+USER_ERRORS = (ArithmeticError, ImportError, LookupError, OSError, SyntaxError, TypeError, ValueError)
+
+
+def run_tool(main: Callable[[], Any]) -> None:
+    """Run a tool; where the user can mend what is wrong, say that in a few lines and exit with status 1.
+
+    An error inside a step is a bug and keeps its traceback; so does every error when MMDET_TRACEBACK is set.
+
+    Args:
+        main: The tool.
+    """
+    try:
+        main()
+    except USER_ERRORS as error:
+        if os.environ.get('MMDET_TRACEBACK') or _inside_a_step(error):
+            raise
+        rank = os.environ.get('RANK', '0')
+        where = '' if rank == '0' else f'[process {rank}] '
+        print(
+            f'{where}error: {message_of(error)}\n(MMDET_TRACEBACK=1 shows where)', file=sys.stderr, flush=True
+        )
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
+
+
+def _inside_a_step(error: BaseException) -> bool:
+    """Whether the model was computing; a loss that is not finite is a result, no bug."""
+    frames = traceback.walk_tb(error.__traceback__)
+    in_step = any(frame.f_code.co_name in ('train_step', 'val_step', 'test_step') for frame, _ in frames)
+    return in_step and not isinstance(error, FloatingPointError)
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says, without the traceback of the data worker that raised it."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if text.startswith('Caught ') and 'Original Traceback' in text:
+        _, found, rest = text.rpartition(f'\n{type(error).__name__}: ')
+        text = rest if found else text.rstrip().splitlines()[-1]
+    return text.strip() or type(error).__name__
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every tool that builds a runner."""
+    parser.add_argument('--work-dir', help='folder for logs and results; default work_dirs/<config name>')
+    parser.add_argument('--data-root', help='folder of the data set, stronger than the config')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='change keys of the config: train_cfg.max_iters=10 model.backbone.weights=None',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # MMDetection 2.x and torch.distributed.launch
+    parser.add_argument('--options', nargs='+', action=DictAction, help=argparse.SUPPRESS)
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+
+
+def take_old_spellings(args: argparse.Namespace) -> None:
+    """Move what `add_common_arguments` accepts under its old name to the new one, with a hint."""
+    if args.options is not None:
+        hint('--options', '--cfg-options')
+        args.cfg_options = {**args.options, **args.cfg_options}
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+
+def hint(old: str, new: str) -> None:
+    """Tell users of MMDetection 2.x what a flag is called now."""
+    print(f'note: {old} is now {new}', file=sys.stderr)

@@ -1,0 +1,107 @@
+"""Train what a config describes.
+
+python tools/train.py configs/ssd/ssd300.py --data-root data/coco2017
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from mmengine.config import Config
+
+from mmdet.engine import DetRunner
+from mmdet.utils.cli import add_common_arguments, hint, run_tool, take_old_spellings
+from mmdet.utils.config import load_config
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; spellings of MMDetection 2.x arrive under their new names."""
+    parser = argparse.ArgumentParser(description='Train what a config describes.')
+    parser.add_argument('config', help='config file')
+    add_common_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='latest',
+        metavar='FILE',
+        help='go on from FILE, or else from latest.pth of the work dir',
+    )
+    parser.add_argument('--amp', action='store_true', help='compute in bfloat16 or float16')
+    parser.add_argument(
+        '--amp-dtype',
+        choices=['bfloat16', 'float16'],
+        help='with --amp; default: bfloat16 on the CPU and on cards of compute capability 8.0 and newer',
+    )
+    parser.add_argument('--seed', type=int, help='of all random numbers; default: the one of the config')
+    parser.add_argument('--deterministic', action='store_true', help='the same result every time, slower')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the batch size over all processes',
+    )
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate')
+    parser.add_argument('--resume-from', help=argparse.SUPPRESS)  # MMDetection 2.x
+    args = parser.parse_args(argv)
+    take_old_spellings(args)
+    if args.resume_from is not None:
+        hint('--resume-from', '--resume')
+        args.resume = args.resume_from
+    return args
+
+
+def configure(cfg: Config, args: argparse.Namespace) -> Config:
+    """Write what the command line says into the config.
+
+    Raises:
+        ValueError: The config has no training part, or lacks what an argument needs.
+    """
+    if cfg.get('train_cfg') is None:
+        raise ValueError(f'{args.config} has no train_cfg: there is nothing to train')
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    cfg.launcher = args.launcher
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'latest' else args.resume
+    if args.amp:
+        kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise ValueError(f'--amp cannot change optim_wrapper.type={kind}')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        if args.amp_dtype:
+            cfg.optim_wrapper.dtype = args.amp_dtype
+    elif args.amp_dtype:
+        raise ValueError('--amp-dtype goes with --amp')
+    randomness = dict(cfg.get('randomness') or {})
+    if args.seed is not None:
+        randomness['seed'] = args.seed
+    if args.deterministic:
+        randomness['deterministic'] = True
+    cfg.randomness = randomness
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise ValueError(
+                f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        if 'checkpoint' in cfg.get('default_hooks', {}):
+            cfg.default_hooks.checkpoint.save_best = None
+    return cfg
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train."""
+    args = parse_args(argv)
+    cfg = configure(load_config(args.config, args.cfg_options, args.data_root), args)
+    DetRunner.from_cfg(cfg).train()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    run_tool(main)
