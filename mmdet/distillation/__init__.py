@@ -1,7 +1,16 @@
 """Teachers, distillers and their losses: the only room that knows the word "teacher"."""
 
+from mmdet.distillation.classifier import CropClassifier, SaveTeacherHook
 from mmdet.distillation.distiller import ClassifierDistiller
 from mmdet.distillation.losses import CropL1Loss, SigmoidKDLoss, SoftmaxKDLoss
 from mmdet.distillation.teacher import FrozenTeacher
 
-__all__ = ['ClassifierDistiller', 'CropL1Loss', 'FrozenTeacher', 'SigmoidKDLoss', 'SoftmaxKDLoss']
+__all__ = [
+    'ClassifierDistiller',
+    'CropClassifier',
+    'CropL1Loss',
+    'FrozenTeacher',
+    'SaveTeacherHook',
+    'SigmoidKDLoss',
+    'SoftmaxKDLoss',
+]

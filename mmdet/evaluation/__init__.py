@@ -1,5 +1,6 @@
 """Metrics."""
 
+from mmdet.evaluation.accuracy import CropAccuracy
 from mmdet.evaluation.coco_metric import CocoMetric
 
-__all__ = ['CocoMetric']
+__all__ = ['CocoMetric', 'CropAccuracy']

@@ -1,0 +1,54 @@
+# COCO as SSD300 trains on it: every epoch goes through the set five times.
+# data_root, train_ann, ... of the final config reach every data set (mmdet.utils.config.resolve).
+data_root = 'data/coco2017/'
+train_ann = 'annotations/instances_train2017.json'
+train_img = 'train2017/'
+val_ann = 'annotations/instances_val2017.json'
+val_img = 'val2017/'
+test_ann = None  # None: test on the validation split
+test_img = None
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='Expand', mean=[123.675, 116.28, 103.53], to_rgb=True, ratio_range=(1, 4)),
+    dict(type='MinIoURandomCrop', min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3),
+    dict(type='Resize', scale=(300, 300), keep_ratio=False),
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='PhotoMetricDistortion',
+        brightness_delta=32,
+        contrast_range=(0.5, 1.5),
+        saturation_range=(0.5, 1.5),
+        hue_delta=18,
+    ),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='Resize', scale=(300, 300), keep_ratio=False),
+    dict(type='PackDetInputs'),
+]
+train_dataloader = dict(
+    batch_size=8,  # images per process
+    num_workers=2,
+    persistent_workers=True,
+    pin_memory=True,
+    drop_last=False,
+    sampler=dict(type='DetSampler', shuffle=True, times=5),
+    collate_fn=dict(type='collate_detection', pad_size_divisor=1),
+    dataset=dict(type='CocoDataset', pipeline=train_pipeline, filter_empty_gt=True, on_bad_image='fail'),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='DetSampler', shuffle=False, round_up=False),
+    collate_fn=dict(type='collate_detection', pad_size_divisor=1),
+    dataset=dict(type='CocoDataset', pipeline=test_pipeline, test_mode=True, on_bad_image='fail'),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='CocoMetric', metric='bbox')
+test_evaluator = val_evaluator

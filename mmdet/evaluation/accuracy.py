@@ -1,0 +1,53 @@
+"""How well crops are classified.
+
+G objects · K classes
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from mmdet.evaluation.gather import gather_rows
+from mmdet.registry import METRICS
+from mmdet.structures import DetDataSample
+
+
+@METRICS.register_module()
+class CropAccuracy(BaseMetric):
+    """Top-1 and top-5 accuracy over all objects, and top-1 averaged over the classes.
+
+    Reads `gt_instances.cls_logits` (G, K) and `.labels` (G,) of each sample.
+    """
+
+    default_prefix = 'crops'
+
+    def process(self, data_batch: Any, data_samples: Sequence[DetDataSample]) -> None:
+        """Keep, per object, its label and whether it was among the best one and the best five."""
+        for sample in data_samples:
+            logits, labels = sample.gt_instances.cls_logits, sample.gt_instances.labels
+            best = logits.topk(min(5, logits.shape[1]), 1).indices  # (G, 5)
+            hit = best == labels[:, None]
+            self.results.append(torch.stack([labels, hit[:, 0].long(), hit.any(1).long()], 1).cpu())
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Gather the answers of all processes, as tensors, and count."""
+        rows = torch.cat(self.results) if self.results else torch.zeros(0, 3, dtype=torch.int64)
+        self.results.clear()
+        metrics = self.compute_metrics(gather_rows(rows))
+        return {f'{self.prefix}/{name}': value for name, value in metrics.items()}
+
+    def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
+        """`results`: (label, in top 1, in top 5) per object, (G, 3) int64 of each process."""
+        labels, top1, top5 = torch.cat(results).unbind(1)
+        if len(labels) == 0:
+            return {'top1': 0.0, 'top5': 0.0, 'class_mean': 0.0, 'objects': 0.0}
+        per_class = [top1[labels == label].double().mean() for label in labels.unique()]
+        return {
+            'top1': top1.double().mean().item(),
+            'top5': top5.double().mean().item(),
+            'class_mean': torch.stack(per_class).mean().item(),
+            'objects': float(len(labels)),
+        }
