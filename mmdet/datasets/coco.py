@@ -176,7 +176,7 @@ def _existing(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise FileNotFoundError(
-            f'{folder}: there is no such folder. Set data_root (`--data-root DIR`) and the image folder in it '
+            f'{folder}: there is no such folder. Set data_root (`--data-root DIR`) and the images in it '
             '(`--cfg-options train_img=... val_img=...`).'
         )
     return folder

@@ -3,6 +3,7 @@
 H, W size of the output in pixels
 """
 
+import math
 from typing import Any
 
 import cv2
@@ -45,36 +46,59 @@ class PackDetInputs:
 
 
 def render(source: Image, window: Window, colour: Colour, fill: tuple[float, float, float]) -> Image:
-    """Draw a window: one resize of the part that is seen, its colour, then the fill around it.
-
-    The seen part is placed on whole pixels of the output, up to half a pixel from where it belongs; that
-    makes it one plain resize, ten times as fast as an exact warp. The fill is never coloured.
+    """Draw a window: the part that is seen, resized once; its colour; the fill around it, never coloured.
 
     source uint8 (h, w, 3) BGR · fill BGR · returns uint8 (3, H, W), BGR unless `colour.channels` says else
     """
     img = np.empty((3, window.height, window.width), np.uint8)
-    left, right = max(window.left, 0), min(window.right, source.shape[1])
-    top, bottom = max(window.top, 0), min(window.bottom, source.shape[0])
-    if (left, top, right, bottom) != window[:4]:
+    if _covers(source, window):
+        seen = source[window.top : window.bottom, window.left : window.right]
+        patch, x1, y1 = cv2.resize(seen, (window.width, window.height)), 0, 0
+    else:
         img[:] = np.rint(fill).astype(np.uint8)[:, None, None]
-    if left >= right or top >= bottom:
-        return img
-    x1, x2 = _place(left - window.left, right - window.left, window.right - window.left, window.width)
-    y1, y2 = _place(top - window.top, bottom - window.top, window.bottom - window.top, window.height)
-    patch = source[top:bottom, left:right]
-    if patch.shape[:2] != (y2 - y1, x2 - x1):
-        patch = cv2.resize(patch, (x2 - x1, y2 - y1), interpolation=cv2.INTER_LINEAR)
+        patch, x1, y1 = _draw_beside_fill(source, window)
+        if not patch.size:
+            return img
+    height, width = patch.shape[:2]
     if window.flip:
-        patch = cv2.flip(patch, 1)
-        x1, x2 = window.width - x2, window.width - x1
+        patch, x1 = cv2.flip(patch, 1), window.width - x1 - width
     patch = distort(patch, colour)
     for plane, channel in zip(img, colour.channels, strict=True):
-        cv2.extractChannel(patch, channel, plane[y1:y2, x1:x2])
+        cv2.extractChannel(patch, channel, plane[y1 : y1 + height, x1 : x1 + width])
     return img
 
 
-def _place(start: int, stop: int, source_size: int, size: int) -> tuple[int, int]:
-    """Where a stretch of the window lands in the output, in whole pixels, at least one of them."""
-    scale = size / source_size
-    first = min(round(start * scale), size - 1)
-    return first, max(round(stop * scale), first + 1)
+def _covers(source: Image, window: Window) -> bool:
+    height, width = source.shape[:2]
+    return window.left >= 0 and window.top >= 0 and window.right <= width and window.bottom <= height
+
+
+def _draw_beside_fill(source: Image, window: Window) -> tuple[Image, int, int]:
+    """The output pixels whose centres lie on the source: (h, w, 3), and x, y of the first one.
+
+    The edge of the source falls inside an output pixel. To round it away and resize would move the whole
+    photo by up to half a pixel of the output, which can be several of the source, so this is an exact warp.
+    It takes three times as long as a resize, of the fewer pixels beside a fill.
+    """
+    left, right = max(window.left, 0), min(window.right, source.shape[1])
+    top, bottom = max(window.top, 0), min(window.bottom, source.shape[0])
+    across = (window.right - window.left) / window.width  # pixels of the source per pixel of the output
+    down = (window.bottom - window.top) / window.height
+    x1, x2 = (math.ceil((edge - window.left) / across - 0.5) for edge in (left, right))
+    y1, y2 = (math.ceil((edge - window.top) / down - 0.5) for edge in (top, bottom))
+    if x1 >= x2 or y1 >= y2:
+        return np.empty((0, 0, 3), np.uint8), 0, 0
+    to_source = np.array(
+        [
+            [across, 0, across * (x1 + 0.5) - 0.5 + window.left - left],
+            [0, down, down * (y1 + 0.5) - 0.5 + window.top - top],
+        ]
+    )
+    patch = cv2.warpAffine(
+        source[top:bottom, left:right],
+        to_source,
+        (x2 - x1, y2 - y1),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return patch, x1, y1
