@@ -21,7 +21,6 @@ from mmdet.utils.config import load_config
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; spellings of MMDetection 2.x arrive under their new names."""
     parser = argparse.ArgumentParser(description='Train what a config describes.')
-    parser.add_argument('config', help='config file')
     add_common_arguments(parser)
     parser.add_argument(
         '--resume',

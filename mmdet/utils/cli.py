@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from mmengine.config import DictAction
+from mmdet.utils.config import KeyValues
 
 # What reading configs, checkpoints and data raises for a user to act on, and a loss that is not finite.
 USER_ERRORS = (ArithmeticError, ImportError, LookupError, OSError, SyntaxError, TypeError, ValueError)
@@ -53,30 +53,37 @@ def message_of(error: BaseException) -> str:
     return text.strip() or type(error).__name__
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of every tool that builds a runner."""
-    parser.add_argument('--work-dir', help='folder for logs and results; default work_dirs/<config name>')
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every tool that reads a config."""
+    parser.add_argument('config', help='config file')
     parser.add_argument('--data-root', help='folder of the data set, stronger than the config')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         default={},
         metavar='KEY=VALUE',
         help='change keys of the config: train_cfg.max_iters=10 model.backbone.weights=None',
     )
+    parser.add_argument('--options', nargs='+', action=KeyValues, help=argparse.SUPPRESS)  # MMDetection 2.x
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every tool that builds a runner."""
+    add_config_arguments(parser)
+    parser.add_argument('--work-dir', help='folder for logs and results; default work_dirs/<config name>')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    # MMDetection 2.x and torch.distributed.launch
-    parser.add_argument('--options', nargs='+', action=DictAction, help=argparse.SUPPRESS)
-    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS
+    )  # torch.distributed.launch
 
 
 def take_old_spellings(args: argparse.Namespace) -> None:
-    """Move what `add_common_arguments` accepts under its old name to the new one, with a hint."""
+    """Move what is accepted under its old name to the new one, with a hint."""
     if args.options is not None:
         hint('--options', '--cfg-options')
         args.cfg_options = {**args.options, **args.cfg_options}
-    if args.local_rank is not None:
+    if getattr(args, 'local_rank', None) is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
 

@@ -12,9 +12,7 @@ import difflib
 import inspect
 import json
 import mmap
-import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -312,20 +310,6 @@ def _find_categories(ann_file: Path) -> list[Any] | None:
     return None
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments by which every tool takes a config: `config`, `--data-root`, `--cfg-options`."""
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--data-root', metavar='DIR', help="folder of the data set, instead of the config's")
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValues,
-        metavar='KEY=VALUE',
-        help='override values of the config: model.backbone.weights=None train_dataloader.batch_size=2',
-    )
-    parser.add_argument('--options', nargs='+', action=KeyValues, dest='cfg_options', help=argparse.SUPPRESS)
-
-
 class KeyValues(argparse.Action):
     """Collects `KEY=VALUE` arguments in a dict; of an option that is given again, the later value counts."""
 
@@ -337,8 +321,6 @@ class KeyValues(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         """Called by argparse for each occurrence of the option."""
-        if option_string == '--options':
-            hint('--options is now --cfg-options')
         pairs = dict(getattr(namespace, self.dest) or {})
         for pair in values:
             key, equals, text = pair.partition('=')
@@ -346,12 +328,6 @@ class KeyValues(argparse.Action):
                 parser.error(f'{option_string} takes KEY=VALUE, got {pair!r} (quote values that hold spaces)')
             pairs[key] = parse_value(text)
         setattr(namespace, self.dest, pairs)
-
-
-def hint(text: str) -> None:
-    """Say in one line, once for all processes, how an accepted old spelling is written today."""
-    if os.environ.get('RANK', '0') == '0':
-        print(f'hint: {text}', file=sys.stderr)
 
 
 def parse_value(text: str) -> Any:

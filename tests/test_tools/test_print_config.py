@@ -32,7 +32,7 @@ def test_raw_needs_no_data_set(config_file, capsys):
     cfg = Config.fromstring(capsys.readouterr().out, '.py')
     assert cfg.data_root == 'nowhere'
     assert cfg.model.bbox_head.num_classes == 80
-    with pytest.raises(SystemExit, match='--raw'):
+    with pytest.raises(FileNotFoundError, match='--raw'):
         main([str(config_file), '--data-root', 'nowhere'])
 
 

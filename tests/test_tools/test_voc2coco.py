@@ -99,7 +99,7 @@ def test_the_command_and_what_the_data_set_makes_of_it(root, tmp_path, capsys):
 )
 def test_a_broken_file_is_named(root, text, message):
     (root / 'Annotations/a.xml').write_text(text)
-    with pytest.raises(SystemExit, match=r'a\.xml') as error:
+    with pytest.raises(ValueError, match=r'a\.xml') as error:
         main([str(root), str(root / 'out.json')])
     assert message in str(error.value)
     assert not (root / 'out.json').exists()

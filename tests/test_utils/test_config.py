@@ -255,15 +255,12 @@ def test_parse_value(text, value):
     assert type(parsed) is type(value)
 
 
-def test_arguments(capsys):
+def test_key_values(capsys):
     parser = argparse.ArgumentParser()
-    config.add_config_arguments(parser)
-    arguments = parser.parse_args(
-        ['c.py', '--data-root', 'd', '--cfg-options', 'a.b=1', 'c=x=y', '--options', 'a.b=2']
-    )
-    assert (arguments.config, arguments.data_root) == ('c.py', 'd')
+    parser.add_argument('--cfg-options', nargs='+', action=config.KeyValues, default={})
+    assert parser.parse_args([]).cfg_options == {}
+    arguments = parser.parse_args(['--cfg-options', 'a.b=1', 'c=x=y', '--cfg-options', 'a.b=2'])
     assert arguments.cfg_options == {'a.b': 2, 'c': 'x=y'}
-    assert capsys.readouterr().err == 'hint: --options is now --cfg-options\n'
     with pytest.raises(SystemExit):
-        parser.parse_args(['c.py', '--cfg-options', 'a.b'])
+        parser.parse_args(['--cfg-options', 'a.b'])
     assert 'KEY=VALUE' in capsys.readouterr().err

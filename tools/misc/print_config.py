@@ -7,7 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmdet.utils.config import add_config_arguments, merge_config, resolve
+from mmdet.utils.cli import add_config_arguments, run_tool, take_old_spellings
+from mmdet.utils.config import merge_config, resolve
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,16 +21,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='as merged, before paths and classes are filled in; needs no data set',
     )
     args = parser.parse_args(argv)
-    try:
-        cfg = merge_config(args.config, args.cfg_options, args.data_root)
-        if not args.raw:
+    take_old_spellings(args)
+    cfg = merge_config(args.config, args.cfg_options, args.data_root)
+    if not args.raw:
+        try:
             resolve(cfg)
-    except FileNotFoundError as error:
-        raise SystemExit(f'{error}\n  Without a data set: --raw') from error
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'{error}\n  Without a data set: --raw') from error
     print(cfg.pretty_text)
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import cv2
+
+from mmdet.utils.cli import run_tool
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')
 
@@ -158,11 +162,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--classes', type=Path, help='text file with one class name a line (default: all found)'
     )
     args = parser.parse_args(argv)
-    try:
-        names = [line.strip() for line in args.classes.read_text().splitlines()] if args.classes else None
-        content = convert(args.voc_root, args.split, names and [name for name in names if name])
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
+    names = None
+    if args.classes is not None:
+        names = [line.strip() for line in args.classes.read_text().splitlines() if line.strip()]
+    content = convert(args.voc_root, args.split, names)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(content))
     counts = {category['name']: 0 for category in content['categories']}
@@ -176,4 +179,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_tool(main)
