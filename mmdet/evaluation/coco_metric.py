@@ -23,6 +23,7 @@ from pycocotools.cocoeval import COCOeval
 from terminaltables import AsciiTable
 from torch import Tensor
 
+from mmdet.evaluation.gather import gather_rows
 from mmdet.registry import METRICS
 
 AP_NAMES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
@@ -263,20 +264,11 @@ def gather_detections(results: Sequence[tuple[int, Tensor]]) -> dict[int, Tensor
     )
     detections = torch.cat([torch.zeros(0, 6), *(found for _, found in results)])  # (M, 6)
     by_image: dict[int, Tensor] = {}
-    for ids_and_counts, rows in zip(_gather_rows(images), _gather_rows(detections), strict=True):
+    for ids_and_counts, rows in zip(gather_rows(images), gather_rows(detections), strict=True):
         ids, counts = ids_and_counts.unbind(1)
         for img_id, found in zip(ids.tolist(), rows.split(counts.tolist()), strict=True):
             by_image.setdefault(img_id, found)
     return by_image
-
-
-def _gather_rows(rows: Tensor) -> list[Tensor]:
-    """The tensor (rows, columns) of every process, whose numbers of rows differ."""
-    counts = [int(count) for count in dist.all_gather(torch.tensor([len(rows)]))]
-    padded = rows.new_zeros(max(counts), rows.shape[1])
-    padded[: len(rows)] = rows
-    gathered = dist.all_gather(padded) if max(counts) else [padded] * len(counts)
-    return [part[:count] for part, count in zip(gathered, counts, strict=True)]
 
 
 def _index(coco: COCO) -> None:

@@ -151,7 +151,7 @@ def set_classes(cfg: Config, classes: Sequence[str]) -> None:
         dataset = _dataset(cfg, split)
         if dataset is not None:
             dataset['metainfo'] = {**(dataset.get('metainfo') or {}), 'classes': classes}
-        for metric in _metrics(cfg, split):
+        for metric in annotation_metrics(cfg, split):
             metric['classes'] = classes
     for part in _dicts(cfg.get('model')):
         if 'num_classes' in part:
@@ -175,7 +175,7 @@ def _place_paths(cfg: Config) -> None:
             dataset['data_root'] = cfg.data_root
             dataset['ann_file'] = _value(cfg, split, 'ann')
             dataset['data_prefix'] = {**(dataset.get('data_prefix') or {}), 'img': _value(cfg, split, 'img')}
-        for metric in _metrics(cfg, split):
+        for metric in annotation_metrics(cfg, split):
             metric['ann_file'] = str(_annotations(cfg, split))
 
 
@@ -194,7 +194,7 @@ def _dataset(cfg: Config, split: str) -> dict[str, Any] | None:
     return None if loader is None else loader.get('dataset')
 
 
-def _metrics(cfg: Config, split: str) -> list[dict[str, Any]]:
+def annotation_metrics(cfg: Config, split: str) -> list[dict[str, Any]]:
     """The metrics of a split that read annotations."""
     evaluator = cfg.get(f'{split}_evaluator') or []
     metrics = [evaluator] if isinstance(evaluator, dict) else list(evaluator)
