@@ -1,0 +1,468 @@
+"""CocoDataset: what it reads, and every fault of the data."""
+
+import json
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from mmdet.datasets import BadImage, BadImageError, DetSampler, coco, collate_detection, init_worker
+from mmdet.registry import DATASETS
+from tests.test_datasets.reference import PIPELINE, TEST_PIPELINE
+
+
+def build(root, split='train', pipeline=PIPELINE, **kwargs):
+    config = {
+        'type': 'CocoDataset',
+        'data_root': str(root),
+        'ann_file': f'annotations/{split}.json',
+        'data_prefix': {'img': f'{split}/'},
+        'pipeline': pipeline,
+    }
+    return DATASETS.build({**config, **kwargs})
+
+
+@pytest.fixture
+def edited(tiny_coco):
+    """A set of 4 images whose annotation file was changed by a function of its content."""
+
+    def edit(change, **kwargs):
+        root = tiny_coco(**kwargs)
+        file = root / 'annotations/train.json'
+        content = json.loads(file.read_text())
+        content = change(content) or content
+        file.write_text(json.dumps(content))
+        return root
+
+    return edit
+
+
+def boxes_of(dataset, row=0):
+    return dataset._results(row, 0)['annotations'][0].tolist()
+
+
+# What is read
+
+
+def test_annotations_become_flat_arrays(tiny_coco):
+    root = tiny_coco(images=5, objects=3, empty=1)
+    dataset = build(root)
+    content = json.loads((root / 'annotations/train.json').read_text())
+    assert len(dataset) == 5
+    assert dataset.metainfo == {'classes': ('brick', 'leaf', 'pond')}
+    assert dataset.category_ids == (1, 3, 5)
+    assert dataset.img_ids.tolist() == [1, 2, 3, 4, 5]
+    assert dataset.image_file(2) == root / 'train/2.jpg'
+    assert dataset.faults == []
+    for row in range(5):
+        bboxes, labels = dataset._results(row, 0)['annotations']
+        expected = [entry for entry in content['annotations'] if entry['image_id'] == row + 1]
+        assert labels.tolist() == [(entry['category_id'] - 1) // 2 for entry in expected]
+        xywh = np.concatenate([bboxes[:, :2], bboxes[:, 2:] - bboxes[:, :2]], 1)
+        assert xywh.tolist() == [entry['bbox'] for entry in expected]
+    assert not any(isinstance(value, list) and value for value in vars(dataset).values())
+
+
+def test_annotations_in_any_order(edited):
+    plain = build(edited(lambda content: content['annotations'].sort(key=lambda entry: entry['id'])))
+    mixed = build(edited(lambda content: random.Random(0).shuffle(content['annotations'])))
+    for row in range(4):
+        assert sorted(boxes_of(plain, row)) == sorted(boxes_of(mixed, row))
+
+
+def test_sample(tiny_coco):
+    sample = build(tiny_coco())[0, 11]
+    assert sample['img'].shape == (3, 300, 300)
+    assert sample['img'].dtype == torch.uint8
+    assert sample['img'].is_contiguous()
+    assert sample['bboxes'].dtype == torch.float32
+    assert sample['labels'].dtype == torch.int64
+    assert sample['img_id'] == 1
+    assert sample['ori_shape'] == (96, 128)
+    assert sample['img_shape'] == (300, 300)
+
+
+def test_classes_by_name_in_any_order(tiny_coco):
+    root = tiny_coco(images=8)
+    every = build(root)
+    chosen = build(root, metainfo={'classes': ['pond', 'brick']})
+    assert chosen.category_ids == (5, 1)
+    for row in range(8):
+        _, labels = every._results(row, 0)['annotations']
+        _, ours = chosen._results(row, 0)['annotations']
+        assert [{2: 0, 0: 1}[label] for label in labels.tolist() if label != 1] == ours.tolist()
+
+
+def test_classes_the_file_does_not_know(tiny_coco):
+    dataset = build(tiny_coco(), metainfo={'classes': ['pond', 'cloud']})
+    assert dataset.category_ids == (5, -1)
+
+
+def test_classes_are_ordered_by_category_id(edited):
+    dataset = build(edited(lambda content: content['categories'].reverse()))
+    assert dataset.metainfo['classes'] == ('brick', 'leaf', 'pond')
+
+
+def test_images_without_boxes(tiny_coco):
+    root = tiny_coco(images=6, empty=2)
+    assert len(build(root)) == 6
+    assert build(root, filter_empty_gt=True).img_ids.tolist() == [1, 2, 3, 4]
+    assert len(build(root, filter_empty_gt=True, test_mode=True)) == 6
+    samples = [build(root)[5, draw] for draw in range(20)]
+    assert all(sample['bboxes'].shape == (0, 4) for sample in samples)
+
+
+def test_filtered_images_keep_their_boxes(edited):
+    def empty_second(content):
+        content['annotations'] = [entry for entry in content['annotations'] if entry['image_id'] != 2]
+
+    root = edited(empty_second)
+    every, filtered = build(root), build(root, filter_empty_gt=True)
+    assert filtered.img_ids.tolist() == [1, 3, 4]
+    assert [boxes_of(filtered, row) for row in range(3)] == [boxes_of(every, row) for row in (0, 2, 3)]
+
+
+def test_crowds_are_not_trained_on(tiny_coco):
+    with_crowds = build(tiny_coco(images=4, objects=2, crowds=3))
+    assert [len(boxes_of(with_crowds, row)) for row in range(4)] == [2, 2, 2, 2]
+
+
+def test_images_with_crowds_alone_are_left_out(tiny_coco):
+    dataset = build(tiny_coco(images=4, objects=2, empty=1, crowds=4), filter_empty_gt=True)
+    assert dataset.img_ids.tolist() == [1, 2, 3]
+
+
+def test_set_without_annotations(edited):
+    root = edited(lambda content: content.pop('annotations') and None)
+    dataset = build(root, pipeline=TEST_PIPELINE, test_mode=True)
+    assert len(dataset) == 4
+    assert dataset[3]['img_id'] == 4
+    with pytest.raises(ValueError, match="no list 'annotations'"):
+        build(root)
+
+
+def test_summary_line(tiny_coco, monkeypatch):
+    lines = []
+    monkeypatch.setattr(coco, 'print_log', lambda line, logger: lines.append(line))
+    build(tiny_coco(images=6, objects=2, empty=2, crowds=1), filter_empty_gt=True)
+    assert '4 images, 8 boxes of 3 classes; dropped 0 boxes, clipped 0' in lines[0]
+    assert 'passed over 1 crowds, left out 2 images without boxes' in lines[0]
+
+
+# Files that stop the run before the first step
+
+
+def entry(section, number, **values):
+    def change(content):
+        content[section][number].update(values)
+
+    return change
+
+
+def without(section, number, key):
+    def change(content):
+        content[section][number].pop(key)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda content: content.pop('images') and None, "no list 'images'.*'annotations', 'categories'"),
+        (lambda content: content.pop('categories') and None, "no list 'categories'"),
+        (lambda content: [1, 2], 'JSON list, not a COCO data set'),
+        (lambda content: content['images'].clear(), 'lists no images'),
+        (without('images', 2, 'file_name'), r"entry 2 \(id 3\) of 'images' has no 'file_name'"),
+        (without('images', 2, 'width'), r"entry 2 \(id 3\) of 'images' has no 'width'"),
+        (without('annotations', 5, 'bbox'), r"entry 5 \(id 6\) of 'annotations' has no 'bbox'"),
+        (without('categories', 1, 'name'), r"entry 1 \(id 3\) of 'categories' has no 'name'"),
+        (entry('annotations', 0, category_id=99), "annotation 1 has category_id 99, which 'categories'"),
+        (entry('annotations', 0, image_id=99), "annotation 1 has image_id 99, which 'images'"),
+        (entry('annotations', 4, id=1), "occur more than once in 'annotations', the first is 1"),
+        (entry('images', 3, id=1), "occur more than once in 'images', the first is 1"),
+        (entry('categories', 1, id=1), "occur more than once in 'categories', the first is 1"),
+        (entry('categories', 1, name='brick'), r"\[1, 3\] have the same name 'brick'"),
+        (entry('annotations', 2, bbox=[1, 2, 3]), r'annotation 3 has the bbox \[1, 2, 3\]'),
+        (entry('annotations', 2, bbox=[1, None, 3, 'x']), 'annotation 3 has the bbox'),
+        (entry('images', 0, id='one'), "must be a whole number, but one is 'one'"),
+        (entry('images', 1, width=0), r'image 2 \(2.jpg\) has width 0'),
+        (entry('images', 1, file_name='/etc/passwd'), "image 2 has the file_name '/etc/passwd'"),
+        (entry('images', 1, file_name='../secret.jpg'), 'image 2 has the file_name'),
+        (entry('images', 1, file_name='a/../../b.jpg'), 'image 2 has the file_name'),
+        (entry('images', 1, file_name='..\\b.jpg'), 'image 2 has the file_name'),
+        (entry('images', 1, file_name='C:\\b.jpg'), 'image 2 has the file_name'),
+        (entry('images', 1, file_name=''), 'image 2 has the file_name'),
+        (entry('images', 1, file_name=7), 'image 2 has the file_name'),
+    ],
+)
+def test_broken_annotation_files(edited, change, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build(edited(change))
+    assert 'annotations/train.json' in str(caught.value)
+
+
+def test_file_names_may_hold_dots_and_folders(edited):
+    root = edited(entry('images', 0, file_name='day..1/a.jpg'))
+    (root / 'train/day..1').mkdir()
+    (root / 'train/1.jpg').rename(root / 'train/day..1/a.jpg')
+    assert build(root)[0]['img_id'] == 1
+
+
+def test_not_json(tiny_coco):
+    root = tiny_coco()
+    file = root / 'annotations/train.json'
+    for content in (b'', b'images: []', file.read_bytes()[:-20], b'\xff\xfe\x00'):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r'train\.json is not a JSON file'):
+            build(root)
+
+
+def test_missing_files_and_folders(tiny_coco, tmp_path):
+    root = tiny_coco()
+    with pytest.raises(FileNotFoundError, match=r'nowhere: there is no such folder.*--data-root'):
+        build(tmp_path / 'nowhere')
+    with pytest.raises(FileNotFoundError, match=r'other\.json: the annotation file is missing.*train_ann'):
+        build(root, ann_file='annotations/other.json')
+    with pytest.raises(FileNotFoundError, match=r'photos: there is no such folder.*train_img'):
+        build(root, data_prefix={'img': 'photos'})
+
+
+def test_no_class_in_common(tiny_coco):
+    with pytest.raises(ValueError, match=r"no class in common.*'brick', 'leaf', 'pond'.*'person'"):
+        build(tiny_coco(), metainfo={'classes': ('person',)})
+
+
+@pytest.mark.parametrize('classes', ['brick', ('brick', 'brick')])
+def test_classes_must_be_a_list_of_different_names(tiny_coco, classes):
+    with pytest.raises(ValueError, match='list of different names'):
+        build(tiny_coco(), metainfo={'classes': classes})
+
+
+def test_no_box_at_all(tiny_coco):
+    root = tiny_coco(empty=4)
+    with pytest.raises(ValueError, match=r'no image has a box.*filter_empty_gt=False'):
+        build(root, filter_empty_gt=True)
+    assert len(build(root)) == 4
+
+
+def test_unknown_keys_and_values(tiny_coco):
+    root = tiny_coco()
+    with pytest.raises(TypeError, match='filter_cfg'):
+        build(root, filter_cfg={})
+    with pytest.raises(ValueError, match="'fail' or 'skip'"):
+        build(root, on_bad_image='ignore')
+    with pytest.raises(TypeError, match='ratio'):
+        build(root, pipeline=[{'type': 'Expand', 'ratio': 4}])
+    with pytest.raises(KeyError, match='Shrink'):
+        build(root, pipeline=[{'type': 'Shrink'}])
+
+
+# Boxes
+
+
+@pytest.mark.parametrize(
+    ('bbox', 'kind', 'left'),
+    [
+        ([float('nan'), 10, 20, 20], 'not_finite', None),
+        ([10, None, 20, 20], 'not_finite', None),  # NaN in strict JSON
+        ([10, 10, float('inf'), 20], 'not_finite', None),
+        ([10, 10, 0.5, 20], 'too_small', None),
+        ([10, 10, 20, 0], 'too_small', None),
+        ([10, 10, -5, 20], 'too_small', None),
+        ([127.5, 10, 20, 20], 'too_small', None),
+        ([-30, 10, 20, 20], 'outside', None),
+        ([10, 96, 20, 20], 'outside', None),
+        ([128, 10, 20, 20], 'outside', None),
+        ([-10, 10, 30, 20], 'clipped', [0, 10, 20, 30]),
+        ([100, 80, 100, 100], 'clipped', [100, 80, 128, 96]),
+        ([-5, -5, 500, 500], 'clipped', [0, 0, 128, 96]),
+        ([100, 80, 28.005, 16.009], None, [100, 80, 128, 96]),
+        ([100.1, 80.3, 1, 1], None, [100.1, 80.3, 101.1, 81.3]),
+        ([0, 0, 128, 96], None, [0, 0, 128, 96]),
+    ],
+)
+def test_faulty_boxes_are_dropped_or_clipped_and_listed(edited, bbox, kind, left):
+    root = edited(entry('annotations', 1, bbox=bbox), objects=2)
+    dataset = build(root)
+    first, *others = boxes_of(dataset)
+    assert first != bbox
+    assert others == ([] if left is None else [pytest.approx(left)])
+    assert [fault.kind for fault in dataset.faults] == ([] if kind is None else [kind])
+    for fault in dataset.faults:
+        assert (fault.img_id, fault.ann_id) == (1, 2)
+        assert fault.file.endswith('train.json')
+        assert 'image is 128 x 96' in fault.reason
+    assert f'clipped {int(kind == "clipped")}' in dataset._summary(4)
+    assert f'dropped {int(left is None)} boxes' in dataset._summary(4)
+
+
+# Image files
+
+
+def damage(root, img_id, content):
+    file = root / f'train/{img_id}.jpg'
+    data = file.read_bytes()
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content(data))
+
+
+DAMAGES = {
+    'missing': None,
+    'empty': lambda data: b'',
+    'truncated': lambda data: data[: len(data) // 2],
+    'not an image': lambda data: b'sorry, not found',
+}
+
+
+@pytest.mark.parametrize('reason', DAMAGES)
+def test_bad_image(tiny_coco, reason):
+    root = tiny_coco()
+    damage(root, 2, DAMAGES[reason])
+    dataset = build(root)
+    assert dataset[0, 5]['img_id'] == 1
+    remedy = 'train_dataloader.dataset.on_bad_image=skip'
+    with pytest.raises(BadImageError, match=rf'2\.jpg \(image 2 of .*{reason}.*{remedy}'):
+        dataset[1, 5]
+    with pytest.raises(BadImageError, match=r'test_dataloader\.dataset\.on_bad_image=skip'):
+        build(root, pipeline=TEST_PIPELINE, test_mode=True)[1]
+    skipped = build(root, on_bad_image='skip')[1, 5]
+    assert isinstance(skipped, BadImage)
+    assert skipped.img_id == 2
+    assert skipped.file == str(root / 'train/2.jpg') == dataset.describe_image(2)
+    assert reason in skipped.reason
+    assert skipped.img_shape == (300, 300)
+    assert reason in dataset.read_image_fault(2)
+    assert dataset.read_image_fault(1) is None
+
+
+def test_the_error_can_leave_a_worker(tiny_coco):
+    """A worker pickles it and raises it again with one text."""
+    root = tiny_coco()
+    damage(root, 1, None)
+    with pytest.raises(BadImageError) as caught:
+        build(root)[0]
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value) == str(BadImageError(str(caught.value)))
+
+
+def test_image_of_another_size(edited):
+    dataset = build(edited(entry('images', 0, width=200, height=100)))
+    with pytest.raises(BadImageError, match=r'the image is 128 x 96.*annotation says 200 x 100'):
+        dataset[0]
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_bad_images_through_a_loader(tiny_coco, num_workers):
+    root = tiny_coco(images=5)
+    for img_id in (1, 2, 5):
+        damage(root, img_id, DAMAGES['truncated'])
+    loader = DataLoader(
+        build(root, on_bad_image='skip'), 2, num_workers=num_workers, collate_fn=collate_detection
+    )
+    batches = list(loader)
+    assert [batch['gt'].img_id.tolist() for batch in batches] == [[-1], [3, 4], [-1]]
+    assert [[bad.img_id for bad in batch['bad_images']] for batch in batches] == [[1, 2], [], [5]]
+    assert all(batch['inputs'].shape[2:] == (300, 300) for batch in batches)
+
+
+def test_unknown_image_and_index(tiny_coco):
+    dataset = build(tiny_coco())
+    with pytest.raises(KeyError, match='no image 77'):
+        dataset.image_file(77)
+    for row in (4, -1):
+        with pytest.raises(IndexError):
+            dataset[row]
+
+
+# A sample is a function of (seed, draw)
+
+
+def load(dataset, num_workers):
+    sampler = DetSampler(dataset, shuffle=True, seed=4, times=2)
+    sampler.set_epoch(3)
+    loader = DataLoader(
+        dataset,
+        batch_size=3,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=collate_detection,
+        worker_init_fn=init_worker,
+    )
+    return list(loader)
+
+
+def same(first, second):
+    return all(
+        torch.equal(a['inputs'], b['inputs'])
+        and all(torch.equal(x, y) for x, y in zip(a['gt'], b['gt'], strict=True))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.mark.filterwarnings('ignore:This DataLoader will create')
+def test_same_samples_for_any_number_of_workers(tiny_coco):
+    dataset = build(tiny_coco(images=5, empty=1), seed=9)
+    alone = load(dataset, 0)
+    assert same(alone, load(dataset, 1))
+    assert same(alone, load(dataset, 3))
+    assert not same(alone, load(build(tiny_coco(images=5, empty=1), seed=10), 0))
+
+
+def test_global_generators_neither_matter_nor_move(tiny_coco):
+    dataset = build(tiny_coco())
+    samples = []
+    for seed in (0, 1):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+        samples.append([dataset[row, draw] for row in range(4) for draw in range(5)])
+        after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+        assert before == after
+    for first, second in zip(*samples, strict=True):
+        assert torch.equal(first['img'], second['img'])
+        assert torch.equal(first['bboxes'], second['bboxes'])
+
+
+def test_reading_changes_nothing(tiny_coco):
+    dataset = build(tiny_coco(), pipeline=[PIPELINE[0], PIPELINE[1], PIPELINE[-1]])
+    before = boxes_of(dataset)
+    dataset[0]['bboxes'].zero_()
+    assert boxes_of(dataset) == before
+
+
+# Real photos
+
+
+def test_coco_mini(shared_data):
+    root = shared_data('coco-mini')
+    kwargs = {'ann_file': 'annotations/instances_train2017.json', 'data_prefix': {'img': 'train2017/'}}
+    dataset = build(root, **kwargs, filter_empty_gt=True)
+    content = json.loads((root / 'annotations/instances_train2017.json').read_text())
+    crowds = sum(entry['iscrowd'] for entry in content['annotations'])
+    assert len(dataset) == 80
+    assert crowds == 8
+    assert sum(len(boxes_of(dataset, row)) for row in range(80)) == len(content['annotations']) - crowds
+    assert len(dataset.metainfo['classes']) == 80
+    assert dataset.category_ids[-1] == 90
+    assert dataset.faults == []
+    for row in range(0, 80, 4):
+        sample = dataset[row, 1000 + row]
+        assert sample['img'].shape == (3, 300, 300)
+        assert sample['labels'].max() < 80
+    assert [dataset.read_image_fault(int(img_id)) for img_id in dataset.img_ids] == [None] * 80
+
+
+@pytest.mark.parametrize('name', ['bccd', 'fod'])
+def test_other_real_sets(shared_data, name):
+    root = shared_data(name)
+    dataset = build(root, ann_file='annotations/instances_val.json', data_prefix={'img': 'val/'})
+    assert len(dataset) > 50
+    for row in range(0, len(dataset), len(dataset) // 10):
+        assert dataset[row]['img'].shape == (3, 300, 300)
