@@ -33,11 +33,10 @@ def clip_boxes(bboxes: Tensor, height: Tensor | float, width: Tensor | float) ->
 
     bboxes (..., 4) · height, width broadcast against (...)
 
-    The gradient passes whole where a coordinate equals a bound. `clamp(x, lo, hi)` would pass none, and a
-    predicted box that touches the image border would stick to it; clamping to a tensor would pass half.
+    The gradient passes whole where a coordinate equals a bound. `clamp` passes none there (how many bounds
+    are given and which version it is decide), and a box that touches the image border would stick to it.
     """
-    limits = torch.stack(
-        [torch.as_tensor(side, dtype=bboxes.dtype, device=bboxes.device) for side in (width, height) * 2], -1
-    )
-    bboxes = bboxes.clamp(min=0)
+    sides = [torch.as_tensor(side, dtype=bboxes.dtype, device=bboxes.device) for side in (width, height) * 2]
+    limits = torch.stack(sides, -1)
+    bboxes = torch.where(bboxes < 0, 0, bboxes)
     return torch.where(bboxes > limits, limits, bboxes)

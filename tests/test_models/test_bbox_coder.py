@@ -1,0 +1,26 @@
+"""Encoding and decoding are inverse."""
+
+import math
+
+import torch
+
+from mmdet.models.task_modules import DeltaXYWHBBoxCoder
+from tests.test_structures.test_boxes import random_boxes
+
+
+def test_decode_inverts_encode() -> None:
+    coder = DeltaXYWHBBoxCoder(target_means=(0.1, -0.1, 0.0, 0.2), target_stds=(0.1, 0.1, 0.2, 0.2))
+    anchors = random_boxes(0, 40) + torch.tensor([0.0, 0.0, 5.0, 5.0])
+    bboxes = random_boxes(1, 40) + torch.tensor([0.0, 0.0, 5.0, 5.0])
+    deltas = coder.encode(anchors, bboxes)
+    torch.testing.assert_close(coder.decode(anchors, deltas), bboxes, rtol=1e-4, atol=1e-3)
+
+
+def test_no_delta_is_the_anchor_and_huge_deltas_stay_finite() -> None:
+    coder = DeltaXYWHBBoxCoder()
+    anchor = torch.tensor([[10.0, 20.0, 30.0, 60.0]])
+    assert coder.decode(anchor, torch.zeros(1, 4)).tolist() == anchor.tolist()
+    size = coder.decode(anchor, torch.tensor([[0.0, 0.0, 1e4, -1e4]]))
+    width, height = (size[0, 2:] - size[0, :2]).tolist()
+    assert math.isclose(width, 20 * 1000 / 16, rel_tol=1e-4)
+    assert math.isclose(height, 40 * 16 / 1000, rel_tol=1e-4)
