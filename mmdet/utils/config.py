@@ -13,7 +13,7 @@ import inspect
 import json
 import mmap
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,21 @@ DATA_DEFAULTS: dict[str, str | None] = {
     'test_img': None,
 }
 # What is read from the top level of a config: by `resolve`, by the constructor of the runner, by its methods.
-READ_KEYS = frozenset(DATA_DEFAULTS) | frozenset(inspect.signature(Runner.__init__).parameters) - {
-    'self',
-    'cfg',
+READ_KEYS = {
+    *DATA_DEFAULTS,
+    *(name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')),
+    *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile', 'activation_checkpointing'),
 }
-READ_KEYS |= {'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile', 'activation_checkpointing'}
+MMDETECTION2_KEYS = {  # what their values are called now
+    'data': 'train_dataloader, val_dataloader or test_dataloader',
+    'optimizer': 'optim_wrapper.optimizer',
+    'optimizer_config': 'optim_wrapper.clip_grad',
+    'lr_config': 'param_scheduler',
+    'runner': 'train_cfg',
+    'evaluation': 'val_evaluator',
+    'checkpoint_config': 'default_hooks.checkpoint',
+    'log_config': 'default_hooks.logger',
+}
 
 
 def load_config(
@@ -94,8 +104,7 @@ def check_options(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
                 if first in cfg
                 else f'{first} is no key of a config'
             )
-            known: list[str] = sorted(READ_KEYS)
-            raise ValueError(f'--cfg-options {key}=...: {reason}.{_nearest(first, known)}')
+            raise ValueError(f'--cfg-options {key}=...: {reason}.{_nearest(first, READ_KEYS)}')
         if first != 'model':
             continue
         place: Any = cfg.get('model', {})
@@ -106,7 +115,7 @@ def check_options(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
                 state = 'no dict' if part in inner else 'not there'
                 raise ValueError(
                     f'--cfg-options {key}=...: {here}.{part} is {state} in {cfg.filename}, so nothing can be '
-                    f'changed inside it.{_nearest(part, list(inner))}'
+                    f'changed inside it.{_nearest(part, inner)}'
                 )
             place = inner[part]
 
@@ -116,8 +125,12 @@ def _children(place: Any) -> dict[str, Any]:
     return dict(place) if isinstance(place, dict) else {str(i): item for i, item in enumerate(place)}
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = (
+        [MMDETECTION2_KEYS[name]]
+        if name in MMDETECTION2_KEYS
+        else difflib.get_close_matches(name, known, n=1)
+    )
     return f' Did you mean {near[0]}?' if near else ''
 
 

@@ -154,6 +154,7 @@ def test_splits_with_different_classes_print_both_lists(folder):
     [
         ('modle.backbone.weights', 'Did you mean model?'),
         ('data_rot', 'Did you mean data_root?'),
+        ('data.samples_per_gpu', 'Did you mean train_dataloader'),
         ('train_pipeline.0.type', 'only a variable'),
         ('model.bakcbone.weights', 'Did you mean backbone?'),
         ('model.distiller.kd_loc.levels', 'kd_loc is no dict'),
