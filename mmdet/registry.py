@@ -56,7 +56,22 @@ MODELS = Registry(
 )
 METRICS = Registry('metric', parent=root.METRICS, scope='mmdet', locations=['mmdet.evaluation'])
 LOOPS = Registry('loop', parent=root.LOOPS, scope='mmdet', locations=['mmdet.engine'])
-HOOKS = Registry('hook', parent=root.HOOKS, scope='mmdet', locations=['mmdet.engine'])
+HOOKS = Registry(
+    'hook', parent=root.HOOKS, scope='mmdet', locations=['mmdet.engine', 'mmdet.distillation']
+)
 OPTIM_WRAPPERS = Registry(
     'optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmdet', locations=['mmdet.engine']
 )
+
+# MMEngine's runner builds these by the scope of the config, and warns in the log where that has no registry.
+for _name in (
+    'EVALUATOR',
+    'LOG_PROCESSORS',
+    'MODEL_WRAPPERS',
+    'OPTIMIZERS',
+    'OPTIM_WRAPPER_CONSTRUCTORS',
+    'PARAM_SCHEDULERS',
+    'VISBACKENDS',
+    'VISUALIZERS',
+):
+    Registry(_name.lower(), parent=getattr(root, _name), scope='mmdet', locations=['mmdet.engine'])

@@ -56,13 +56,24 @@ class TrainLoop(BaseLoop):
                 raise ValueError('train_cfg needs max_epochs or max_iters')
             max_epochs = math.ceil(max_iters / self.epoch_length)
         self.max_epochs = max_epochs
-        self.max_iters = min(max_epochs * self.epoch_length, max_iters or math.inf)
         self.val_interval = val_interval
         self.val_begin = 1  # MMEngine reads it
-        self.epoch = 0  # complete epochs
-        self.iter = 0  # complete steps
-        self.batch = 0  # complete steps of the current epoch
         self.stop_training = False  # MMEngine's EarlyStoppingHook sets it
+        self._limit = max_iters
+        self.go_to(0, 0, 0)
+
+    def go_to(self, epoch: int, iteration: int, batch: int) -> None:
+        """Set what is complete.
+
+        Args:
+            epoch: Epochs.
+            iteration: Steps; in a resumed run earlier ones may have been of another size.
+            batch: Steps of the current epoch.
+        """
+        self.epoch, self.iter, self.batch = epoch, iteration, batch
+        self.max_iters = iteration + (self.max_epochs - epoch) * self.epoch_length - batch
+        if self._limit is not None:
+            self.max_iters = min(self.max_iters, self._limit)
 
     @property
     def samples_per_step(self) -> int:
@@ -72,7 +83,7 @@ class TrainLoop(BaseLoop):
     @property
     def finished(self) -> bool:
         """Whether a limit is reached."""
-        return self.stop_training or self.epoch >= self.max_epochs or self.iter >= self.max_iters
+        return self.stop_training or self.iter >= self.max_iters
 
     def run(self) -> nn.Module:
         """Train from where the counts say to the end."""

@@ -21,8 +21,8 @@ class AmpOptimWrapper(OptimWrapper):
     Args:
         dtype: 'bfloat16' or 'float16'; default: bfloat16 on the CPU and on cards of compute capability 8.0
             and newer, else float16.
-        loss_scale: First scale of the loss in float16, changed as gradients overflow or do not; 'dynamic'
-            leaves it to torch.
+        loss_scale: First scale of the loss in float16, changed as gradients overflow or do not; 'dynamic':
+            65536.
         **kwargs: As `OptimWrapper` takes them.
 
     Raises:
@@ -33,8 +33,11 @@ class AmpOptimWrapper(OptimWrapper):
         super().__init__(**kwargs)
         self.device = torch.device(get_device()).type
         self.dtype = autocast_dtype(dtype)
-        scale = {} if loss_scale == 'dynamic' else {'init_scale': float(loss_scale)}
-        self.scaler = torch.amp.GradScaler(self.device, enabled=self.dtype == torch.float16, **scale)
+        self.scaler = torch.amp.GradScaler(
+            self.device,
+            init_scale=2.0**16 if loss_scale == 'dynamic' else float(loss_scale),
+            enabled=self.dtype == torch.float16,
+        )
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

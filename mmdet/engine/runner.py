@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import os
 import time
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_gather, get_rank, get_world_size, is_distributed, is_main_process
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmdet.datasets.collate import init_worker
@@ -38,9 +40,14 @@ from mmdet.utils.config import check_classes
 from mmdet.utils.environment import check_cards, start_process_group
 from mmdet.version import __version__
 
+# What a schedule has done so far; what it is going to do is in the config, which may train for longer now.
+PROGRESS = ('base_values', 'last_step', '_global_step', '_last_value', 'best', 'num_bad_epochs')
+
 
 class DetRunner(Runner):
     """MMEngine's Runner, corrected; made from a resolved config with `from_cfg`."""
+
+    optim_wrapper: OptimWrapper  # a config until training begins
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'DetRunner':
@@ -105,10 +112,11 @@ class DetRunner(Runner):
         """
         if self.distributed and not is_model_wrapper(model):
             on_gpu = get_device() == 'cuda'
+            newer = 'forward_sync_buffers' in inspect.signature(DistributedDataParallel).parameters
             model_wrapper_cfg = {
                 'type': 'mmengine.MMDistributedDataParallel',
                 'device_ids': [torch.cuda.current_device()] if on_gpu else None,
-                'broadcast_buffers': False,
+                'forward_sync_buffers' if newer else 'broadcast_buffers': False,  # renamed in torch
                 'find_unused_parameters': False,
                 **(model_wrapper_cfg or {}),
             }
@@ -160,9 +168,15 @@ class DetRunner(Runner):
         if self._load_from is not None:
             return
         for part in self._plain_model.modules():
-            if hasattr(part, 'check_ready_to_train'):
-                part.check_ready_to_train()
+            check = getattr(part, 'check_ready_to_train', None)
+            if callable(check):
+                check()
         super()._init_model_weights()
+
+    @cached_property
+    def _config_text(self) -> str:
+        """The resolved config as Python text; formatting it takes half a second."""
+        return str(self.cfg.pretty_text)
 
     @property
     def _plain_model(self) -> nn.Module:
@@ -235,7 +249,7 @@ class DetRunner(Runner):
             samples_per_step=loop.samples_per_step,
             seed=self.seed,
             dataset_meta=metainfo,
-            cfg=self.cfg.pretty_text,
+            cfg=self._config_text,
             version=__version__,
             time=time.strftime('%Y-%m-%d %H:%M:%S'),
         )
@@ -244,7 +258,10 @@ class DetRunner(Runner):
             checkpoint['optimizer'] = self.optim_wrapper.state_dict()
             checkpoint['rng'] = _gather_rng()
         if save_param_scheduler:
-            checkpoint['param_schedulers'] = [s.state_dict() for s in self.param_schedulers or ()]
+            checkpoint['param_schedulers'] = [
+                {key: value for key, value in schedule.state_dict().items() if key in PROGRESS}
+                for schedule in self.param_schedulers or ()
+            ]
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
         if is_main_process():
             save_checkpoint(checkpoint, Path(out_dir) / filename)
@@ -295,14 +312,15 @@ class DetRunner(Runner):
 
     def _resume_position(self, meta: dict[str, Any]) -> None:
         loop = self.train_loop
-        loop.epoch, loop.iter, loop.batch = meta['epoch'], meta['iter'], meta['batch_in_epoch']
+        batch = meta['batch_in_epoch']
         if meta['samples_per_step'] != loop.samples_per_step:
-            loop.batch = loop.batch * meta['samples_per_step'] // loop.samples_per_step
+            batch = batch * meta['samples_per_step'] // loop.samples_per_step
             self.logger.warning(
                 f'the checkpoint counts steps of {meta["samples_per_step"]} images, this run has '
                 f'{loop.samples_per_step} (batch size x processes): it goes on at the same image, not '
                 'bit for bit'
             )
+        loop.go_to(meta['epoch'], meta['iter'], batch)
 
 
 def _collate_fn(settings: dict[str, Any]) -> partial[Any]:

@@ -1,0 +1,61 @@
+# Sourced by dist_*.sh and slurm_*.sh: a Python that has torch, in $PYTHON, and the two ways to start processes.
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+
+has_torch() { command -v "$1" > /dev/null && "$1" -c 'import torch' 2> /dev/null; }
+
+PYTHON=${PYTHON:-python}
+if ! has_torch "$PYTHON"; then
+  if ! has_torch "$ROOT/.venv/bin/python"; then
+    echo "error: $PYTHON cannot import torch; activate an environment or set PYTHON (see README.md)" >&2
+    exit 1
+  fi
+  PYTHON=$ROOT/.venv/bin/python
+fi
+export PYTHON
+
+# dist_launch TOOL COUNT ARGUMENT ...: COUNT files, then perhaps the number of processes, then options.
+dist_launch() {
+  local tool=$1 count=$2
+  shift 2
+  if [ $# -lt "$count" ]; then
+    grep -m1 -o 'usage: .*' "$0" >&2
+    exit 2
+  fi
+  local files=("${@:1:count}")
+  shift "$count"
+  local gpus
+  gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+  local processes=$((gpus > 0 ? gpus : 1))
+  if [[ ${1:-} =~ ^[0-9]+$ ]]; then
+    processes=$1
+    shift
+  fi
+  if ((processes < 1)) || ((gpus > 0 && processes > gpus)); then
+    echo "error: $processes processes on a machine with $gpus GPUs; give at least 1 and at most one a GPU" >&2
+    exit 2
+  fi
+  if [ -z "${OMP_NUM_THREADS:-}" ]; then
+    local threads=$(($(nproc) / processes))
+    export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
+  fi
+  export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
+  exec "$PYTHON" -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" --nproc_per_node="$processes" \
+    "$ROOT/tools/$tool" "${files[@]}" --launcher pytorch "$@"
+}
+
+# slurm_launch PARTITION JOB_NAME TOOL ARGUMENT ...: GPUS tasks, GPUS_PER_NODE on a node, CPUS_PER_TASK each.
+slurm_launch() {
+  local partition=$1 job=$2 tool=$3
+  shift 3
+  local gpus=${GPUS:-8}
+  local per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+  local cpus=${CPUS_PER_TASK:-5}
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus} MKL_NUM_THREADS=${MKL_NUM_THREADS:-$cpus}
+  export MASTER_PORT=${PORT:-29500}
+  # shellcheck disable=SC2086  # SRUN_ARGS is a list of words
+  exec srun --partition="$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" \
+    --ntasks-per-node="$per_node" --cpus-per-task="$cpus" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    "$PYTHON" -u "$ROOT/tools/$tool" "$@" --launcher slurm
+}

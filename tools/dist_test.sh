@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Evaluate in several processes, one a GPU, or on the CPU where there is none.
+# usage: dist_test.sh CONFIG CHECKPOINT [N] [options of tools/test.py]
+# N: by default the visible GPUs, or 1. Several nodes: NNODES NODE_RANK MASTER_ADDR PORT.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/_dist_launch.sh"
+dist_launch test.py 2 "$@"
