@@ -137,7 +137,8 @@ def configure(cfg: Config, args: argparse.Namespace) -> Config:
         raise ValueError(f'{args.config} has no CocoMetric in test_evaluator: there are no boxes to test')
     for metric in metrics:
         metric.update(metric_arguments(metric, args, cfg.work_dir))
-    return cfg
+    # a config without a file is recorded under the time of the test, not over the record of the training
+    return Config(cfg.to_dict())
 
 
 def metric_arguments(metric: Mapping[str, Any], args: argparse.Namespace, work_dir: str) -> dict[str, Any]:
@@ -156,8 +157,8 @@ def metric_arguments(metric: Mapping[str, Any], args: argparse.Namespace, work_d
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Test; returns the numbers by name."""
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options, args.data_root, for_training=False)
-    runner = DetRunner.from_cfg(configure(cfg, args))
+    cfg = configure(load_config(args.config, args.cfg_options, args.data_root, for_training=False), args)
+    runner = DetRunner.from_cfg(cfg)
     if args.show_dir is not None:
         metric = annotation_metrics(cfg, 'test')[0]
         runner.register_hook(

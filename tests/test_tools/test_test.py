@@ -79,6 +79,16 @@ def test_without_options_boxes_are_scored(folder):
         assert word in log
 
 
+def test_the_record_of_the_training_stays(folder):
+    record = folder / 'work_dirs/toy/toy.py'
+    record.parent.mkdir(parents=True)
+    record.write_text('recorded = True')
+    run('toy.py', 'toy.pth')
+    assert record.read_text() == 'recorded = True'
+    own = next(file for file in record.parent.glob('*.py') if file != record)
+    assert Config.fromfile(own).load_from == 'toy.pth'
+
+
 def test_class_by_class_and_in_old_spelling(folder, capsys):
     numbers = run('toy.py', 'toy.pth', '--eval', 'bbox', '--classwise', '--work-dir', 'new')
     assert numbers['coco/leaf_precision'] == pytest.approx(1)
