@@ -21,7 +21,9 @@ test_pipeline = [
     dict(type='Resize', scale=(128, 128), keep_ratio=False),
     dict(type='PackDetInputs'),
 ]
-train_dataloader = dict(batch_size=16, num_workers=1, sampler=dict(times=1), dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=16, num_workers=1, sampler=dict(times=1), dataset=dict(pipeline=train_pipeline)
+)
 val_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(type='TrainLoop', max_iters=300, val_interval=1000)

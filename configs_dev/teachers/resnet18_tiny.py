@@ -4,7 +4,7 @@ model = dict(
     _delete_=True,
     type='CropClassifier',
     data_preprocessor=dict(
-        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
+        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
     ),
     arch='resnet18',
     num_classes=80,

@@ -167,10 +167,10 @@ def _arrange(size: tuple[int, int], light: Array, rng: Generator) -> list[_Place
     for _ in range(count):
         label = int(rng.integers(len(CLASSES)))
         kind = rng.random()
-        if kind < 0.14:
-            side = rng.uniform(0.1, 0.22)
-        elif kind < 0.94:
-            side = rng.uniform(0.22, 0.62 - 0.04 * count)
+        if kind < 0.1:
+            side = rng.uniform(0.12, 0.28)
+        elif kind < 0.9:
+            side = rng.uniform(0.3, 0.75 - 0.05 * count)
         else:
             side = rng.uniform(0.6, 0.85)
         sprite = draw_sprite(CLASSES[label], side * (height * width) ** 0.5, light, rng)

@@ -2,7 +2,7 @@
 model = dict(
     type='SSD',
     data_preprocessor=dict(
-        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
+        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
     ),
     backbone=dict(type='SSDVGG', width=0.25, batch_norm=True, weights=None),
     neck=dict(

@@ -79,7 +79,7 @@ class BaseDetector(BaseModel, ABC):
 
     def init_weights(self) -> None:
         """Load the pre-trained weights that training starts from; the rest starts in its constructor."""
-        self.backbone.init_weights()
+        cast(Any, self.backbone).init_weights()
 
 
 def _in_original_pixels(detections: list[Detections], gt: GroundTruth) -> list[DetDataSample]:
