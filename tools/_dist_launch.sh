@@ -1,12 +1,13 @@
-# Sourced by dist_*.sh and slurm_*.sh: a Python that has torch, in $PYTHON, and the two ways to start processes.
+# Sourced by dist_*.sh and slurm_*.sh: a Python that has torch, in $PYTHON, the number of GPUs that it sees, in
+# $VISIBLE_GPUS, and the two ways to start processes.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 
-has_torch() { command -v "$1" > /dev/null && "$1" -c 'import torch' 2> /dev/null; }
+count_gpus() { "$1" -c 'import torch; print(torch.cuda.device_count())' 2> /dev/null; }
 
 PYTHON=${PYTHON:-python}
-if ! has_torch "$PYTHON"; then
-  if ! has_torch "$ROOT/.venv/bin/python"; then
+if ! VISIBLE_GPUS=$(count_gpus "$PYTHON"); then
+  if ! VISIBLE_GPUS=$(count_gpus "$ROOT/.venv/bin/python"); then
     echo "error: $PYTHON cannot import torch; activate an environment or set PYTHON (see README.md)" >&2
     exit 1
   fi
@@ -24,8 +25,7 @@ dist_launch() {
   fi
   local files=("${@:1:count}")
   shift "$count"
-  local gpus
-  gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+  local gpus=$VISIBLE_GPUS
   local processes=$((gpus > 0 ? gpus : 1))
   if [[ ${1:-} =~ ^[0-9]+$ ]]; then
     processes=$1

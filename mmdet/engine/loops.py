@@ -51,15 +51,12 @@ class TrainLoop(BaseLoop):
                 f'not one batch to train on: {len(self.dataloader.dataset)} images, batch size '
                 f'{self.dataloader.batch_size}. Check train_ann, or lower train_dataloader.batch_size.'
             )
-        if max_epochs is None:
-            if max_iters is None:
-                raise ValueError('train_cfg needs max_epochs or max_iters')
-            max_epochs = math.ceil(max_iters / self.epoch_length)
-        self.max_epochs = max_epochs
+        if max_epochs is None and max_iters is None:
+            raise ValueError('train_cfg needs max_epochs or max_iters')
         self.val_interval = val_interval
         self.val_begin = 1  # MMEngine reads it
         self.stop_training = False  # MMEngine's EarlyStoppingHook sets it
-        self._limit = max_iters
+        self._limits = max_epochs or math.inf, max_iters or math.inf
         self.go_to(0, 0, 0)
 
     def go_to(self, epoch: int, iteration: int, batch: int) -> None:
@@ -71,9 +68,13 @@ class TrainLoop(BaseLoop):
             batch: Steps of the current epoch.
         """
         self.epoch, self.iter, self.batch = epoch, iteration, batch
-        self.max_iters = iteration + (self.max_epochs - epoch) * self.epoch_length - batch
-        if self._limit is not None:
-            self.max_iters = min(self.max_iters, self._limit)
+        start = iteration - batch  # of the current epoch
+        epochs, iterations = self._limits
+        self.max_iters = int(min(iterations, start + (epochs - epoch) * self.epoch_length))
+        # schedules that count epochs end with this: it must not depend on where max_iters interrupts a run
+        self.max_epochs = int(
+            epochs if epochs < math.inf else epoch + math.ceil((iterations - start) / self.epoch_length)
+        )
 
     @property
     def samples_per_step(self) -> int:

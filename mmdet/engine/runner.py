@@ -130,8 +130,8 @@ class DetRunner(Runner):
 
         Args:
             dataloader: `dataset`, `sampler`, `collate_fn` (a name in COLLATES and its keywords) and what
-                torch's DataLoader takes. `persistent_workers` and `prefetch_factor` mean nothing without
-                workers.
+                torch's DataLoader takes. Without workers `persistent_workers` and `prefetch_factor` are
+                dropped; memory is pinned where there is a GPU, unless `pin_memory` is False.
             seed: Of this run.
             diff_rank_seed: Whether `seed` has the rank added to it; data need one for all processes.
 
@@ -148,7 +148,7 @@ class DetRunner(Runner):
         if not settings.get('num_workers'):
             for key in ('persistent_workers', 'prefetch_factor'):
                 settings.pop(key, None)
-        settings.setdefault('pin_memory', torch.cuda.is_available())
+        settings['pin_memory'] = settings.get('pin_memory', True) and torch.cuda.is_available()
         # its own generator, so that a new iterator does not move the model's random numbers
         generator = torch.Generator().manual_seed(seed)
         return DataLoader(

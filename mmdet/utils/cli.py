@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -38,18 +39,17 @@ def run_tool(main: Callable[[], Any]) -> None:
 
 
 def _inside_a_step(error: BaseException) -> bool:
-    """Whether the model was computing; a loss that is not finite is a result, no bug."""
+    """Whether the model was computing."""
     frames = traceback.walk_tb(error.__traceback__)
-    in_step = any(frame.f_code.co_name in ('train_step', 'val_step', 'test_step') for frame, _ in frames)
-    return in_step and not isinstance(error, FloatingPointError)
+    return any(frame.f_code.co_name in ('train_step', 'val_step', 'test_step') for frame, _ in frames)
 
 
 def message_of(error: BaseException) -> str:
     """What an error says, without the traceback of the data worker that raised it."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if text.startswith('Caught ') and 'Original Traceback' in text:
-        _, found, rest = text.rpartition(f'\n{type(error).__name__}: ')
-        text = rest if found else text.rstrip().splitlines()[-1]
+        parts = re.split(rf'\n(?:\w+\.)*{type(error).__name__}: ', text)  # MODULE.NAME: MESSAGE
+        text = parts[-1] if len(parts) > 1 else text.rstrip().splitlines()[-1]
     return text.strip() or type(error).__name__
 
 
