@@ -7,7 +7,7 @@ Boxes are xyxy in pixels of the network input.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,13 @@ from mmdet.distillation.losses import PIXELS, CropL1Loss
 from mmdet.distillation.teacher import FrozenTeacher
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
+
+
+class _Shared(tuple[Any, ...]):
+    """What a copy of the distiller (EMA) shares with the original."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
 
 
 @MODELS.register_module()
@@ -52,13 +59,13 @@ class ClassifierDistiller(nn.Module):
         self.kd_cls = kd_cls
         self.kd_loc = kd_loc
         # In a tuple and not as submodules: see above.
-        self._teacher = (teacher,)
-        self._trunk = (teacher.trunk(levels) if teacher is not None and levels else None,)
+        self._teacher = _Shared((teacher,))
+        self._trunk = _Shared((teacher.trunk(levels) if teacher is not None and levels else None,))
 
     @property
     def teacher(self) -> FrozenTeacher | None:
         """The frozen classifier."""
-        return self._teacher[0]
+        return cast(FrozenTeacher | None, self._teacher[0])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> ClassifierDistiller:
         if self.teacher is not None:

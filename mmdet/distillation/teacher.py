@@ -76,7 +76,8 @@ class FrozenTeacher(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.network = build_classifier(arch, num_classes)
+        with torch.random.fork_rng(devices=[]):  # the student's random numbers are those of plain training
+            self.network = build_classifier(arch, num_classes)
         try:
             file = load_checkpoint(checkpoint)
         except FileNotFoundError as error:

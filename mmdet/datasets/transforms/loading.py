@@ -20,7 +20,7 @@ AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 AS_SHOWN = cv2.IMREAD_COLOR  # turned as its EXIF data says
 
 
-class BadImageError(Exception):
+class BadImageError(ValueError):
     """An image file that cannot be used; the message is the reason alone, without file and remedy."""
 
 
