@@ -12,7 +12,6 @@ from torch import Tensor
 
 from mmdet.evaluation.gather import gather_rows
 from mmdet.registry import METRICS
-from mmdet.structures import DetDataSample
 
 
 @METRICS.register_module()
@@ -24,10 +23,13 @@ class CropAccuracy(BaseMetric):
 
     default_prefix = 'crops'
 
-    def process(self, data_batch: Any, data_samples: Sequence[DetDataSample]) -> None:
-        """Keep, per object, its label and whether it was among the best one and the best five."""
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep, per object, its label and whether it was among the best one and the best five.
+
+        data_samples: as MMEngine's evaluator hands them on, `DetDataSample.to_dict()`.
+        """
         for sample in data_samples:
-            logits, labels = sample.gt_instances.cls_logits, sample.gt_instances.labels
+            logits, labels = (sample['gt_instances'][name] for name in ('cls_logits', 'labels'))
             best = logits.topk(min(5, logits.shape[1]), 1).indices  # (G, 5)
             hit = best == labels[:, None]
             self.results.append(torch.stack([labels, hit[:, 0].long(), hit.any(1).long()], 1).cpu())

@@ -53,7 +53,7 @@ def test_it_learns_and_the_teacher_answers_as_it_did(model: CropClassifier, tmp_
     samples = model.val_step(data)
     assert [len(sample.gt_instances) for sample in samples] == [1, 0, 1]
     metric = CropAccuracy()
-    metric.process(data, samples)
+    metric.process(data, [sample.to_dict() for sample in samples])
     assert metric.evaluate(3) == {
         'crops/top1': 1.0,
         'crops/top5': 1.0,

@@ -1,4 +1,4 @@
-# SSD on a quarter of VGG16's channels with batch norm, for 128 x 128 images: trains on a CPU from scratch.
+# SSD on a quarter of VGG16's channels with batch norm, for 96 x 96 images: trains on a CPU from scratch.
 model = dict(
     type='SSD',
     data_preprocessor=dict(
@@ -11,7 +11,7 @@ model = dict(
         out_channels=(128, 256, 128, 64),
         level_strides=(2, 2),
         level_paddings=(1, 1),
-        l2_norm_scale=20,
+        l2_norm_scale=None,  # batch norm has set the scale
         batch_norm=True,
     ),
     bbox_head=dict(
@@ -22,12 +22,13 @@ model = dict(
             type='SSDAnchorGenerator',
             strides=[8, 16, 32, 64],
             ratios=[[2], [2, 3], [2, 3], [2]],
-            min_sizes=[12, 26, 52, 78],  # pixels
-            max_sizes=[26, 52, 78, 104],
+            min_sizes=[16, 30, 48, 70],  # pixels
+            max_sizes=[30, 48, 70, 92],
         ),
         bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]),
+        # Few anchors an object and few steps: a lower threshold gives each step more to learn from.
         assigner=dict(
-            type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0, gt_max_assign_all=False
+            type='MaxIoUAssigner', pos_iou_thr=0.4, neg_iou_thr=0.4, min_pos_iou=0.0, gt_max_assign_all=False
         ),
         postprocess=dict(
             type='NMSPostProcess', nms_pre=1000, score_thr=0.02, iou_threshold=0.45, max_per_img=200

@@ -1,0 +1,81 @@
+"""The backbone's shapes and the weights it starts from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from mmdet.models.backbones import SSDVGG
+
+
+@pytest.fixture(scope='module')
+def vgg() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return torchvision.models.vgg16(num_classes=2, init_weights=False).state_dict()
+
+
+def test_weights_from_a_file_are_vgg16s(tmp_path: Path, vgg: dict[str, torch.Tensor]) -> None:
+    torch.save(
+        {name: value for name, value in vgg.items() if name.startswith('features')}, tmp_path / 'vgg16.pth'
+    )
+    backbone = SSDVGG(weights=str(tmp_path / 'vgg16.pth'))
+    before = backbone.features[31].weight.clone()
+    assert not torch.equal(
+        backbone.features[0].weight, vgg['features.0.weight']
+    )  # not read by the constructor
+    backbone.init_weights()
+    for layer in (0, 2, 5, 28):
+        assert torch.equal(backbone.features[layer].weight, vgg[f'features.{layer}.weight'])
+    assert torch.equal(backbone.features[31].weight, before)  # fc6 is not among them
+
+
+def test_the_features_are_those_of_torchvisions_ssd(vgg: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save(vgg, tmp_path / 'vgg16.pth')
+    backbone = SSDVGG(weights=str(tmp_path / 'vgg16.pth'))
+    backbone.init_weights()
+    reference = torchvision.models.vgg16(num_classes=2, init_weights=False)
+    reference.load_state_dict(vgg)
+    reference.features[16].ceil_mode = True  # 75 -> 38
+    image = torch.randn(1, 3, 300, 300)
+    with torch.no_grad():
+        conv4_3, conv7 = backbone(image)
+        expected = reference.features[:23](image)
+    torch.testing.assert_close(conv4_3, expected)
+    assert conv4_3.shape == (1, 512, 38, 38)
+    assert conv7.shape == (1, 1024, 19, 19)
+
+
+def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    torch.save(
+        torchvision.models.vgg11(num_classes=2, init_weights=False).state_dict(), tmp_path / 'vgg11.pth'
+    )
+    with pytest.raises(ValueError, match='does not hold the VGG16'):
+        SSDVGG(weights=str(tmp_path / 'vgg11.pth')).init_weights()
+
+
+def test_imagenet_weights_fit_the_full_width_only() -> None:
+    with pytest.raises(ValueError, match='weights=None'):
+        SSDVGG(width=0.25)
+    narrow = SSDVGG(width=0.25, batch_norm=True, weights=None)
+    narrow.init_weights()
+    assert narrow.out_channels == (128, 256)
+
+
+def test_weights_that_cannot_be_had_name_file_folder_and_the_way_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setattr('torch.hub.download_url_to_file', _no_network)
+    backbone = SSDVGG()  # building asks for nothing
+    with pytest.raises(FileNotFoundError) as error:
+        backbone.init_weights()
+    message = str(error.value)
+    assert 'vgg16_features-amdegroot-88682ab5.pth' in message
+    assert str(tmp_path / 'hub' / 'checkpoints') in message
+    assert '--cfg-options model.backbone.weights=None' in message
+
+
+def _no_network(*_: object, **__: object) -> None:
+    raise OSError('no network')
