@@ -14,6 +14,8 @@ import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
+from mmdet.utils.config import CHOOSE_OTHER
+
 NEEDED = {
     'images': ('id', 'file_name', 'width', 'height'),
     'categories': ('id', 'name'),
@@ -21,7 +23,6 @@ NEEDED = {
 }
 ROUNDING = 0.01  # pixels; so much of a box may lie outside without being called a fault
 SMALLEST = 1 - 1e-6  # pixels, width and height; a side of exactly 1 may come out of x + w - x a bit shorter
-CHOOSE_OTHER = 'Choose another annotation file (`--cfg-options train_ann=... val_ann=...`) or mend this one.'
 
 
 class Fault(NamedTuple):

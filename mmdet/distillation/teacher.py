@@ -163,7 +163,8 @@ def _check_classes(
     elif expected is not None and list(in_file) != list(expected):
         raise ValueError(
             f'the teacher {checkpoint} knows other classes than the data, or in another order.\n'
-            f'teacher: {list(in_file)}\ndata:    {list(expected)}'
+            f'teacher: {list(in_file)}\ndata:    {list(expected)}\nTrain a teacher on this data set, or '
+            'choose another file by `--cfg-options model.distiller.teacher.checkpoint=FILE`'
         )
 
 

@@ -37,6 +37,7 @@ from mmdet.utils.checkpoint import (
     set_rng_state,
 )
 from mmdet.utils.config import check_classes
+from mmdet.utils.config_check import check_keys
 from mmdet.utils.environment import check_cards, start_process_group
 from mmdet.version import __version__
 
@@ -56,7 +57,7 @@ class DetRunner(Runner):
         `resume=True` goes on from `load_from` or else from `work_dir/latest.pth`, with the seed of that run;
         where there is no `latest.pth` training starts from the beginning.
         """
-        cfg = copy.deepcopy(cfg)
+        cfg = check_keys(copy.deepcopy(cfg))
         resumed = cfg.get('resume', False)
         if resumed and cfg.get('load_from') is None:
             latest = Path(cfg.work_dir) / 'latest.pth'

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mmdet.evaluation.gather import gather_rows
 from mmdet.registry import METRICS
+from mmdet.utils.config import CHOOSE_OTHER
 
 AP_NAMES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
 
@@ -192,10 +193,12 @@ def read_annotations(ann_file: str | Path) -> COCO:
     try:
         content = json.loads(Path(ann_file).read_bytes())
     except ValueError as error:
-        raise ValueError(f'{ann_file} is not a JSON file: {error}') from error
+        raise ValueError(f'{ann_file} is not a JSON file: {error}. {CHOOSE_OTHER}') from error
     missing = [key for key in ('images', 'categories') if not isinstance(content, dict) or key not in content]
     if missing:
-        raise ValueError(f'{ann_file} has no key "{missing[0]}": not COCO detection annotations')
+        raise ValueError(
+            f'{ann_file} has no key "{missing[0]}": not COCO detection annotations. {CHOOSE_OTHER}'
+        )
     coco = COCO()
     coco.dataset = {'images': content['images'], 'categories': content['categories']}
     if 'annotations' in content:
@@ -213,7 +216,7 @@ def _ground_truth(content: dict[str, Any], ann_file: str | Path) -> Iterator[dic
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f'{ann_file}: object {annotation.get("id")} needs image_id, category_id and bbox '
-                f'[x, y, width, height]: {error!r}'
+                f'[x, y, width, height]: {error!r}. {CHOOSE_OTHER}'
             ) from error
         if not all(map(math.isfinite, (x, y, width, height))):
             continue

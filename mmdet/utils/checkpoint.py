@@ -116,7 +116,10 @@ def load_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'checkpoint not found: {path.absolute()}')
+        raise FileNotFoundError(
+            f'checkpoint not found: {path.absolute()}\n  Training writes its newest one to '
+            'work_dirs/<config name>/latest.pth, or to latest.pth in its --work-dir.'
+        )
     try:
         content = torch.load(path, map_location='cpu', weights_only=not trust)
     except pickle.UnpicklingError as error:

@@ -29,6 +29,7 @@ DATA_DEFAULTS: dict[str, str | None] = {
     'test_ann': None,  # None: the validation split
     'test_img': None,
 }
+CHOOSE_OTHER = 'Choose another annotation file (`--cfg-options train_ann=... val_ann=...`) or mend this one.'
 # What is read from the top level of a config: by `resolve`, by the constructor of the runner, by its methods.
 READ_KEYS = {
     *DATA_DEFAULTS,
@@ -73,11 +74,14 @@ def merge_config(
 
     Raises:
         FileNotFoundError: There is no such config file.
-        ValueError: An override changes nothing that is read.
+        ValueError: An override changes nothing that is read, or the file cannot be read.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config file not found: {path}')
-    cfg = Config.fromfile(str(path))
+    try:
+        cfg = Config.fromfile(str(path))
+    except (SyntaxError, OSError) as error:
+        raise ValueError(f'{path}, or a _base_ file of it, cannot be read: {error}') from error
     if cfg_options:
         check_options(cfg, cfg_options)
         cfg.merge_from_dict(dict(cfg_options))
@@ -286,7 +290,7 @@ def read_classes(ann_file: str | Path) -> tuple[str, ...]:
         try:
             content = json.loads(Path(ann_file).read_bytes())
         except ValueError as error:
-            raise ValueError(f'{ann_file} is not a JSON file: {error}') from error
+            raise ValueError(f'{ann_file} is not a JSON file: {error}. {CHOOSE_OTHER}') from error
         categories = content.get('categories') if isinstance(content, dict) else None
     if not categories or not all(isinstance(c, dict) and {'id', 'name'} <= c.keys() for c in categories):
         raise ValueError(
