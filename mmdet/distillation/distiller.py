@@ -17,6 +17,10 @@ from mmdet.distillation.teacher import FrozenTeacher
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
 
+CROPS_AT_ONCE = 16  # crops whose feature maps are held together
+CROPS_AT_ONCE_CUDA = 512
+GRADIENT_SCALE = 2.0**14  # keeps the gradient inside a float16 trunk from vanishing; a power of 2 is exact
+
 
 class _Shared(tuple[Any, ...]):
     """What a copy of the distiller (EMA) shares with the original."""
@@ -85,52 +89,84 @@ class ClassifierDistiller(nn.Module):
         """
         device = images.device.type
         teacher_autocast = torch.is_autocast_enabled(device)
+
+        def logits(crops: Tensor) -> Tensor:
+            assert self.teacher is not None
+            with torch.autocast(device, enabled=teacher_autocast):
+                return self.teacher.logits(crops, normalization)
+
+        def features(crops: Tensor) -> dict[str, Tensor]:
+            levels = {PIXELS: crops}
+            if self.teacher is not None and self._trunk[0] is not None:
+                with torch.autocast(device, enabled=teacher_autocast):
+                    found = self._trunk[0](self.teacher.prepared(crops, normalization))
+                levels |= {level: feature.float() for level, feature in found.items()}
+            return levels
+
+        losses = {}
         with torch.autocast(device, enabled=False):
             with torch.no_grad():
                 crops = crop_boxes(images, samples.gt_bboxes, samples.gt_image, self.crop_size)
-            losses = {}
-            if self.kd_cls is not None and self.teacher is not None:
-                with torch.autocast(device, enabled=teacher_autocast):
-                    teacher_logits = self.teacher.logits(crops, normalization)  # (G, K)
+            if self.kd_cls is not None:
                 losses['loss_kd_cls'] = self.kd_cls(
                     samples.cls_logits,
-                    teacher_logits[samples.gt_index],
-                    _per_image_normaliser(samples, images),
+                    logits(crops)[samples.gt_index],
+                    _per_image_normaliser(samples, len(images)),
                 )
             if self.kd_loc is not None:
-                losses['loss_kd_loc'] = self._localization(
-                    images, normalization, samples, crops, teacher_autocast
-                )
+                with torch.no_grad():
+                    target = self.kd_loc.pool(features(crops))  # (G, C, s, s) per level
+                losses['loss_kd_loc'] = self._localization(self.kd_loc, images, samples, target, features)
         return losses
 
     def _localization(
         self,
+        kd_loc: CropL1Loss,
         images: Tensor,
-        normalization: Normalization,
         samples: PositiveSamples,
-        gt_crops: Tensor,
-        teacher_autocast: bool,
+        target: list[Tensor],
+        features: Callable[[Tensor], dict[str, Tensor]],
     ) -> Tensor:
-        assert self.kd_loc is not None
+        """`loss_kd_loc`, a few crops at a time.
 
-        def pooled(crops: Tensor) -> list[Tensor]:
-            assert self.kd_loc is not None
-            features = {PIXELS: crops}
-            if self._trunk[0] is not None and self.teacher is not None:
-                with torch.autocast(images.device.type, enabled=teacher_autocast):
-                    found = self._trunk[0](self.teacher.prepared(crops, normalization))
-                features |= {level: feature.float() for level, feature in found.items()}
-            return self.kd_loc.pool(features)
-
-        with torch.no_grad():
-            target = pooled(gt_crops)  # (G, C, s, s) per level
+        Nothing but the boxes takes a gradient, so each part's is taken at once and its feature maps are
+        dropped: what is held does not grow with the number of positives, and on a CPU it fits the cache.
+        """
+        count = max(len(samples.bboxes), 1)
         image_index = samples.gt_image[samples.gt_index]
-        predicted = pooled(crop_boxes(images, samples.bboxes, image_index, self.crop_size))
-        total = self.kd_loc(predicted, [level[samples.gt_index] for level in target])
-        return total / max(len(samples.bboxes), 1)
+        values, gradients = [], []
+        at_once = CROPS_AT_ONCE_CUDA if images.is_cuda else CROPS_AT_ONCE
+        parts = zip(
+            *(x.split(at_once) for x in (samples.bboxes.detach(), image_index, samples.gt_index)), strict=True
+        )
+        for bboxes, image, row in parts:
+            with torch.enable_grad():
+                bboxes.requires_grad_()
+                predicted = kd_loc.pool(features(crop_boxes(images, bboxes, image, self.crop_size)))
+                value = kd_loc(predicted, [level[row] for level in target]) / count
+                (gradient,) = torch.autograd.grad(value * GRADIENT_SCALE, bboxes)
+            values.append(value.detach())
+            gradients.append(gradient / GRADIENT_SCALE)
+        return _KnownGradient.apply(samples.bboxes, torch.stack(values).sum(), torch.cat(gradients))
 
 
-def _per_image_normaliser(samples: PositiveSamples, images: Tensor) -> Tensor:
+class _KnownGradient(torch.autograd.Function):
+    """A value whose gradient has been taken already."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        """`value`, a function of `inputs` with `gradient`, which has the shape of `inputs`."""
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        """The chain rule."""
+        (gradient,) = ctx.saved_tensors
+        return grad_outputs[0] * gradient, None, None
+
+
+def _per_image_normaliser(samples: PositiveSamples, num_images: int) -> Tensor:
     """Sum over the images of max(positives, 1), as published."""
-    per_image = torch.bincount(samples.gt_image[samples.gt_index], minlength=len(images))
+    per_image = torch.bincount(samples.gt_image[samples.gt_index], minlength=num_images)
     return per_image.clamp(min=1).sum()
