@@ -78,7 +78,7 @@ class SSDVGG(nn.Module):
         """
         if self.weights is None:
             return
-        state = _imagenet_state() if self.weights == IMAGENET else load_checkpoint(self.weights)['state_dict']
+        state = _imagenet_state() if self.weights == IMAGENET else _state_of_file(self.weights)
         vgg = {key: value for key, value in state.items() if key.startswith('features.')}
         own = self.state_dict()
         wrong = [
@@ -98,6 +98,17 @@ class SSDVGG(nn.Module):
         """(N, 3, H, W) -> conv4_3 (N, 512, H/8, W/8) and conv7 (N, 1024, H/16, W/16), both after ReLU."""
         conv4_3 = self.features[: self._conv4_3](x)
         return conv4_3, self.features[self._conv4_3 :](conv4_3)
+
+
+def _state_of_file(file: str) -> dict[str, Tensor]:
+    try:
+        return dict(load_checkpoint(file)['state_dict'])
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'weights to start from not found: {Path(file).absolute()}. Give another file by `--cfg-options '
+            'model.backbone.weights=FILE`, or start from random weights by `--cfg-options '
+            'model.backbone.weights=None`'
+        ) from error
 
 
 def _imagenet_state() -> dict[str, Tensor]:
