@@ -1,4 +1,4 @@
-# The teacher of the embedded default: ResNet18 on 48 x 48 crops of the student's own batches.
+# The teacher of the embedded default: ResNet18 on 32 x 32 crops of the student's own batches.
 _base_ = '../../configs/ssd/ssd_tiny.py'
 model = dict(
     _delete_=True,
@@ -9,7 +9,7 @@ model = dict(
     arch='resnet18',
     num_classes=80,
     classes=None,
-    crop_size=48,
+    crop_size=32,
     weights=None,
     label_smoothing=0.1,
 )

@@ -23,7 +23,7 @@ from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import crop_boxes
 from mmdet.utils.checkpoint import load_checkpoint
 from mmdet.utils.cli import run_tool
-from mmdet.visualization import draw_crops
+from mmdet.visualization import draw_crops, tile
 
 METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'}
 IMAGES = 12  # of which the teacher's sheet is made
@@ -53,8 +53,14 @@ def teacher_sheet(cfg: Config, out: Path) -> None:
     cv2.imwrite(str(out), draw_crops(pixels.clamp(0, 255), gt.gt_labels, classes, probabilities))
 
 
+def detection_sheet(pictures: Path, out: Path) -> None:
+    """A sheet of some pictures that tools/test.py --show-dir has written."""
+    files = sorted(pictures.glob('*.jpg'))[:IMAGES]
+    cv2.imwrite(str(out), tile([cv2.imread(str(file)) for file in files], columns=3))
+
+
 def main() -> None:
-    """Write the table and the sheet."""
+    """Write the table and the sheets."""
     parser = argparse.ArgumentParser(description='Report a quickstart run.')
     parser.add_argument('folder', type=Path)
     folder = parser.parse_args().folder
@@ -69,21 +75,27 @@ def main() -> None:
     rows.append(['difference', *(f'{distilled[key] - plain[key]:+.3f}' for key in METRICS.values())])
     teacher_file = folder / 'teacher' / 'model_best.pth.tar'
     top1 = load_checkpoint(teacher_file)['metrics']['top1']
-    sheet = folder / 'teacher_sees.png'
-    teacher_sheet(Config.fromfile(folder / 'distilled' / 'ssd_tiny_cls_loc.py'), sheet)
+    teacher_sheet(Config.fromfile(folder / 'distilled' / 'ssd_tiny_cls_loc.py'), folder / 'teacher_sees.png')
+    detection_sheet(folder / 'distilled_pictures', folder / 'detections.png')
 
     gain = distilled['coco/bbox_mAP'] - plain['coco/bbox_mAP']
     verdict = 'better' if gain > 0 else 'worse' if gain < 0 else 'as good'
-    print(AsciiTable(rows, 'generated validation photos').table)
-    print(f'The teacher names {top1:.1%} of the validation crops rightly.')
+    print('On generated photos that no training saw:')
+    print(AsciiTable(rows).table)
+    print(f'The teacher names {top1:.1%} of their objects rightly.')
     print(
-        f'The distilled student is {verdict}: {gain:+.3f} AP. One run of each, same steps and seed; a few '
-        'minutes of training decide little.'
+        f'The distilled student is {verdict}: {gain:+.3f} AP. One run of each, same steps and seed; so few '
+        'steps decide little.'
     )
-    print(f'What the teacher saw:  {sheet}')
-    for name in ('plain', 'distilled'):
-        print(f'Detections, {name + ":":<11}{folder / f"{name}_pictures"}')
-        print(f'Curves, {name + ":":<15}{folder / name / "curves.png"}')
+    pictures = {
+        'detections': 'detections.png',
+        'what the teacher sees': 'teacher_sees.png',
+        'all detections': 'distilled_pictures and plain_pictures',
+        'learning curves': 'distilled/curves.png and plain/curves.png',
+    }
+    print(f'Pictures in {folder}:')
+    for what, where in pictures.items():
+        print(f'  {what + ":":<23}{where}')
 
 
 if __name__ == '__main__':
