@@ -3,13 +3,16 @@
 ARG BASE=pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime
 FROM ${BASE}
 
+# Newer bases keep their Python under the system's package manager.
+ENV PIP_BREAK_SYSTEM_PACKAGES=1
+
 WORKDIR /workspace
 COPY requirements requirements
 RUN pip install --no-cache-dir -r requirements/build.txt \
     && pip install --no-cache-dir -r requirements/runtime.txt -r requirements/optional.txt
 COPY . .
 RUN pip install --no-cache-dir --no-build-isolation --no-deps -e . \
-    && useradd --create-home --uid 1000 mmdet \
+    && useradd --create-home mmdet \
     && mkdir -p data cls_teachers work_dirs \
     && chmod 777 work_dirs
 

@@ -86,6 +86,7 @@ class FrozenTeacher(nn.Module):
                 'your data: `python tools/train.py configs_dev/teachers/resnet50_ssd.py --data-root DIR`'
             ) from error
         self._load(file, checkpoint)
+        self.crop_size: int | None = file.get('crop_size')
         _check_classes(file.get('classes'), num_classes, classes, checkpoint)
         self.mean, self.std = (
             _agreed(name, value, file.get(name), checkpoint) for name, value in (('mean', mean), ('std', std))

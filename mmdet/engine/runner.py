@@ -162,17 +162,9 @@ class DetRunner(Runner):
         )
 
     def _init_model_weights(self) -> None:
-        """Initialise a model, unless a checkpoint is going to fill it.
-
-        Parts that cannot be trained as they are raise in `check_ready_to_train`.
-        """
-        if self._load_from is not None:
-            return
-        for part in self._plain_model.modules():
-            check = getattr(part, 'check_ready_to_train', None)
-            if callable(check):
-                check()
-        super()._init_model_weights()
+        """Give a model the weights that training starts from, unless a checkpoint is going to fill it."""
+        if self._load_from is None:
+            super()._init_model_weights()
 
     @cached_property
     def _config_text(self) -> str:

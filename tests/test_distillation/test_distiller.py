@@ -212,3 +212,9 @@ def test_sigmoid_form_takes_k_logits(teacher: FrozenTeacher, images: Tensor) -> 
     samples = make_samples((3, 0, 2), (4, 0, 3), logits=K)
     loss = full(teacher, kd_cls=SigmoidKDLoss(), kd_loc=None)(images, SOURCE, samples)['loss_kd_cls']
     assert float(loss) > 0
+
+
+def test_crops_of_another_size_than_the_teacher_knows_are_told(teacher: FrozenTeacher) -> None:
+    teacher.crop_size = 112
+    with pytest.warns(UserWarning, match='crop_size=112'):
+        full(teacher)

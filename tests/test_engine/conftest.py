@@ -72,7 +72,7 @@ class ToyModel(BaseModel):
         self.dropout = nn.Dropout(dropout)
         self.explode_at, self.weights, self.steps = explode_at, weights, 0
 
-    def check_ready_to_train(self):
+    def init_weights(self):
         if self.weights == 'missing':
             raise FileNotFoundError('vgg16.pth belongs to ~/.cache')
 

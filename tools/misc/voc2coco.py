@@ -173,8 +173,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         counts[content['categories'][annotation['category_id'] - 1]['name']] += 1
     print(f'{args.out}: {len(content["images"])} images, ' + ', '.join(f'{n} {c}' for c, n in counts.items()))
     print(
-        f'train with: --data-root {args.voc_root} --cfg-options train_img=JPEGImages/ val_img=JPEGImages/ '
-        f'train_ann={args.out.resolve()} val_ann=...'
+        f'convert each split, then use: --data-root {args.voc_root} --cfg-options train_img=JPEGImages/ '
+        f'val_img=JPEGImages/ train_ann=... val_ann=... with paths such as {args.out.resolve()}'
     )
 
 

@@ -34,7 +34,6 @@ train_dataloader = dict(
     batch_size=8,  # images per process
     num_workers=2,
     persistent_workers=True,
-    pin_memory=True,
     drop_last=False,
     sampler=dict(type='DetSampler', shuffle=True, times=5),
     collate_fn=dict(type='collate_detection', pad_size_divisor=1),
@@ -44,10 +43,10 @@ val_dataloader = dict(
     batch_size=8,
     num_workers=2,
     persistent_workers=True,
-    pin_memory=True,
     sampler=dict(type='DetSampler', shuffle=False, round_up=False),
     collate_fn=dict(type='collate_detection', pad_size_divisor=1),
-    dataset=dict(type='CocoDataset', pipeline=test_pipeline, test_mode=True, on_bad_image='fail'),
+    # An image that cannot be read counts as one without detections; it is listed in bad_data.json.
+    dataset=dict(type='CocoDataset', pipeline=test_pipeline, test_mode=True, on_bad_image='skip'),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', metric='bbox')
