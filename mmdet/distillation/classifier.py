@@ -74,7 +74,12 @@ class CropClassifier(BaseModel):
         if mode == 'loss' and not gt.valid.any():
             # Batch norm cannot train on nothing, and every parameter must still take part (DDP).
             return {'loss_cls': torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0}
-        logits = self.network(crop_boxes(inputs, gt.gt_bboxes, gt.gt_image, self.crop_size)).float()
+        crops = crop_boxes(inputs, gt.gt_bboxes, gt.gt_image, self.crop_size)
+        if self.training and len(crops) == 1:
+            # Batch norm refuses a single value per channel; the same crop twice has the same mean loss.
+            logits = self.network(crops.repeat(2, 1, 1, 1))[:1].float()
+        else:
+            logits = self.network(crops).float()
         if mode == 'tensor':
             return logits
         if mode == 'loss':

@@ -93,6 +93,13 @@ def test_a_batch_without_objects_trains_nothing_but_touches_every_parameter(mode
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_a_single_object_trains(model: CropClassifier) -> None:
+    """Its feature map ends as one pixel, which batch norm alone refuses."""
+    loss = model.train()(**model.data_preprocessor(batch((0, 1)), True), mode='loss')['loss_cls']
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
 def test_weights_to_start_from_fit_all_but_the_last_layer(tmp_path: Path) -> None:
     import torchvision
 
