@@ -23,7 +23,7 @@ train() {  # name config [option ...]
   shift 2
   "$PYTHON" tools/train.py "$config" --work-dir "$DIR/$name" --data-root "$DIR/data" \
     --cfg-options "$@" "${SHORT[@]}" > "$DIR/$name.log" 2>&1 || { tail -n 30 "$DIR/$name.log"; exit 1; }
-  grep -E 'Epoch\((train|val)\)' "$DIR/$name.log" | tail -n 2
+  grep -E 'Epoch\((train|val)\)' "$DIR/$name.log" | tail -n 2 | sed 's/.* INFO - //; s/ *data_time.*//'
 }
 evaluate() {  # name
   "$PYTHON" tools/test.py "$STUDENT" "$DIR/$1/latest.pth" --eval bbox --work-dir "$DIR/$1_test" \

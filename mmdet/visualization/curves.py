@@ -136,4 +136,4 @@ def _finish(axes: Axes, title: str, label: str, has_curves: bool) -> None:
             0.5, 0.5, 'nothing logged', transform=axes.transAxes, ha='center', va='center', color='#888888'
         )
     elif axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=True, edgecolor='none', framealpha=0.9, fontsize=9)
