@@ -111,6 +111,20 @@ def test_ablations_are_children_that_switch_terms_off():
         assert merge_config(file).model.distiller.to_dict() == {**full, **changed}
 
 
+@pytest.mark.parametrize(
+    ('name', 'loss'), [('dkd', 'DKDLoss'), ('dist', 'DISTLoss'), ('lstd', 'StandardizedKDLoss')]
+)
+def test_losses_for_strong_teachers_are_children_that_change_one_key(name, loss):
+    folder = ROOT / 'configs_dev/ssd'
+    published, child = (
+        merge_config(folder / f'ssd300_coco_cls_loc{suffix}.py').model.distiller.to_dict()
+        for suffix in ('', f'_{name}')
+    )
+    assert type(MODELS.build(child.pop('kd_cls'))).__name__ == loss
+    published.pop('kd_cls')
+    assert child == published
+
+
 @pytest.mark.parametrize('name', ['ssd300', 'ssd512'])
 def test_mmdetections_names_are_the_same_configs(name):
     ours, theirs = (merge_config(ROOT / f'configs/ssd/{file}.py') for file in (name, f'{name}_coco'))

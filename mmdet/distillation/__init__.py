@@ -2,15 +2,25 @@
 
 from mmdet.distillation.classifier import CropClassifier, SaveTeacherHook
 from mmdet.distillation.distiller import ClassifierDistiller
-from mmdet.distillation.losses import CropL1Loss, SigmoidKDLoss, SoftmaxKDLoss
+from mmdet.distillation.losses import (
+    CropL1Loss,
+    DISTLoss,
+    DKDLoss,
+    SigmoidKDLoss,
+    SoftmaxKDLoss,
+    StandardizedKDLoss,
+)
 from mmdet.distillation.teacher import FrozenTeacher
 
 __all__ = [
     'ClassifierDistiller',
     'CropClassifier',
     'CropL1Loss',
+    'DISTLoss',
+    'DKDLoss',
     'FrozenTeacher',
     'SaveTeacherHook',
     'SigmoidKDLoss',
     'SoftmaxKDLoss',
+    'StandardizedKDLoss',
 ]

@@ -50,7 +50,7 @@ class ClassifierDistiller(nn.Module):
         self,
         crop_size: int = 112,
         teacher: FrozenTeacher | None = None,
-        kd_cls: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        kd_cls: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
         kd_loc: CropL1Loss | None = None,
     ) -> None:
         super().__init__()
@@ -119,6 +119,7 @@ class ClassifierDistiller(nn.Module):
                     samples.cls_logits,
                     logits(crops)[samples.gt_index],
                     _per_image_normaliser(samples, len(images)),
+                    samples.gt_labels[samples.gt_index],
                 )
             if self.kd_loc is not None:
                 with torch.no_grad():

@@ -1,5 +1,8 @@
 """Distillation losses: recognition (Eq 1-7) and localization (Eq 8-11) of arXiv 2106.05209.
 
+Three more for recognition serve teachers that are far stronger than the student: `DKDLoss`, `DISTLoss` and
+`StandardizedKDLoss`.
+
 P positives · G ground-truth boxes · K classes · C channels · T temperature
 Logits and features are float32.
 """
@@ -13,10 +16,11 @@ from torch import Tensor, nn
 from mmdet.registry import MODELS
 
 PIXELS = 'pixels'  # the crop itself; every other level is a layer of the teacher
+ABSENT = -1e30  # logit of a class that is left out: probability 0, and 0 * ABSENT is 0 where 0 * -inf is NaN
 
 
 class _KDLoss(nn.Module):
-    """Student logits against the teacher's; the subclass says which distributions are compared.
+    """Student logits against the teacher's; the subclass says how they are compared.
 
     Args:
         temperature: T; logits are divided by it, the loss is multiplied by its square.
@@ -30,8 +34,21 @@ class _KDLoss(nn.Module):
         self.temperature = temperature
         self.loss_weight = loss_weight
 
-    def _scaled(self, divergence: Tensor, normaliser: Tensor) -> Tensor:
+    def forward(
+        self, student_logits: Tensor, teacher_logits: Tensor, normaliser: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Loss of the positives; only the student gets a gradient.
+
+        student_logits (P, K) sigmoid student | (P, K + 1) softmax student, background last
+        teacher_logits (P, K) · normaliser 0-dim, above 0 · labels (P,) in [0, K) -> scalar, at least 0
+        """
+        student, teacher = student_logits / self.temperature, teacher_logits.detach() / self.temperature
+        divergence = self.divergence(student, teacher, labels)
         return self.loss_weight * self.temperature**2 * divergence / normaliser
+
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """Logits as in `forward`, divided by T -> scalar, summed over the positives."""
+        raise NotImplementedError
 
 
 @MODELS.register_module()
@@ -42,26 +59,123 @@ class SoftmaxKDLoss(_KDLoss):
     published log(p + 1e-10) saturates, and is NaN in half precision.
     """
 
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor, normaliser: Tensor) -> Tensor:
-        """student_logits (P, K + 1) · teacher_logits (P, K) · normaliser 0-dim -> scalar."""
-        student = F.log_softmax(student_logits / self.temperature, 1)[:, :-1]
-        teacher = F.log_softmax(teacher_logits / self.temperature, 1)
-        return self._scaled((teacher.exp() * (teacher - student)).sum(), normaliser)
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """student (P, K + 1), teacher (P, K), both divided by T -> scalar."""
+        return _kl(F.log_softmax(student, 1)[:, :-1], F.log_softmax(teacher, 1))
 
 
 @MODELS.register_module()
 class SigmoidKDLoss(_KDLoss):
     """Eq 5-7 for sigmoid students: per class KL between the distributions (p, 1 - p), mean over classes."""
 
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor, normaliser: Tensor) -> Tensor:
-        """student_logits, teacher_logits (P, K) · normaliser 0-dim -> scalar."""
-        student, teacher = student_logits / self.temperature, teacher_logits / self.temperature
-        divergence = sum(
-            teacher_log.exp() * (teacher_log - F.logsigmoid(sign * student))
-            for sign in (1, -1)
-            for teacher_log in (F.logsigmoid(sign * teacher),)
-        )
-        return self._scaled(torch.as_tensor(divergence).sum(), normaliser * student_logits.shape[1])
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """student, teacher (P, K), both divided by T -> scalar."""
+        return _two_way_kl(student, teacher) / student.shape[1]
+
+
+@MODELS.register_module()
+class DKDLoss(_KDLoss):
+    """Decoupled knowledge distillation, Eq 7 of arXiv 2203.08679: `alpha TCKD + beta NCKD`.
+
+    TCKD is the KL between (p, 1 - p), p the probability of the object's own class; NCKD is the KL between
+    the distributions over the other K - 1 classes. Plain KD weighs NCKD by the teacher's 1 - p, so a
+    confident teacher passes on next to nothing about the other classes; here beta alone decides. Both over
+    the K foreground classes, background is left to the detector's own loss. A single class gives 0.
+
+    Args:
+        alpha: Weight of TCKD, at least 0.
+        beta: Weight of NCKD, at least 0.
+        temperature, loss_weight: see SoftmaxKDLoss.
+    """
+
+    def __init__(
+        self, alpha: float = 1.0, beta: float = 0.25, temperature: float = 1.0, loss_weight: float = 0.4
+    ) -> None:
+        super().__init__(temperature, loss_weight)
+        self.alpha = alpha
+        self.beta = beta
+
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """student (P, K) or (P, K + 1), teacher (P, K), both divided by T · labels (P,) -> scalar."""
+        classes = teacher.shape[1]
+        own = torch.arange(classes, device=labels.device) == labels[:, None]  # (P, K)
+        logits = (student[:, :classes], teacher)
+        others = [x.masked_fill(own, ABSENT) for x in logits]
+        odds = [
+            x.gather(1, labels[:, None])[:, 0] - rest.logsumexp(1)  # (P,) log p / (1 - p)
+            for x, rest in zip(logits, others, strict=True)
+        ]
+        among_others = [F.log_softmax(rest, 1) for rest in others]  # (P, K), probability 0 at the own class
+        return self.alpha * _two_way_kl(*odds) + self.beta * _kl(*among_others)
+
+
+@MODELS.register_module()
+class DISTLoss(_KDLoss):
+    """DIST, arXiv 2205.10536: `beta L_inter + gamma L_intra`, correlations instead of equal probabilities.
+
+    The distance of two vectors is 1 - their Pearson correlation, in [0, 2]. L_inter compares the K class
+    probabilities of each positive, L_intra the P probabilities of each class; the mean over the classes
+    stands for every positive, so that both terms have one normaliser. Over the K foreground classes,
+    background is left to the detector's own loss. What does not vary has correlation 0: a constant without
+    gradient, so that a single positive has an L_intra of 1.
+
+    Args:
+        beta: Weight of L_inter, at least 0.
+        gamma: Weight of L_intra, at least 0.
+        temperature, loss_weight: see SoftmaxKDLoss.
+    """
+
+    def __init__(
+        self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0, loss_weight: float = 0.4
+    ) -> None:
+        super().__init__(temperature, loss_weight)
+        self.beta = beta
+        self.gamma = gamma
+
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """student (P, K) or (P, K + 1), teacher (P, K), both divided by T -> scalar."""
+        # In float64: in float32 the rounding of the mean of equal numbers would pass for variation.
+        ours, theirs = (x.double().softmax(1) for x in (student[:, : teacher.shape[1]], teacher))
+        inter = _pearson_distance(ours, theirs).sum()
+        intra = _pearson_distance(ours.T, theirs.T).mean() * len(ours)
+        return (self.beta * inter + self.gamma * intra).to(student.dtype)
+
+
+@MODELS.register_module()
+class StandardizedKDLoss(SoftmaxKDLoss):
+    """Logit standardisation, Algorithm 1 of arXiv 2403.01427, before the KL of `SoftmaxKDLoss`.
+
+    The logits of each positive are brought to mean 0 and deviation 1, the teacher's K and the student's
+    K + 1 apart; only then T divides them. The student learns the order and the ratios of the teacher's
+    logits, not their size.
+    """
+
+    def forward(
+        self, student_logits: Tensor, teacher_logits: Tensor, normaliser: Tensor, labels: Tensor
+    ) -> Tensor:
+        """student_logits (P, K + 1), teacher_logits (P, K), otherwise as in `SoftmaxKDLoss`."""
+        # Layer norm keeps equal logits finite: it adds 1e-5 to the variance.
+        student, teacher = (F.layer_norm(x, x.shape[1:]) for x in (student_logits, teacher_logits))
+        return super().forward(student, teacher, normaliser, labels)
+
+
+def _kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """Log-probabilities of one shape -> sum of p_teacher (log p_teacher - log p_student)."""
+    return (teacher.exp() * (teacher - student)).sum()
+
+
+def _two_way_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """Logits of p, of one shape -> KL between the distributions (p, 1 - p), summed."""
+    return _kl(F.logsigmoid(student), F.logsigmoid(teacher)) + _kl(
+        F.logsigmoid(-student), F.logsigmoid(-teacher)
+    )
+
+
+def _pearson_distance(x: Tensor, y: Tensor) -> Tensor:
+    """(M, D), (M, D) float64 -> (M,) 1 - correlation of their rows."""
+    x, y = (z - z.mean(1, keepdim=True) for z in (x, y))
+    norms = torch.linalg.vector_norm(x, dim=1) * torch.linalg.vector_norm(y, dim=1)
+    return 1 - (x * y).sum(1) / (norms + 1e-8)
 
 
 @MODELS.register_module()

@@ -10,7 +10,16 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from mmdet.distillation import ClassifierDistiller, CropL1Loss, FrozenTeacher, SigmoidKDLoss, SoftmaxKDLoss
+from mmdet.distillation import (
+    ClassifierDistiller,
+    CropL1Loss,
+    DISTLoss,
+    DKDLoss,
+    FrozenTeacher,
+    SigmoidKDLoss,
+    SoftmaxKDLoss,
+    StandardizedKDLoss,
+)
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
 from tests.test_structures.test_boxes import random_boxes
 
@@ -218,3 +227,19 @@ def test_crops_of_another_size_than_the_teacher_knows_are_told(teacher: FrozenTe
     teacher.crop_size = 112
     with pytest.warns(UserWarning, match='crop_size=112'):
         full(teacher)
+
+
+@pytest.mark.parametrize('loss_class', [DKDLoss, DISTLoss, StandardizedKDLoss])
+def test_losses_for_strong_teachers_get_each_positives_object(
+    teacher: FrozenTeacher, images: Tensor, loss_class: type
+) -> None:
+    samples = make_samples((3, 0, 2), (4, 0, 3))
+    crops = crop_boxes(images, samples.gt_bboxes, samples.gt_image, SIZE)
+    expected = loss_class()(
+        samples.cls_logits,
+        teacher.logits(crops, SOURCE)[samples.gt_index],
+        torch.tensor(4 + 1 + 3),
+        samples.gt_labels[samples.gt_index],
+    )
+    losses = full(teacher, kd_cls=loss_class(), kd_loc=None)(images, SOURCE, samples)
+    torch.testing.assert_close(losses, {'loss_kd_cls': expected})

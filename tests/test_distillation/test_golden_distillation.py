@@ -47,7 +47,10 @@ def test_kd_loss(losses_file: dict[str, np.ndarray], form: str, temperature: int
         student, loss_class = student[:, :20], SigmoidKDLoss
     student = student.clone().requires_grad_()
     teacher_logits = torch.from_numpy(losses_file['teacher_logits'])
-    loss = loss_class(temperature=temperature, loss_weight=1)(student, teacher_logits, torch.tensor(12))
+    labels = torch.zeros(len(student), dtype=torch.int64)
+    loss = loss_class(temperature=temperature, loss_weight=1)(
+        student, teacher_logits, torch.tensor(12), labels
+    )
     np.testing.assert_allclose(loss.item(), losses_file[f'{form}_T{temperature}'], rtol=1e-4)
     (gradient,) = torch.autograd.grad(loss, student)
     np.testing.assert_allclose(gradient, losses_file[f'{form}_grad_T{temperature}'], rtol=1e-3, atol=1e-6)

@@ -2,33 +2,196 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from mmdet.distillation import CropL1Loss, SigmoidKDLoss, SoftmaxKDLoss
+from mmdet.distillation import (
+    CropL1Loss,
+    DISTLoss,
+    DKDLoss,
+    SigmoidKDLoss,
+    SoftmaxKDLoss,
+    StandardizedKDLoss,
+)
 
 ONE = torch.tensor(1)
+FIRST = torch.tensor([0])
+KD_LOSSES = [SoftmaxKDLoss, SigmoidKDLoss, DKDLoss, DISTLoss, StandardizedKDLoss]
+
+
+def logits_of(loss_class: type, positives: int, classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """Student logits with gradient, teacher logits, labels."""
+    generator = torch.Generator().manual_seed(positives)
+    outputs = classes if loss_class is SigmoidKDLoss else classes + 1
+    student = 3 * torch.randn(positives, outputs, generator=generator)
+    teacher = 3 * torch.randn(positives, classes, generator=generator)
+    return student.requires_grad_(), teacher, torch.randint(0, classes, (positives,), generator=generator)
 
 
 def test_softmax_kd_by_hand() -> None:
     # teacher 3/4, 1/4 at T = 1; student 1/2, 1/4, background 1/4
     teacher, student = torch.tensor([[3.0, 1.0]]).log(), torch.tensor([[2.0, 1.0, 1.0]]).log()
     expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.25)
-    loss = SoftmaxKDLoss(temperature=1, loss_weight=1)(student, teacher, ONE)
+    loss = SoftmaxKDLoss(temperature=1, loss_weight=1)(student, teacher, ONE, FIRST)
     assert math.isclose(float(loss), expected, rel_tol=1e-5)
 
 
 def test_sigmoid_kd_by_hand() -> None:
     # teacher 3/4, student 1/2 in the one class
-    loss = SigmoidKDLoss(temperature=1, loss_weight=1)(torch.zeros(1, 1), torch.tensor([[math.log(3)]]), ONE)
+    student, teacher = torch.zeros(1, 1), torch.tensor([[math.log(3)]])
+    loss = SigmoidKDLoss(temperature=1, loss_weight=1)(student, teacher, ONE, FIRST)
     assert math.isclose(float(loss), 0.75 * math.log(1.5) + 0.25 * math.log(0.5), rel_tol=1e-5)
 
 
-@pytest.mark.parametrize('loss_class', [SoftmaxKDLoss, SigmoidKDLoss])
-def test_extreme_logits_stay_finite(loss_class: type) -> None:
-    student = torch.tensor([[1e4, -1e4, 0.0]], requires_grad=True)
-    teacher = torch.tensor([[-1e4, 1e4, 0.0]])[:, : 2 if loss_class is SoftmaxKDLoss else 3]
-    loss = loss_class()(student, teacher, ONE)
+def test_dkd_by_hand() -> None:
+    # own class first; teacher 1/2, 1/4, 1/4; student 1/4, 1/2, 1/4 of the foreground, whatever the background
+    teacher = torch.tensor([[2.0, 1.0, 1.0]]).log()
+    student = torch.tensor([[1.0, 2.0, 1.0, 9.0]]).log()
+    own = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    others = 0.5 * math.log(0.5 / (2 / 3)) + 0.5 * math.log(0.5 / (1 / 3))
+    loss = DKDLoss(alpha=10, beta=1, loss_weight=1)(student, teacher, ONE, FIRST)
+    assert math.isclose(float(loss), 10 * own + others, rel_tol=1e-5)
+
+
+def test_dist_by_hand() -> None:
+    # two positives, three classes; foreground probabilities in percent, the background does not count
+    teacher = torch.tensor([[50, 30, 20], [20, 60, 20]]).double().log()
+    student = torch.tensor([[20, 30, 50, 70], [20, 60, 20, 1]]).double().log()
+    # rows: (17, -3, -13) against (-13, -3, 17); the second is equal
+    inter = 1 - (-17 * 13 + 9 - 13 * 17) / (17**2 + 3**2 + 13**2)
+    # columns: no variation in the student, 30 to 60 in both, 50 to 20 against no variation
+    intra = (1 + 0 + 1) / 3
+    for weights, expected in (((1, 0), inter), ((0, 1), 2 * intra), ((2, 3), 2 * inter + 6 * intra)):
+        loss = DISTLoss(*weights, loss_weight=1)(student, teacher, ONE, torch.tensor([0, 1]))
+        np.testing.assert_allclose(float(loss), expected, rtol=1e-3)
+
+
+def test_standardized_kd_by_hand() -> None:
+    # (4, 2) becomes (1, -1); (3, 1, 1, 3) without its last, the background, too
+    student, teacher = torch.tensor([[3.0, 1.0, 1.0, 3.0]]), torch.tensor([[6.0, 4.0, 2.0]])
+    e, side = math.e, math.sqrt(1.5)
+    p = np.exp([side, 0, -side]) / np.exp([side, 0, -side]).sum()
+    q = np.array([e, 1 / e, 1 / e]) / (2 * e + 2 / e)
+    loss = StandardizedKDLoss(temperature=1, loss_weight=1)(student, teacher, ONE, FIRST)
+    np.testing.assert_allclose(float(loss), (p * np.log(p / q)).sum(), rtol=1e-4)
+
+
+def slow_loss(
+    loss_class: type, student: np.ndarray, teacher: np.ndarray, labels: np.ndarray, temperature: float
+) -> float:
+    """The papers' sums, one positive or class at a time, from probabilities in float64."""
+
+    def softmax(x: np.ndarray) -> np.ndarray:
+        return np.exp(x / temperature) / np.exp(x / temperature).sum()
+
+    def kl(p: np.ndarray, q: np.ndarray) -> float:
+        return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+    def standardized(x: np.ndarray) -> np.ndarray:
+        return (x - x.mean()) / x.std()
+
+    classes = teacher.shape[1]
+    foreground = np.stack([softmax(row[:classes]) for row in student])
+    target = np.stack([softmax(row) for row in teacher])
+    total = 0.0
+    if loss_class is DISTLoss:
+        rows = [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(foreground, target, strict=True)]
+        columns = [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(foreground.T, target.T, strict=True)]
+        total = sum(rows) + 0.5 * len(student) * sum(columns) / classes
+    if loss_class is DKDLoss:
+        for p, q, label in zip(target, foreground, labels, strict=True):
+            total += kl([p[label], 1 - p[label]], [q[label], 1 - q[label]])
+            rest = [np.delete(x, label) / (1 - x[label]) for x in (p, q)]
+            total += 0.5 * kl(*rest)
+    if loss_class is StandardizedKDLoss:
+        for ours, theirs in zip(student, teacher, strict=True):
+            total += kl(softmax(standardized(theirs)), softmax(standardized(ours))[:classes])
+    return temperature**2 * total
+
+
+@pytest.mark.parametrize('temperature', [1.0, 3.0])
+@pytest.mark.parametrize('loss_class', [DKDLoss, DISTLoss, StandardizedKDLoss])
+def test_equals_one_positive_at_a_time(loss_class: type, temperature: float) -> None:
+    student, teacher, labels = logits_of(loss_class, 7)
+    weights = {DKDLoss: {'beta': 0.5}, DISTLoss: {'gamma': 0.5}}.get(loss_class, {})
+    loss = loss_class(temperature=temperature, loss_weight=0.3, **weights)
+    expected = slow_loss(
+        loss_class, *(x.detach().double().numpy() for x in (student, teacher)), labels.numpy(), temperature
+    )
+    value = loss(student, teacher, torch.tensor(9), labels).item()
+    np.testing.assert_allclose(value, 0.3 * expected / 9, rtol=1e-4)
+
+
+@pytest.mark.parametrize('temperature', [1.0, 4.0])
+def test_dkd_with_the_teachers_own_weights_is_plain_kd(temperature: float) -> None:
+    # KD = TCKD + (1 - p) NCKD, Eq 6 of the paper; the background is out of reach of the student
+    student, teacher, label = logits_of(DKDLoss, 1)
+    student = torch.cat([student[:, :-1], torch.full((1, 1), -1e4)], 1)
+    beta = float(1 - (teacher / temperature).softmax(1)[0, label])
+    losses = [DKDLoss(beta=beta, temperature=temperature), SoftmaxKDLoss(temperature)]
+    torch.testing.assert_close(*(loss(student, teacher, ONE, label) for loss in losses))
+
+
+def test_dist_does_not_mind_a_positive_that_is_one_object_again_and_again() -> None:
+    student, teacher, labels = logits_of(DISTLoss, 60)
+    loss = DISTLoss(beta=0, loss_weight=1)(student, teacher[:1].expand(60, -1), ONE, labels)
+    loss.backward()
+    assert math.isclose(loss.item(), 60, rel_tol=1e-6)
+    assert float(student.grad.abs().max()) < 1e-5
+
+
+def test_standardized_kd_does_not_see_size_and_offset() -> None:
+    student, teacher, labels = logits_of(StandardizedKDLoss, 4)
+    losses = [
+        StandardizedKDLoss()(student * a + b, teacher * c + d, ONE, labels)
+        for a, b, c, d in ((1, 0, 1, 0), (7, 3, 2, -5))
+    ]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize('loss_class', [DKDLoss, DISTLoss])
+def test_the_background_is_left_to_the_detector(loss_class: type) -> None:
+    student, teacher, labels = logits_of(loss_class, 6)
+    loss_class()(student, teacher, ONE, labels).backward()
+    assert (student.grad[:, -1] == 0).all()
+    assert (student.grad[:, :-1] != 0).any()
+    same = torch.cat([teacher, torch.randn(6, 1)], 1)
+    assert abs(float(loss_class()(same, teacher, ONE, labels))) < 1e-5
+
+
+@pytest.mark.parametrize('loss_class', KD_LOSSES)
+def test_only_the_student_gets_a_gradient(loss_class: type) -> None:
+    student, teacher, labels = logits_of(loss_class, 6)
+    teacher.requires_grad_()
+    loss = loss_class()(student, teacher, ONE, labels)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.ndim == 0
+    assert float(loss) > 0
+    assert teacher.grad is None
+    assert float(student.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize('classes', [1, 5])
+@pytest.mark.parametrize('loss_class', KD_LOSSES)
+def test_no_positive_is_zero_finite_and_connected(loss_class: type, classes: int) -> None:
+    student, teacher, labels = logits_of(loss_class, 0, classes)
+    loss = loss_class()(student, teacher, ONE, labels)
+    loss.backward()
+    assert float(loss) == 0
+    assert student.grad.shape == student.shape
+
+
+@pytest.mark.parametrize('size', [0.0, 1e4])
+@pytest.mark.parametrize('positives', [1, 3])
+@pytest.mark.parametrize('classes', [1, 2, 5])
+@pytest.mark.parametrize('loss_class', KD_LOSSES)
+def test_extreme_logits_stay_finite(loss_class: type, classes: int, positives: int, size: float) -> None:
+    student, teacher, labels = logits_of(loss_class, positives, classes)
+    student = (size * student.detach().sign()).requires_grad_()
+    loss = loss_class()(student, -size * teacher.sign(), ONE, labels)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(student.grad).all()
