@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -164,10 +163,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         runner.register_hook(
             DrawHook(args.show_dir, metric['ann_file'], metric['classes'], args.show_score_thr)
         )
-    numbers = runner.test()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    return numbers
+    return runner.test()
 
 
 if __name__ == '__main__':

@@ -10,7 +10,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
 from mmengine.config import Config
 
 from mmdet.engine import DetRunner
@@ -98,8 +97,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = configure(load_config(args.config, args.cfg_options, args.data_root), args)
     DetRunner.from_cfg(cfg).train()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == '__main__':

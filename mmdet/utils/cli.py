@@ -8,7 +8,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from mmdet.utils.config import KeyValues
+from mmdet.utils.environment import leave_process_group
 
 # What reading configs, checkpoints and data raises for a user to act on, and a loss that is not finite.
 USER_ERRORS = (ArithmeticError, ImportError, LookupError, OSError, SyntaxError, TypeError, ValueError)
@@ -24,6 +27,8 @@ def run_tool(main: Callable[[], Any]) -> None:
     """
     try:
         main()
+        if torch.distributed.is_initialized():
+            leave_process_group()
     except USER_ERRORS as error:
         if os.environ.get('MMDET_TRACEBACK') or _inside_a_step(error):
             raise

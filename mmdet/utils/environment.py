@@ -1,10 +1,13 @@
 """What the machine offers: cards that the installed torch can drive, processes that can work together."""
 
 import datetime
+import logging
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 
@@ -51,6 +54,21 @@ def _runs(arch: str, capability: tuple[int, int]) -> bool:
     if kind == 'compute':
         return capability >= (major, minor)
     return capability[0] == major and capability[1] >= minor
+
+
+def leave_process_group() -> NoReturn:
+    """End this process with status 0 once all others have done their work, too.
+
+    The interpreter is not finalised: now and then a native thread is torn down in the wrong order there
+    ("terminate called without an active exception"), and a process whose work is done ends with SIGABRT,
+    which fails the whole run.
+    """
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def start_process_group(launcher: str, backend: str | None = None, timeout: float = 1800) -> None:
