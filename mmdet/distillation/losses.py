@@ -75,7 +75,7 @@ class SigmoidKDLoss(_KDLoss):
 
 @MODELS.register_module()
 class DKDLoss(_KDLoss):
-    """Decoupled knowledge distillation, Eq 7 of arXiv 2203.08679: `alpha TCKD + beta NCKD`.
+    """Decoupled knowledge distillation (arXiv 2203.08679): `alpha TCKD + beta NCKD`.
 
     TCKD is the KL between (p, 1 - p), p the probability of the object's own class; NCKD is the KL between
     the distributions over the other K - 1 classes. Plain KD weighs NCKD by the teacher's 1 - p, so a
@@ -143,7 +143,7 @@ class DISTLoss(_KDLoss):
 
 @MODELS.register_module()
 class StandardizedKDLoss(SoftmaxKDLoss):
-    """Logit standardisation, Algorithm 1 of arXiv 2403.01427, before the KL of `SoftmaxKDLoss`.
+    """Logit standardisation (arXiv 2403.01427) before the KL of `SoftmaxKDLoss`.
 
     The logits of each positive are brought to mean 0 and deviation 1, the teacher's K and the student's
     K + 1 apart; only then T divides them. The student learns the order and the ratios of the teacher's
