@@ -7,6 +7,7 @@ P positives · G ground-truth boxes · K classes · C channels · T temperature
 Logits and features are float32.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -19,7 +20,7 @@ PIXELS = 'pixels'  # the crop itself; every other level is a layer of the teache
 ABSENT = -1e30  # logit of a class that is left out: probability 0, and 0 * ABSENT is 0 where 0 * -inf is NaN
 
 
-class _KDLoss(nn.Module):
+class _KDLoss(nn.Module, ABC):
     """Student logits against the teacher's; the subclass says how they are compared.
 
     Args:
@@ -46,9 +47,9 @@ class _KDLoss(nn.Module):
         divergence = self.divergence(student, teacher, labels)
         return self.loss_weight * self.temperature**2 * divergence / normaliser
 
+    @abstractmethod
     def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """Logits as in `forward`, divided by T -> scalar, summed over the positives."""
-        raise NotImplementedError
 
 
 @MODELS.register_module()
