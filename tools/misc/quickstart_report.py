@@ -15,18 +15,14 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
-from torch import Tensor
 
-from mmdet.datasets import collate_detection
-from mmdet.distillation import FrozenTeacher
-from mmdet.registry import DATASETS, MODELS
-from mmdet.structures import crop_boxes
+from mmdet.apis.teacher import teacher_sheet
 from mmdet.utils.checkpoint import load_checkpoint
 from mmdet.utils.cli import run_tool
-from mmdet.visualization import draw_crops, tile
+from mmdet.visualization import tile
 
 METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'}
-IMAGES = 12  # of which the teacher's sheet is made
+PICTURES = 12  # on the sheet of detections
 
 
 def tested(folder: Path) -> dict[str, float]:
@@ -38,24 +34,9 @@ def tested(folder: Path) -> dict[str, float]:
     return numbers
 
 
-def teacher_sheet(cfg: Config, out: Path) -> None:
-    """A sheet of validation crops as the teacher gets them, with its answers."""
-    distiller = cfg.model.distiller
-    dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    preprocessor = MODELS.build(cfg.model.data_preprocessor)
-    teacher: FrozenTeacher = MODELS.build(distiller.teacher)
-    batch = preprocessor(collate_detection([dataset[i] for i in range(min(IMAGES, len(dataset)))]))
-    gt, source = batch['gt'], preprocessor.normalization
-    crops = crop_boxes(batch['inputs'], gt.gt_bboxes, gt.gt_image, distiller.crop_size)  # (G, 3, S, S)
-    probabilities: Tensor = teacher.logits(crops, source).softmax(1)
-    pixels = crops * source.std[:, None, None] + source.mean[:, None, None]
-    classes = dataset.metainfo['classes']
-    cv2.imwrite(str(out), draw_crops(pixels.clamp(0, 255), gt.gt_labels, classes, probabilities))
-
-
 def detection_sheet(pictures: Path, out: Path) -> None:
     """A sheet of some pictures that tools/test.py --show-dir has written."""
-    files = sorted(pictures.glob('*.jpg'))[:IMAGES]
+    files = sorted(pictures.glob('*.jpg'))[:PICTURES]
     cv2.imwrite(str(out), tile([cv2.imread(str(file)) for file in files], columns=3))
 
 
@@ -75,7 +56,8 @@ def main() -> None:
     rows.append(['difference', *(f'{distilled[key] - plain[key]:+.3f}' for key in METRICS.values())])
     teacher_file = folder / 'teacher' / 'model_best.pth.tar'
     top1 = load_checkpoint(teacher_file)['metrics']['top1']
-    teacher_sheet(Config.fromfile(folder / 'distilled' / 'ssd_tiny_cls_loc.py'), folder / 'teacher_sees.png')
+    cfg = Config.fromfile(folder / 'distilled' / 'ssd_tiny_cls_loc.py')
+    cv2.imwrite(str(folder / 'teacher_sees.png'), teacher_sheet(cfg))
     detection_sheet(folder / 'distilled_pictures', folder / 'detections.png')
 
     gain = distilled['coco/bbox_mAP'] - plain['coco/bbox_mAP']
