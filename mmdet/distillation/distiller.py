@@ -6,7 +6,6 @@ Boxes are xyxy in pixels of the network input.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -61,10 +60,9 @@ class ClassifierDistiller(nn.Module):
             needs = 'kd_cls' if kd_cls is not None else f'the levels {levels} of kd_loc'
             raise ValueError(f'{needs} needs a teacher, but teacher=None')
         if teacher is not None and teacher.crop_size not in (None, crop_size):
-            warnings.warn(
-                f'the teacher was trained on crops of side {teacher.crop_size} and is shown crops of side '
-                f'{crop_size}; model.distiller.crop_size={teacher.crop_size} is what it knows',
-                stacklevel=2,
+            raise ValueError(
+                f'the teacher was trained on crops of side {teacher.crop_size} and hardly recognises others; '
+                f'crop_size is {crop_size}: set model.distiller.crop_size={teacher.crop_size}'
             )
         self.crop_size = crop_size
         self.kd_cls = kd_cls

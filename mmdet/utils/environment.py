@@ -59,12 +59,12 @@ def _runs(arch: str, capability: tuple[int, int]) -> bool:
 def leave_process_group() -> NoReturn:
     """End this process with status 0 once all others have done their work, too.
 
-    The interpreter is not finalised: now and then a native thread is torn down in the wrong order there
-    ("terminate called without an active exception"), and a process whose work is done ends with SIGABRT,
-    which fails the whole run.
+    Nothing is torn down: a gloo thread that drops the last collective's tensors needs the interpreter then.
+    In torch 2.6 it waits for ever against `destroy_process_group`; in newer ones the interpreter's end now
+    and then aborts it ("terminate called without an active exception"), and a process whose work is done
+    fails the whole run.
     """
     torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -223,9 +223,9 @@ def test_sigmoid_form_takes_k_logits(teacher: FrozenTeacher, images: Tensor) -> 
     assert float(loss) > 0
 
 
-def test_crops_of_another_size_than_the_teacher_knows_are_told(teacher: FrozenTeacher) -> None:
+def test_crops_of_another_size_than_the_teacher_knows_are_refused(teacher: FrozenTeacher) -> None:
     teacher.crop_size = 112
-    with pytest.warns(UserWarning, match='crop_size=112'):
+    with pytest.raises(ValueError, match='crop_size=112'):
         full(teacher)
 
 
