@@ -78,13 +78,11 @@ def test_the_crops_are_those_of_the_distiller(
     torch.testing.assert_close(found.logits, logits(seen[0], source))
 
 
-def test_a_teacher_of_another_crop_side_is_told_first(root: Path, tmp_path: Path) -> None:
+def test_a_teacher_of_another_crop_side_is_refused(root: Path, tmp_path: Path) -> None:
     file = save_teacher(tmp_path / 'teacher.pth.tar')
     torch.save({**torch.load(file), 'crop_size': 48}, file)
-    with pytest.warns(UserWarning, match='crops of side 48'):
+    with pytest.raises(ValueError, match='crop_size=48'):
         teacher_report.main(arguments(root, file, '--out-dir', str(tmp_path / 'report')))
-    text = (tmp_path / 'report' / 'report.md').read_text()
-    assert text.partition('## Verdict\n\n- ')[2].startswith('It was trained on crops of side 48')
 
 
 def test_areas_are_those_of_the_annotations(root: Path, teacher: Path, tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from mmdet.apis.teacher import (
     build_distiller,
     load_distilled_config,
     read_batches,
-    teacher_of,
 )
 from mmdet.distillation import ClassifierDistiller
 from mmdet.evaluation.calibration import (
@@ -138,13 +137,6 @@ def report(cfg: Config, args: argparse.Namespace, out_dir: Path) -> str:
     commonest = labels.bincount().max().item() / len(labels)
     kd_cls = cfg.model.distiller.get('kd_cls') or {}
     verdict = advice(numbers, commonest, kd_cls.get('temperature'), on_training_crops=args.split == 'train')
-    trained_on = teacher_of(distiller).crop_size
-    if trained_on not in (None, distiller.crop_size):
-        verdict.insert(
-            0,
-            f'It was trained on crops of side {trained_on} and is shown crops of side {distiller.crop_size}: '
-            f'set model.distiller.crop_size={trained_on} before you read on.',
-        )
     teacher = cfg.model.distiller.teacher
     seen = 'augmented training' if args.split == 'train' else 'evaluation'
     sizes = 'Not given for augmented images: what is cut out and enlarged has no size in the original.'
