@@ -173,7 +173,7 @@ def checkpoint_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
     """Load every weight of a model, and nothing else, from a state dict.
 
-    Older names are converted by the model, in `convert_state_dict` or as the state dict is loaded.
+    Older names are converted by the model as the state dict is loaded, in a `load_state_dict` pre-hook.
 
     Args:
         model: Not wrapped.
@@ -183,9 +183,8 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     Raises:
         ValueError: The two do not fit each other; lists what is missing, unexpected and of another shape.
     """
-    convert = getattr(model, 'convert_state_dict', None)
     try:
-        model.load_state_dict(convert(dict(state)) if convert else dict(state), strict=True)
+        model.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
         raise ValueError(
             f'{source} does not fit the {type(model).__name__} of this config:\n{_short(str(error))}\n'
