@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 from mmengine.logging import print_log
+from numpy.typing import NDArray
+from terminaltables import AsciiTable
 from torch.utils.data import Dataset
 
 from mmdet.datasets.annotations import Annotations, Fault, read_annotations
@@ -139,6 +141,25 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
             'annotations': (annotations.bboxes[boxes], annotations.labels[boxes]),
             'rng': np.random.Generator(np.random.Philox(key=[self.seed, draw])),
         }
+
+    def objects(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The objects to train on, crowds left out: their labels (B,) and the rows of their images (B,)."""
+        return self._annotations.labels, np.repeat(np.arange(len(self)), np.diff(self._annotations.first))
+
+    def class_table(self, times_shown: NDArray[np.int64] | None = None) -> str:
+        """How many images hold each class, and how many objects of it there are, crowds left out.
+
+        Args:
+            times_shown: (M,) how often an epoch shows each image; adds how many objects that makes.
+        """
+        labels, images = self.objects()
+        holders = [(name, images[labels == label]) for label, name in enumerate(self.metainfo['classes'])]
+        rows: list[list[Any]] = [['class', 'images', 'objects', 'objects per epoch']]
+        for name, held in [*holders, ('all', images)]:
+            shown = [] if times_shown is None else [int(times_shown[held].sum())]
+            rows.append([name, len(np.unique(held)), len(held), *shown])
+        table = AsciiTable([row[: len(rows[-1])] for row in rows]).table
+        return f'{self.ann_file}, {self._annotations.crowds} crowds left out:\n{table}'
 
     def _file(self, row: int) -> Path:
         return self.img_folder / self._annotations.file_names[row].decode()

@@ -47,6 +47,38 @@ def boxes_of(dataset, row=0):
 # What is read
 
 
+def test_objects_and_how_often_an_epoch_shows_each_class(edited):
+    """Image 1 holds two bricks, image 2 a brick and a leaf, image 3 nothing, image 4 a crowd of leaves."""
+
+    def change(content):
+        first = content['annotations'][0]
+        content['annotations'] = [
+            {**first, 'id': i, 'image_id': image, 'category_id': category, 'iscrowd': crowd}
+            for i, (image, category, crowd) in enumerate(
+                [(2, 1, 0), (1, 1, 0), (2, 3, 0), (1, 1, 0), (4, 3, 1)]
+            )
+        ]
+
+    dataset = build(edited(change))
+    labels, images = dataset.objects()
+    assert sorted(zip(images.tolist(), labels.tolist(), strict=True)) == [(0, 0), (0, 0), (1, 0), (1, 1)]
+    assert table_rows(dataset.class_table()) == [
+        ['class', 'images', 'objects'],
+        ['brick', '2', '3'],
+        ['leaf', '1', '1'],
+        ['pond', '0', '0'],
+        ['all', '2', '4'],
+    ]
+    shown = table_rows(dataset.class_table(np.array([1, 5, 1, 1])))
+    assert [row[-1] for row in shown] == ['objects per epoch', '7', '5', '0', '12']
+    assert 'train.json, 1 crowds left out' in dataset.class_table()
+
+
+def table_rows(text):
+    lines = [line for line in text.splitlines() if line.startswith('|')]
+    return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+
+
 def test_annotations_become_flat_arrays(tiny_coco):
     root = tiny_coco(images=5, objects=3, empty=1)
     dataset = build(root)

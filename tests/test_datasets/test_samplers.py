@@ -1,8 +1,10 @@
 """The global order, and how processes share it."""
 
+import numpy as np
 import pytest
 
 from mmdet.datasets import DetSampler, samplers
+from mmdet.datasets.samplers import repeat_factors
 
 
 @pytest.fixture
@@ -79,3 +81,67 @@ def test_resuming_in_the_middle_of_an_epoch(in_process, world_size):
     assert list(resumed) == order[2:]
     assert len(resumed) == len(order)
     assert list(resumed) == order  # once only
+
+
+class LabelledImages:
+    """16 images: class 0 in all of them, twice in the first; class 1 in the last only; class 2 nowhere."""
+
+    def __len__(self):
+        return 16
+
+    def objects(self):
+        images = np.array([0, *range(16), 15])
+        return np.array([0] * 17 + [1]), images
+
+
+def test_factors_of_lvis():
+    factors = repeat_factors(*LabelledImages().objects(), 16, threshold=0.25)
+    assert factors.tolist() == [1] * 15 + [2]  # sqrt(0.25 / (1 / 16))
+    by_hand = repeat_factors(np.array([0, 1, 1]), np.array([0, 1, 1]), 4, threshold=0.5)
+    np.testing.assert_allclose(by_hand, [2**0.5, 2**0.5, 1, 1])  # two objects of one image hold a class once
+    assert repeat_factors(np.zeros(0, int), np.zeros(0, int), 2, threshold=0.5).tolist() == [1, 1]
+
+
+def test_images_of_rare_classes_come_more_often_in_each_pass():
+    sampler = DetSampler(LabelledImages(), shuffle=True, seed=1, times=3, repeat_thr=0.25)
+    order = list(sampler)
+    assert len(order) == len(sampler) == 3 * 17
+    assert sampler.times_shown.tolist() == [3] * 15 + [6]
+    for first in (0, 17, 34):
+        assert sorted(index for index, _ in order[first : first + 17]) == [*range(16), 15]
+    assert [draw for _, draw in order] == list(range(51))  # the same image twice is augmented twice
+    sampler.set_epoch(1)
+    assert [draw for _, draw in sampler] == list(range(51, 102))
+
+
+def test_the_fraction_of_a_factor_is_drawn_from_the_seed():
+    """Class 1 asks for sqrt(0.16 * 16) = 1.6 times."""
+    samplers_of_seeds = [DetSampler(LabelledImages(), seed=seed, repeat_thr=0.16) for seed in range(400)]
+    extra = [len(sampler) - 16 for sampler in samplers_of_seeds]
+    assert set(extra) == {0, 1}
+    assert 0.5 < np.mean(extra) < 0.7  # four standard deviations
+    again = DetSampler(LabelledImages(), seed=7, repeat_thr=0.16)
+    assert list(again) == list(samplers_of_seeds[7])
+    again.set_epoch(5)
+    assert len(list(again)) == len(again) == len(samplers_of_seeds[7])
+
+
+@pytest.mark.parametrize('world_size', [2, 3])
+def test_repeated_images_keep_one_global_order_and_resume(in_process, world_size):
+    def build(rank, processes):
+        sampler = in_process(rank, processes, dataset=LabelledImages(), seed=3, times=2, repeat_thr=0.2)
+        sampler.set_epoch(4)
+        return sampler
+
+    order = list(build(0, 1))
+    parts = [list(build(rank, world_size)) for rank in range(world_size)]
+    assert interleaved(parts)[: len(order)] == order
+    resumed = build(1, world_size)
+    resumed.set_offset(4)
+    assert list(resumed) == parts[1][4:]
+
+
+@pytest.mark.parametrize('share', [0, -0.1, 1.5])
+def test_a_threshold_is_a_share(share):
+    with pytest.raises(ValueError, match='share of the images'):
+        DetSampler(LabelledImages(), repeat_thr=share)
