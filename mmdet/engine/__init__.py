@@ -1,5 +1,6 @@
 """What this package adds to or corrects in MMEngine."""
 
+from mmdet.engine.alarms import DistillationAlarmHook
 from mmdet.engine.hooks import BadDataHook, CheckpointHook, CurvesHook, LoggerHook
 from mmdet.engine.loops import TrainLoop
 from mmdet.engine.optim import AmpOptimWrapper
@@ -11,6 +12,7 @@ __all__ = [
     'CheckpointHook',
     'CurvesHook',
     'DetRunner',
+    'DistillationAlarmHook',
     'LoggerHook',
     'TrainLoop',
 ]
