@@ -46,14 +46,23 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> Reli
 
     probabilities (M, K) · labels (M,) in [0, K)
     """
-    confidence, answer = probabilities.double().max(1)  # (M,) each
+    confidence, answer = probabilities.max(1)  # (M,) each
+    return sort_by_confidence(confidence, answer == labels, bins)
+
+
+def sort_by_confidence(confidence: Tensor, right: Tensor, bins: int = BINS) -> Reliability:
+    """Sort answers of anything that is more or less certain, as a detector is of its detections.
+
+    confidence (M,) in [0, 1] · right (M,) bool
+    """
+    confidence = confidence.double()
     row = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     count = torch.bincount(row, minlength=bins)
     filled = count.clamp(min=1)
     return Reliability(
         answers=count,
         confidence=torch.bincount(row, weights=confidence, minlength=bins) / filled,
-        accuracy=torch.bincount(row, weights=(answer == labels).double(), minlength=bins) / filled,
+        accuracy=torch.bincount(row, weights=right.double(), minlength=bins) / filled,
     )
 
 
