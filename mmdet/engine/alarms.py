@@ -44,8 +44,8 @@ class DistillationAlarmHook(Hook):
     the head's `cls_logits` and `box_deltas` goes to the log and to the scalars, as
     `grad_norm/loss_kd_cls/cls_logits`; `detector` stands for the sum of the detector's own losses. It warns
     when the norm of a distillation loss is more than `dwarf_ratio` times that of the sum, and when one is not
-    finite, which a finite loss can hide. The norms are of the losses as logged: before loss scaling,
-    accumulation and clipping.
+    finite though its loss is. The norms are of the losses as logged: before loss scaling, accumulation and
+    clipping.
 
     Forward hooks that are attached for this one step see the predictions and the losses; the gradients end at
     the predictions, so that nothing passes through the backbone again and DDP does not notice. Meanwhile
@@ -150,9 +150,9 @@ class DistillationAlarmHook(Hook):
                 self._warn_once(
                     runner,
                     ('not finite', loss, prediction),
-                    not math.isfinite(norm),
-                    f'{where} has norm {norm} in iteration {iteration}; the weights become useless with it. '
-                    'Where the loss itself is finite look for logarithms, roots and quotients of 0 in it.',
+                    not math.isfinite(norm) and math.isfinite(losses[loss].item()),
+                    f'{where} has norm {norm} in iteration {iteration}, though {loss} is finite: the weights '
+                    'become useless with it. Look for logarithms, roots and quotients of 0 in this loss.',
                 )
                 self._warn_once(
                     runner,
