@@ -132,6 +132,29 @@ def ask_teacher(
     return Answers((crops * std + mean).clamp(0, 255), logits)
 
 
+def answers_of_split(
+    cfg: Config, split: str, distiller: ClassifierDistiller, preprocessor: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ask the teacher about every object of a split: logits (M, K), labels (M,), areas (M,) on the CPU.
+
+    Names the images that cannot be read.
+
+    Raises:
+        ValueError: There are no objects.
+    """
+    parts = []
+    for batch in read_batches(cfg, split, preprocessor):
+        for bad in batch.bad_images:
+            print(f'left out: {bad.file}: {bad.reason}')
+        gt = batch.gt
+        found = ask_teacher(distiller, batch.images, preprocessor.normalization, gt.gt_bboxes, gt.gt_image)
+        parts.append([value.cpu() for value in (found.logits, gt.gt_labels, box_areas(gt))])
+    if not sum(len(labels) for _, labels, _ in parts):
+        raise ValueError(f'the {split} images hold no objects; see {split}_ann in the config')
+    logits, labels, areas = (torch.cat(values) for values in zip(*parts, strict=True))
+    return logits, labels, areas
+
+
 def box_areas(gt: GroundTruth) -> Tensor:
     """(G,) area of each object's box in square pixels of the original image."""
     width, height = (gt.gt_bboxes[:, 2:] - gt.gt_bboxes[:, :2]).unbind(1)

@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -20,14 +19,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import Tensor
 
-from mmdet.apis.teacher import (
-    ask_teacher,
-    box_areas,
-    build_distiller,
-    load_distilled_config,
-    read_batches,
-)
-from mmdet.distillation import ClassifierDistiller
+from mmdet.apis.teacher import answers_of_split, build_distiller, load_distilled_config
 from mmdet.evaluation.calibration import (
     BINS,
     NEAR_ONE_HOT,
@@ -43,27 +35,6 @@ from mmdet.utils.cli import add_config_arguments, run_tool, take_old_spellings
 from mmdet.visualization.reliability import plot_reliability
 
 SIZES = ('small, area below 32²', 'medium', 'large, area from 96²')
-
-
-def collect(
-    cfg: Config, split: str, distiller: ClassifierDistiller, preprocessor: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Ask the teacher about every object of a split: logits (M, K), labels (M,), areas (M,) on the CPU.
-
-    Raises:
-        ValueError: There are no objects.
-    """
-    parts = []
-    for batch in read_batches(cfg, split, preprocessor):
-        for bad in batch.bad_images:
-            print(f'left out: {bad.file}: {bad.reason}')
-        gt = batch.gt
-        found = ask_teacher(distiller, batch.images, preprocessor.normalization, gt.gt_bboxes, gt.gt_image)
-        parts.append([value.cpu() for value in (found.logits, gt.gt_labels, box_areas(gt))])
-    if not sum(len(labels) for _, labels, _ in parts):
-        raise ValueError(f'the {split} images hold no objects; see {split}_ann in the config')
-    logits, labels, areas = (torch.cat(values) for values in zip(*parts, strict=True))
-    return logits, labels, areas
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -123,7 +94,7 @@ def class_table(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
 def report(cfg: Config, args: argparse.Namespace, out_dir: Path) -> str:
     """Measure, write the picture and the numbers; returns the Markdown text."""
     distiller, preprocessor = build_distiller(cfg, get_device())
-    logits, labels, areas = collect(cfg, args.split, distiller, preprocessor)
+    logits, labels, areas = answers_of_split(cfg, args.split, distiller, preprocessor)
     classes = cfg[f'{args.split}_dataloader'].dataset.metainfo['classes']
     numbers = measure(logits, labels)
     calibrated = logits.double() / numbers.temperature
