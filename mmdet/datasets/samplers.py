@@ -59,7 +59,8 @@ class DetSampler(Sampler[tuple[int, int]]):
         self.offset = 0
         self.images = np.arange(len(dataset))  # of one pass
         if repeat_thr is not None:
-            factors = repeat_factors(*dataset.objects(), len(dataset), repeat_thr)
+            labels, images = dataset.objects()
+            factors = repeat_factors(labels, images, len(dataset), repeat_thr)
             chance = np.random.default_rng([seed, 0, 1]).random(len(dataset))  # a stream that no epoch uses
             self.images = np.repeat(self.images, np.floor(factors + chance).astype(np.int64))
 

@@ -126,9 +126,8 @@ class FrozenTeacher(nn.Module):
         """Crops (M, 3, S, S), normalised as `source` says -> normalised as this teacher needs them."""
         if self.mean is None or self.std is None:
             return crops
-        mean, std = crops.new_tensor(self.mean), crops.new_tensor(self.std)
-        scale, shift = source.std / std, (source.mean - mean) / std
-        return crops * scale[:, None, None] + shift[:, None, None]
+        own = Normalization(crops.new_tensor(self.mean), crops.new_tensor(self.std))
+        return own.convert(crops, source)
 
     def logits(self, crops: Tensor, source: Normalization) -> Tensor:
         """Crops (M, 3, S, S), normalised as `source` says -> logits (M, K), float32, no gradient."""

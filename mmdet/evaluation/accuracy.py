@@ -13,12 +13,15 @@ from torch import Tensor
 from mmdet.evaluation.gather import gather_rows
 from mmdet.registry import METRICS
 
+NOT_CLASSIFIED = -1  # in place of a label
+
 
 @METRICS.register_module()
 class CropAccuracy(BaseMetric):
     """Top-1 and top-5 accuracy over all objects, and top-1 averaged over the classes.
 
-    Reads `gt_instances.cls_logits` (G, K) and `.labels` (G,) of each sample.
+    Reads `gt_instances.cls_logits` (G, K) and `.labels` (G,) of each sample, and `left_out`, the number of
+    its objects that were not to be classified; they are counted apart.
     """
 
     default_prefix = 'crops'
@@ -33,6 +36,7 @@ class CropAccuracy(BaseMetric):
             best = logits.topk(min(5, logits.shape[1]), 1).indices  # (G, 5)
             hit = best == labels[:, None]
             self.results.append(torch.stack([labels, hit[:, 0].long(), hit.any(1).long()], 1).cpu())
+            self.results.append(torch.full((sample['left_out'], 3), NOT_CLASSIFIED))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Gather the answers of all processes, as tensors, and count."""
@@ -43,13 +47,16 @@ class CropAccuracy(BaseMetric):
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
         """`results`: (label, in top 1, in top 5) per object, (G, 3) int64 of each process."""
-        labels, top1, top5 = torch.cat(results).unbind(1)
+        rows = torch.cat(results)
+        classified = rows[:, 0] != NOT_CLASSIFIED
+        labels, top1, top5 = rows[classified].unbind(1)
+        numbers = {'objects': float(len(labels)), 'left_out': float(len(rows) - len(labels))}
         if len(labels) == 0:
-            return {'top1': 0.0, 'top5': 0.0, 'class_mean': 0.0, 'objects': 0.0}
+            return {'top1': 0.0, 'top5': 0.0, 'class_mean': 0.0, **numbers}
         per_class = [top1[labels == label].double().mean() for label in labels.unique()]
         return {
             'top1': top1.double().mean().item(),
             'top5': top5.double().mean().item(),
             'class_mean': torch.stack(per_class).mean().item(),
-            'objects': float(len(labels)),
+            **numbers,
         }

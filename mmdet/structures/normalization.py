@@ -12,3 +12,8 @@ class Normalization(NamedTuple):
 
     mean: Tensor  # (3,)
     std: Tensor  # (3,)
+
+    def convert(self, images: Tensor, source: Normalization) -> Tensor:
+        """Images (N, 3, H, W), normalised as `source` says -> normalised as this says."""
+        scale, shift = source.std / self.std, (source.mean - self.mean) / self.std
+        return images * scale[:, None, None] + shift[:, None, None]

@@ -1,0 +1,78 @@
+"""Weights that the training of a classifier starts from."""
+
+from pathlib import Path
+
+import torch
+import torchvision
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmdet.utils.checkpoint import load_checkpoint
+
+IMAGENET = 'imagenet'
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's ImageNet weights, pixels 0..1
+REMEDY = (
+    'give a file of your own by `--cfg-options model.weights=FILE`, or start from random weights by '
+    '`--cfg-options model.weights=None`'
+)
+
+
+def load_fitting(network: nn.Module, arch: str, weights: str) -> None:
+    """Load what fits the network and log what does not: layers of another shape start at random.
+
+    Args:
+        network: As `build_classifier` makes it.
+        arch: Its name there.
+        weights: A file, or 'imagenet': torchvision's or timm's own, from the local cache or the network.
+
+    Raises:
+        FileNotFoundError: They cannot be had; says what to do.
+        ValueError: Nothing in them fits.
+    """
+    state = _imagenet_state(arch) if weights == IMAGENET else _state_of_file(weights)
+    own = network.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        raise ValueError(f'{weights} holds nothing that fits {arch}; {REMEDY}')
+    network.load_state_dict(fitting, strict=False)
+    random = [name for name, _ in network.named_parameters() if name not in fitting]
+    print_log(f'{arch} starts from {weights}; at random: {", ".join(random) or "nothing"}', 'current')
+
+
+def imagenet_normalization(network: nn.Module) -> tuple[list[float], list[float]]:
+    """Mean and std, RGB, 0..255, that the ImageNet weights of a classifier were trained with."""
+    of_timm = getattr(network, 'pretrained_cfg', {})
+    values = (of_timm.get('mean', MEAN), of_timm.get('std', STD))
+    mean, std = ([round(255 * number, 3) for number in three] for three in values)
+    return mean, std
+
+
+def _state_of_file(file: str) -> dict[str, Tensor]:
+    try:
+        return dict(load_checkpoint(file)['state_dict'])
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'weights to start from not found: {Path(file).absolute()}; {REMEDY}'
+        ) from error
+
+
+def _imagenet_state(arch: str) -> dict[str, Tensor]:
+    """What torchvision or timm offers for an architecture."""
+    if arch.startswith('timm/'):
+        import timm
+
+        try:
+            return dict(timm.create_model(arch.removeprefix('timm/'), pretrained=True).state_dict())
+        except (OSError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f'the ImageNet weights of {arch} cannot be had: {error}; {REMEDY}'
+            ) from error
+    weights = torchvision.models.get_model_weights(arch).DEFAULT
+    try:
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        folder = Path(torch.hub.get_dir()) / 'checkpoints'
+        raise FileNotFoundError(
+            f'the ImageNet weights of {arch} cannot be had: {error}. Put the file {Path(weights.url).name} '
+            f'({weights.url}) into {folder}, {REMEDY}'
+        ) from error
