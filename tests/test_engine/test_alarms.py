@@ -340,6 +340,7 @@ import sys
 from pathlib import Path
 import pytest
 import torch
+from mmdet.utils.environment import leave_process_group
 from tests.tiny_run import be_quick, small_config, train, without_evaluation
 
 be_quick(pytest.MonkeyPatch())
@@ -351,6 +352,7 @@ for name, hooks in {'without': [], 'with': [{'type': 'DistillationAlarmHook', 'i
     model = runner.model.module
     weights = dict(model.named_parameters())
     torch.save({'state': model.state_dict(), 'weights': weights}, out / f'{name}{runner.rank}.pth')
+leave_process_group()
 """
 
 
@@ -375,7 +377,8 @@ def test_two_processes_stay_in_step(tiny_coco, tmp_path):
         for rank in range(2)
     ]
     for process in processes:
-        assert process.wait(timeout=120) == 0, process.stderr.read()[-4000:]
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr[-4000:]
     without, alarmed = (
         [torch.load(tmp_path / f'{name}{rank}.pth') for rank in range(2)] for name in ('without', 'with')
     )
