@@ -152,3 +152,20 @@ def test_a_teacher_that_a_message_tells_to_train_has_a_config():
         FrozenTeacher('resnet18', 'nowhere.pth', num_classes=3)
     (config,) = re.findall(r'configs_dev/\S+?\.py', str(error.value))
     assert Path(config) in TEACHERS
+
+
+def test_every_teacher_writes_a_file_of_its_own():
+    hooks = [hook for file in TEACHERS for hook in merge_config(ROOT / file).custom_hooks]
+    files = [hook.file for hook in hooks if hook.type == 'SaveTeacherHook']
+    assert len(files) == len(set(files)) == len(TEACHERS)
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnext101'])
+def test_teachers_of_the_ablation_change_the_network_alone(name):
+    main, child = (
+        merge_config(ROOT / f'configs_dev/teachers/{arch}_ssd.py').to_dict() for arch in ('resnet50', name)
+    )
+    assert child['model'].pop('arch').startswith(name)
+    assert main['model'].pop('arch') == 'resnet50'
+    assert child.pop('custom_hooks')[:2] == main.pop('custom_hooks')[:2]
+    assert child == main
