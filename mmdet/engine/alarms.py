@@ -119,7 +119,7 @@ class DistillationAlarmHook(Hook):
 
         losses: all, scalars · distilled: those that the distiller returned · predicted: what the head did
         """
-        self.distilled |= set(distilled or ())
+        self.distilled |= {name for name in distilled or () if 'loss' in name}  # MMEngine sums these
         iteration = runner.iter + 1
         self._warn_once(
             runner,
