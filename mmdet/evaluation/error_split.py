@@ -56,9 +56,7 @@ class Judged(NamedTuple):
     scores: np.ndarray  # (M,)
     labels: np.ndarray  # (M,) in [0, K)
     kinds: np.ndarray  # (M,) RIGHT, CLS, ...
-    objects: (
-        np.ndarray
-    )  # (M,) row of the object: found by a RIGHT one, claimed by CLS and LOC; else NO_OBJECT
+    objects: np.ndarray  # (M,) row of the object that RIGHT has found, CLS or LOC claims; else NO_OBJECT
     object_labels: np.ndarray  # (G,) in [0, K)
 
 
