@@ -67,6 +67,8 @@ def read_curves(scalars_json: Path) -> dict[str, Curve]:
             continue
         if 'lr' in entry or 'loss' in entry:
             last = step = float(entry.get('step', entry.get('iter', last)))
+        elif any(name.startswith('grad_norm/') for name in entry):  # measured between two lines of the log
+            step = float(entry['step'])
         else:
             step = last or float(entry.get('step', 0))
         for name, value in entry.items():
