@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.reference.augmentation import PIPELINE, TEST_PIPELINE
 from mmdet.datasets import BadImage, BadImageError, DetSampler, coco, collate_detection, init_worker
 from mmdet.registry import DATASETS
-from tests.test_datasets.reference import PIPELINE, TEST_PIPELINE
 
 
 def build(root, split='train', pipeline=PIPELINE, **kwargs):

@@ -1,16 +1,25 @@
 """The stock SSD training pipeline in float32 on whole photos, as plainly as it can be written.
 
-Colour on the full photo, then a canvas, a crop, a resize and a flip, each on all pixels; nothing is rounded
-or clipped in between. It takes the same random numbers as the package's transforms, in the same order, and
-shares no code with them.
+MMDetection 2.x decodes a photo, turns it into float32, and takes every step of the augmentation on all of
+its pixels: colour on the full photo, a canvas filled with the mean colour, a crop, a resize, a flip, the
+normalisation. Nothing is rounded or clipped in between. It takes the same random numbers as the package's
+transforms, in the same order, and shares no code with them.
+
+H, W size of the photo · G boxes, xyxy in pixels
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+Pixels = NDArray[Any]
+Box = Sequence[float]
+SIZE = 300
 MEAN_RGB = (123.675, 116.28, 103.53)
 
 PIPELINE = [
@@ -32,16 +41,73 @@ PIPELINE = [
 TEST_PIPELINE = [PIPELINE[0], PIPELINE[4], PIPELINE[7]]
 
 
-@dataclass
-class Reference:
-    img: Any  # float32 (300, 300, 3) BGR, not clipped
-    photo: Any  # float32 (300, 300), share of the photo in each pixel; the rest is canvas
-    bboxes: Any  # (G, 4)
-    labels: Any  # (G,)
-    steps: dict[str, Any]  # what was drawn
+class Geometry(NamedTuple):
+    """What was drawn for a photo of height x width pixels."""
+
+    canvas: tuple[int, int, int, int] | None  # height, width, top and left of the photo on it
+    patch: tuple[int, int, int, int]  # left, top, right, bottom on the canvas
+    flip: bool
+    min_iou: float
+
+    def of_photo(self, photo: Pixels, fill: Any) -> Pixels:
+        """What the geometry makes of the pixels of a photo, float32 (H, W) or (H, W, 3)."""
+        height, width = photo.shape[:2]
+        if self.canvas:
+            canvas_height, canvas_width, top, left = self.canvas
+            larger = np.empty((canvas_height, canvas_width, *photo.shape[2:]), np.float32)
+            larger[:] = fill
+            larger[top : top + height, left : left + width] = photo
+            photo = larger
+        left, top, right, bottom = self.patch
+        photo = cv2.resize(np.ascontiguousarray(photo[top:bottom, left:right]), (SIZE, SIZE))
+        return photo[:, ::-1] if self.flip else photo
 
 
-def reference_sample(photo, bboxes, labels, rng, contrast_first: bool) -> Reference:
+class Reference(NamedTuple):
+    """A sample of the stock pipeline, before its normalisation."""
+
+    img: Pixels  # float32 (300, 300, 3) BGR, not clipped
+    bboxes: NDArray[np.float64]  # (G, 4)
+    labels: list[int]
+    geometry: Geometry
+    colour: dict[str, Any]  # what was drawn, by name; None: left alone
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        """All that was drawn, by name."""
+        return {**self.geometry._asdict(), **self.colour}
+
+    def differences(self, img: Pixels, photo_shape: tuple[int, int]) -> tuple[float, float]:
+        """How far a sample (300, 300, 3) BGR is from this one, in grey levels, away from the photo's edge.
+
+        Returns the largest difference to the mean colour on the canvas, and the mean difference on the photo.
+        """
+        share = self.geometry.of_photo(np.ones(photo_shape, np.float32), 0)  # of the photo in each pixel
+        near = np.ones((5, 5))
+        canvas = cv2.erode((share < 1e-6).astype(np.uint8), near, borderValue=1) > 0
+        photo = cv2.erode((share > 1 - 1e-6).astype(np.uint8), near, borderValue=1) > 0
+        of_canvas = np.abs(img[canvas] - np.array(MEAN_RGB[::-1])).max(initial=0)
+        of_photo = np.abs(img.astype(np.float32) - self.img.clip(0, 255))[photo]
+        return float(of_canvas), float(of_photo.mean()) if photo.any() else 0.0
+
+
+def stock_pipeline(file: Path, boxes: Any, labels: Any, rng: np.random.Generator) -> dict[str, Any]:
+    """From a file to what the stock data set hands over: img (3, 300, 300) normalised, RGB; boxes, labels."""
+    photo: Any = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    sample = reference_sample(photo, boxes, labels, rng, contrast_first=True)
+    img: Any = cv2.cvtColor(np.ascontiguousarray(sample.img), cv2.COLOR_BGR2RGB)
+    img -= np.array(MEAN_RGB, np.float32)
+    img /= np.ones(3, np.float32)
+    return {
+        'img': torch.from_numpy(np.ascontiguousarray(img.transpose(2, 0, 1))),
+        'bboxes': torch.from_numpy(sample.bboxes.astype(np.float32)),
+        'labels': torch.tensor(sample.labels),
+    }
+
+
+def reference_sample(
+    photo: Pixels, bboxes: Any, labels: Any, rng: np.random.Generator, contrast_first: bool
+) -> Reference:
     """The sample that the stock pipeline makes of a photo, uint8 (H, W, 3) BGR.
 
     `contrast_first`: contrast before saturation and hue, or after them: SSD throws a coin.
@@ -71,34 +137,20 @@ def reference_sample(photo, bboxes, labels, rng, contrast_first: bool) -> Refere
         ]
     else:
         patch = (0, 0, canvas_width, canvas_height)
-    across, up = 300 / (patch[2] - patch[0]), 300 / (patch[3] - patch[1])
+    across, up = SIZE / (patch[2] - patch[0]), SIZE / (patch[3] - patch[1])
     boxes = [[x1 * across, y1 * up, x2 * across, y2 * up] for x1, y1, x2, y2 in boxes]
-    flip = rng.random() < 0.5
-    if flip:
-        boxes = [[300 - x2, y1, 300 - x1, y2] for x1, y1, x2, y2 in boxes]
+    geometry = Geometry(canvas, patch, bool(rng.random() < 0.5), min_iou)
+    if geometry.flip:
+        boxes = [[SIZE - x2, y1, SIZE - x1, y2] for x1, y1, x2, y2 in boxes]
 
     img, colour = distort(photo.astype(np.float32), rng.random((5, 2)), contrast_first)
-    seen = np.ones((height, width), np.float32)
-    if canvas:
-        canvas_height, canvas_width, top, left = canvas
-        larger = np.empty((canvas_height, canvas_width, 3), np.float32)
-        larger[:] = MEAN_RGB[::-1]
-        larger[top : top + height, left : left + width] = img
-        img = larger
-        larger = np.zeros((canvas_height, canvas_width), np.float32)
-        larger[top : top + height, left : left + width] = seen
-        seen = larger
-    left, top, right, bottom = patch
-    img, seen = (
-        cv2.resize(np.ascontiguousarray(plane[top:bottom, left:right]), (300, 300)) for plane in (img, seen)
-    )
-    if flip:
-        img, seen = img[:, ::-1], seen[:, ::-1]
-    steps = {'canvas': canvas, 'patch': patch, 'min_iou': min_iou, 'flip': flip, **colour}
-    return Reference(img, seen, np.array(boxes, np.float64).reshape(-1, 4), labels, steps)
+    img = geometry.of_photo(img, MEAN_RGB[::-1])
+    return Reference(img, np.array(boxes, np.float64).reshape(-1, 4), labels, geometry, colour)
 
 
-def draw_patch(boxes, height, width, rng):
+def draw_patch(
+    boxes: list[list[float]], height: int, width: int, rng: np.random.Generator
+) -> tuple[tuple[int, int, int, int] | None, float]:
     """A patch (left, top, right, bottom) that fits, and its IoU; (None, 1) for no cut."""
     while True:
         min_iou = (1, 0.1, 0.3, 0.5, 0.7, 0.9, 0)[int(rng.random() * 7)]
@@ -120,14 +172,15 @@ def draw_patch(boxes, height, width, rng):
             return patch, min_iou
 
 
-def iou(first, second) -> float:
+def iou(first: Box, second: Box) -> float:
+    """Overlap of two boxes over their union."""
     width = max(0.0, min(first[2], second[2]) - max(first[0], second[0]))
     height = max(0.0, min(first[3], second[3]) - max(first[1], second[1]))
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
     return width * height / max(sum(areas) - width * height, 1e-6)
 
 
-def distort(img, numbers, contrast_first: bool):
+def distort(img: Pixels, numbers: Pixels, contrast_first: bool) -> tuple[Pixels, dict[str, Any]]:
     """Brightness, contrast, saturation, hue, contrast, channels; each drawn by a coin."""
     done = numbers[:, 0] < 0.5
     brightness, contrast, saturation, hue = (
@@ -155,7 +208,7 @@ def distort(img, numbers, contrast_first: bool):
         order = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)][int(numbers[4, 1] * 6)]
         img = img[..., order]
     names = ('brightness', 'contrast', 'saturation', 'hue')
-    drawn = {
+    drawn: dict[str, Any] = {
         name: value if coin else None
         for name, value, coin in zip(names, (brightness, contrast, saturation, hue), done, strict=False)
     }

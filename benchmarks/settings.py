@@ -1,0 +1,26 @@
+"""What every benchmark is told."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+
+class Settings(NamedTuple):
+    """The command line, read; the defaults are those of `tools/benchmark.py`."""
+
+    data_root: Path = Path('data/coco-mini')  # COCO's layout
+    device: torch.device = torch.device('cpu')
+    threads: int = 1  # of torch in this process
+    repeats: int = 5
+    batch_size: int | None = None  # None: what the row is defined with
+    amp: bool = False  # bfloat16 autocast
+    channels_last: bool = False  # memory format of our student
+    workers: int = 16  # loader processes of the scaling row
+    quick: bool = False  # small sizes, for tests: no figure of such a run means anything
+    work_dir: Path = Path('work_dirs/benchmark')
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the rows of a GPU are measured, else those of a CPU."""
+        return self.device.type == 'cuda'
