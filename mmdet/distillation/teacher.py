@@ -19,6 +19,7 @@ from mmdet.structures import Normalization
 from mmdet.utils.checkpoint import load_checkpoint
 
 LAYER_NAMES = {'stem': 'maxpool'}  # METHOD's name -> torchvision's name of the layer in a ResNet
+WITH_AUXILIARY = ('googlenet', 'inception_v3')  # would return the answers of further layers in training
 
 
 def build_classifier(arch: str, num_classes: int) -> nn.Module:
@@ -33,8 +34,9 @@ def build_classifier(arch: str, num_classes: int) -> nn.Module:
         except ImportError as error:
             raise ValueError(f"arch '{arch}' needs timm: `pip install timm`") from error
         return timm.create_model(arch.removeprefix('timm/'), pretrained=False, num_classes=num_classes)
+    options = {'aux_logits': False, 'init_weights': True} if arch in WITH_AUXILIARY else {}
     try:
-        return torchvision.models.get_model(arch, weights=None, num_classes=num_classes)
+        return torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **options)
     except ValueError as error:
         import difflib
 

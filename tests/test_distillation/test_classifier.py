@@ -300,6 +300,12 @@ def test_imagenet_weights_bring_their_normalization(tmp_path: Path, monkeypatch:
     assert build(weights='imagenet', mean=mean, std=mean).normalization.mean.tolist() == mean
 
 
+def test_a_network_with_auxiliary_classifiers() -> None:
+    model = build('googlenet').train()
+    model(**model.data_preprocessor(batch((2, 1)), True), mode='loss')['loss_cls'].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_any_timm_name(monkeypatch: pytest.MonkeyPatch) -> None:
     timm = pytest.importorskip('timm')
     model = build('timm/test_resnet', weights='imagenet').train()
