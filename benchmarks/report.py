@@ -90,13 +90,14 @@ def machine(settings: Settings) -> dict[str, str]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as they appear on the screen: median and, in brackets, the quartiles."""
-    head = ['', 'unit', 'ours', 'reference', 'torchvision', 'ratio', 'target', '']
+    head = ['', 'unit', 'ours', 'reference', 'torchvision', 'ratio', 'parity', 'target', '']
     body = [
         [
             row.name,
             row.unit,
             _cell(row.ours) if row.ours else NOT_MEASURED,
             *map(_cell, (row.reference, row.torchvision, row.ratio)),
+            'FAILED' if row.faults else 'equal' if row.ours and row.parity else '',
             str(row.target or ''),
             row.verdict,
         ]
