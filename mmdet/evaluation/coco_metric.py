@@ -4,12 +4,9 @@ D detections of an image · M detections of all images · boxes xyxy in pixels o
 files xywh
 """
 
-import contextlib
-import io
 import json
-import math
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +15,25 @@ import torch
 from mmengine import dist
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from terminaltables import AsciiTable
 from torch import Tensor
 
+from mmdet.evaluation.coco_eval import (
+    Detections,
+    as_records,
+    evaluate_boxes,
+    mean_precision,
+    read_annotations,
+)
 from mmdet.evaluation.gather import gather_rows
 from mmdet.registry import METRICS
-from mmdet.utils.config import CHOOSE_OTHER
 
 AP_NAMES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
 
 
 @METRICS.register_module()
 class CocoMetric(BaseMetric):
-    """COCO's box metric, computed by pycocotools over all images of an annotation file.
+    """COCO's box metric over all images of an annotation file.
 
     An image for which no detections arrive, because it holds nothing or could not be read, counts as an image
     without detections. The numbers are those of pycocotools on the written results, to the last digit.
@@ -133,126 +134,41 @@ class CocoMetric(BaseMetric):
                 f'{self.ann_file} has no image with id {unknown[0]} ({len(unknown)} such): the ann_file '
                 'of metric and data set differ'
             )
-        records = self.coco_results(by_image)
+        found = self.detections(by_image)
         if self.outfile is not None:
             self.outfile.parent.mkdir(parents=True, exist_ok=True)
             if self.outfile.suffix == '.json':
-                self.outfile.write_text(json.dumps(records))
+                self.outfile.write_text(json.dumps(as_records(found)))
             else:
                 self.outfile.write_bytes(pickle.dumps(_as_arrays(by_image)))
-            logger.info(f'{len(records)} detections of {len(by_image)} images written to {self.outfile}')
+            logger.info(f'{len(found.scores)} detections of {len(by_image)} images written to {self.outfile}')
         if 'annotations' not in self.coco.dataset:
             logger.info(f'{self.ann_file} has no annotations: nothing to score')
             return {}
         if self.format_only:
             return {}
-        evaluation = evaluate_boxes(self.coco, records, self.category_ids)
-        per_class = _precision_per_class(evaluation, self.category_ids)
-        logger.info('\n' + _summary_table(evaluation.stats))
+        scores = evaluate_boxes(self.coco, found, self.category_ids)
+        per_class = [mean_precision(column) for column in np.moveaxis(scores.precision, 2, 0)]
+        logger.info('\n' + _summary_table(scores.stats))
         if self.classwise:
             logger.info('\n' + _class_table(self.classes, per_class))
-        return dict(zip(AP_NAMES, map(float, evaluation.stats[:6]), strict=True)) | {
+        return dict(zip(AP_NAMES, map(float, scores.stats[:6]), strict=True)) | {
             f'{name}_precision': value for name, value in zip(self.classes, per_class, strict=True)
         }
 
-    def coco_results(self, by_image: dict[int, Tensor]) -> list[dict[str, Any]]:
-        """Detections as COCO result records, boxes xywh, in the order of the image ids.
+    def detections(self, by_image: dict[int, Tensor]) -> Detections:
+        """Detections with the ids of the annotation file, boxes xywh, in the order of the image ids.
 
         by_image: image id -> (D, 6) x1, y1, x2, y2, score, label.
         """
-        records = []
-        for img_id, detections in sorted(by_image.items()):
-            for x1, y1, x2, y2, score, label in detections.tolist():
-                records.append(
-                    {
-                        'image_id': img_id,
-                        'bbox': [x1, y1, x2 - x1, y2 - y1],
-                        'score': score,
-                        'category_id': self.category_ids[int(label)],
-                    }
-                )
-        return records
-
-
-def read_annotations(ann_file: str | Path) -> COCO:
-    """Read what the box metric needs of an annotation file, without pycocotools' prints.
-
-    Objects are numbered anew from 1, because pycocotools takes a match with object 0 for no match. `area`
-    defaults to that of the box, `iscrowd` to 0. Polygons, most of such a file, are dropped. So are objects
-    whose box is not finite: training leaves them out too, and nothing can match them.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: Not JSON, or not COCO's layout; names the key or the object.
-    """
-    if not Path(ann_file).is_file():
-        raise FileNotFoundError(
-            f'annotations to evaluate on not found: {Path(ann_file).absolute()}\n'
-            '  Set data_root (--data-root FOLDER) and val_ann or test_ann (--cfg-options val_ann=...).'
-        )
-    try:
-        content = json.loads(Path(ann_file).read_bytes())
-    except ValueError as error:
-        raise ValueError(f'{ann_file} is not a JSON file: {error}. {CHOOSE_OTHER}') from error
-    missing = [key for key in ('images', 'categories') if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise ValueError(
-            f'{ann_file} has no key "{missing[0]}": not COCO detection annotations. {CHOOSE_OTHER}'
-        )
-    coco = COCO()
-    coco.dataset = {'images': content['images'], 'categories': content['categories']}
-    if 'annotations' in content:
-        coco.dataset['annotations'] = list(_ground_truth(content, ann_file))
-    _index(coco)
-    return coco
-
-
-def _ground_truth(content: dict[str, Any], ann_file: str | Path) -> Iterator[dict[str, Any]]:
-    number = 0
-    for annotation in content['annotations']:
-        try:
-            x, y, width, height = map(float, annotation['bbox'])
-            image_id, category_id = annotation['image_id'], annotation['category_id']
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f'{ann_file}: object {annotation.get("id")} needs image_id, category_id and bbox '
-                f'[x, y, width, height]: {error!r}. {CHOOSE_OTHER}'
-            ) from error
-        if not all(map(math.isfinite, (x, y, width, height))):
-            continue
-        number += 1
-        yield {
-            'id': number,
-            'image_id': image_id,
-            'category_id': category_id,
-            'bbox': [x, y, width, height],
-            'area': annotation.get('area', width * height),
-            'iscrowd': annotation.get('iscrowd', 0),
-        }
-
-
-def evaluate_boxes(coco: COCO, records: list[dict[str, Any]], category_ids: Sequence[int]) -> COCOeval:
-    """Score COCO result records with pycocotools over every image of `coco`.
-
-    `COCO.loadRes` would refuse an empty list; here it gives recall and precision 0.
-    """
-    detections = COCO()
-    detections.dataset = {
-        'images': coco.dataset['images'],
-        'categories': coco.dataset['categories'],
-        'annotations': [
-            {**record, 'id': number, 'area': record['bbox'][2] * record['bbox'][3], 'iscrowd': 0}
-            for number, record in enumerate(records, start=1)
-        ],
-    }
-    _index(detections)
-    evaluation = COCOeval(coco, detections, 'bbox')
-    evaluation.params.catIds = list(category_ids)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
+        ids = sorted(by_image)
+        counts = [len(by_image[img_id]) for img_id in ids]
+        rows = (
+            torch.cat([torch.zeros(0, 6), *(by_image[img_id] for img_id in ids)]).double().numpy()
+        )  # (M, 6)
+        bboxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], 1)
+        category_ids = np.array(self.category_ids, np.int64)[rows[:, 5].astype(np.int64)]
+        return Detections(np.repeat(np.array(ids, np.int64), counts), category_ids, bboxes, rows[:, 4])
 
 
 def gather_detections(results: Sequence[tuple[int, Tensor]]) -> dict[int, Tensor]:
@@ -274,11 +190,6 @@ def gather_detections(results: Sequence[tuple[int, Tensor]]) -> dict[int, Tensor
     return by_image
 
 
-def _index(coco: COCO) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-
-
 def _results_file(prefix: str) -> Path:
     return Path(prefix if prefix.endswith(('.json', '.pkl')) else f'{prefix}.bbox.json')
 
@@ -294,15 +205,6 @@ def _as_arrays(by_image: dict[int, Tensor]) -> list[dict[str, Any]]:
         }
         for img_id, found in sorted(by_image.items())
     ]
-
-
-def _precision_per_class(evaluation: COCOeval, category_ids: Sequence[int]) -> list[float]:
-    """AP of each class, in the order of `category_ids`; -1 where the set holds no object of the class."""
-    precision = evaluation.eval['precision'][
-        ..., 0, -1
-    ]  # (IoU thresholds, recalls, categories): all areas, 100
-    columns = [precision[:, :, list(evaluation.params.catIds).index(one)] for one in category_ids]
-    return [float(column[column > -1].mean()) if (column > -1).any() else -1.0 for column in columns]
 
 
 def _summary_table(stats: np.ndarray) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from mmdet.evaluation.coco_metric import evaluate_boxes
+from mmdet.evaluation.coco_eval import from_records, score_with_pycocotools
 from mmdet.evaluation.error_split import ErrorSplit, ScoreCalibration, error_split, score_calibration
 
 CAT, DOG, EMU = 3, 7, 20
@@ -49,7 +49,7 @@ def split(coco: COCO, *records: dict[str, Any]) -> dict[str, float]:
 
 
 def pycocotools_ap50(coco: COCO, records: list[dict[str, Any]]) -> float:
-    return float(evaluate_boxes(coco, records, IDS).stats[1])
+    return float(score_with_pycocotools(coco, from_records(records), IDS).stats[1])
 
 
 def expect(result: dict[str, float], **values: float) -> None:

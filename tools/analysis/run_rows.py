@@ -27,7 +27,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet.apis.teacher import answers_of_split, build_distiller, read_batches
 from mmdet.evaluation.calibration import measure
-from mmdet.evaluation.coco_metric import evaluate_boxes, read_annotations
+from mmdet.evaluation.coco_eval import (
+    IOU_THRESHOLDS,
+    evaluate_boxes,
+    from_records,
+    mean_precision,
+    read_annotations,
+)
 from mmdet.evaluation.error_split import error_split, score_calibration
 from mmdet.registry import MODELS
 from mmdet.utils.checkpoint import load_checkpoint, load_weights
@@ -198,15 +204,13 @@ def scores(cfg: Config, records: list[dict[str, Any]]) -> dict[str, Any]:
     coco = read_annotations(metric['ann_file'])
     ids = {category['name']: key for key, category in coco.cats.items()}
     category_ids = [ids[name] for name in metric['classes']]
-    evaluation = evaluate_boxes(coco, records, category_ids)
-    precision = evaluation.eval['precision'][..., 0, -1]  # (IoU thresholds, recalls, classes)
-    thresholds = evaluation.params.iouThrs
+    found = evaluate_boxes(coco, from_records(records), category_ids)
     return {
         'val_images': len(coco.imgs),
-        'metrics': dict(zip(METRICS, map(float, evaluation.stats), strict=True)),
+        'metrics': dict(zip(METRICS, map(float, found.stats), strict=True)),
         'ap_per_iou': {
-            f'{threshold:.2f}': float(values[values > -1].mean())
-            for threshold, values in zip(thresholds, precision, strict=True)
+            f'{threshold:.2f}': mean_precision(values)
+            for threshold, values in zip(IOU_THRESHOLDS, found.precision, strict=True)
         },
         'errors': error_split(coco, records, category_ids)._asdict(),
         'calibration': score_calibration(coco, records, category_ids)._asdict(),

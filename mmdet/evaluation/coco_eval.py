@@ -1,0 +1,216 @@
+"""Average precision as COCO defines it: reading annotations, and scoring detections.
+
+M detections of all images · T IoU thresholds · R recalls · K classes
+boxes xywh in pixels of the original image
+"""
+
+import contextlib
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.logging import MMLogger
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmdet.utils.config import CHOOSE_OTHER
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # (T,)
+ALL_AREAS, MOST_DETECTIONS = 0, -1  # of the last two dimensions of COCO's table of precisions
+
+
+class Detections(NamedTuple):
+    """Detections of all images, in the order of a result file."""
+
+    image_ids: np.ndarray  # (M,)
+    category_ids: np.ndarray  # (M,)
+    bboxes: np.ndarray  # (M, 4) float64, xywh
+    scores: np.ndarray  # (M,) float64
+
+
+class BoxScores(NamedTuple):
+    """What COCO says of detections; -1 where there is no object to find."""
+
+    stats: np.ndarray  # (12,) AP, AP50, AP75, AP of small, medium, large; AR at 1, 10, 100, of small, ...
+    precision: np.ndarray  # (T, R, K) of all areas, at most 100 detections of a class in an image
+
+
+def evaluate_boxes(coco: COCO, detections: Detections, category_ids: Sequence[int]) -> BoxScores:
+    """Score detections over every image of `coco`; no detection at all gives precision and recall 0.
+
+    hotcoco computes the numbers where it is installed, else pycocotools. They are the same to the last bit:
+    equal scores and equal overlaps are resolved in the same order. pycocotools also takes detections with
+    NaN in them, which hotcoco refuses or orders otherwise. The log says when pycocotools is used, and why.
+
+    Args:
+        coco: Annotations, from `read_annotations`.
+        detections: Those of other images or categories are passed over.
+        category_ids: Category of each class: the order of the last dimension of `precision`.
+    """
+    if np.isnan(detections.bboxes).any() or np.isnan(detections.scores).any():
+        reason = 'some of their boxes or scores are NaN'
+    else:
+        try:
+            return score_with_hotcoco(coco, detections, category_ids)
+        except ImportError as error:
+            reason = f'hotcoco, which is faster, cannot be imported ({error}): pip install hotcoco'
+    MMLogger.get_current_instance().info(f'pycocotools scores the detections: {reason}')
+    return score_with_pycocotools(coco, detections, category_ids)
+
+
+def mean_precision(precision: np.ndarray) -> float:
+    """The mean of a part of `BoxScores.precision`; -1 where it covers no object."""
+    covered = precision[precision > -1]
+    return float(covered.mean()) if covered.size else -1.0
+
+
+def score_with_hotcoco(coco: COCO, detections: Detections, category_ids: Sequence[int]) -> BoxScores:
+    """See `evaluate_boxes`.
+
+    hotcoco gets the places of images and categories in the order of their ids, from 1: of ids themselves it
+    takes no negative ones, and those of detections only up to 2^53, as they travel in a table of floats.
+
+    Raises:
+        ImportError: hotcoco is not installed.
+    """
+    import hotcoco  # optional
+
+    image_places = {img_id: place for place, img_id in enumerate(sorted(coco.imgs), start=1)}
+    category_places = {category: place for place, category in enumerate(sorted(set(category_ids)), start=1)}
+    objects = [
+        one
+        for one in coco.dataset['annotations']
+        if one['image_id'] in image_places and one['category_id'] in category_places
+    ]
+    truth = hotcoco.COCO.from_arrays(
+        [{'id': place, 'file_name': '', 'width': 1, 'height': 1} for place in image_places.values()],
+        [{'id': place, 'name': str(place)} for place in category_places.values()],
+        _places([one['image_id'] for one in objects], image_places),
+        _places([one['category_id'] for one in objects], category_places),
+        np.array([one['bbox'] for one in objects], np.float64).reshape(-1, 4),
+        area=np.array([one['area'] for one in objects], np.float64),
+        iscrowd=np.array([one['iscrowd'] for one in objects], bool),
+    )
+    images = _places(detections.image_ids.tolist(), image_places)  # (M,)
+    categories = _places(detections.category_ids.tolist(), category_places)
+    table = np.column_stack([images, detections.bboxes, detections.scores, categories])  # (M, 7)
+    found = truth.load_res(table[(images > 0) & (categories > 0)])
+    return _run(hotcoco.COCOeval(truth, found, 'bbox'), category_ids)
+
+
+def score_with_pycocotools(coco: COCO, detections: Detections, category_ids: Sequence[int]) -> BoxScores:
+    """See `evaluate_boxes`. `COCO.loadRes` would refuse an empty list and unknown images."""
+    found = COCO()
+    found.dataset = {
+        'images': coco.dataset['images'],
+        'categories': coco.dataset['categories'],
+        'annotations': [
+            {**record, 'id': number, 'area': record['bbox'][2] * record['bbox'][3], 'iscrowd': 0}
+            for number, record in enumerate(as_records(detections), start=1)
+        ],
+    }
+    _index(found)
+    evaluation = COCOeval(coco, found, 'bbox')
+    evaluation.params.catIds = list(category_ids)
+    return _run(evaluation, category_ids)
+
+
+def _run(evaluation: Any, category_ids: Sequence[int]) -> BoxScores:
+    """Steps and results of an evaluation, of the same names in both libraries, without their prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    precision = evaluation.eval['precision'][..., ALL_AREAS, MOST_DETECTIONS]  # (T, R, K), ordered by id
+    columns = np.searchsorted(np.unique(category_ids), category_ids)
+    return BoxScores(np.asarray(evaluation.stats), precision[..., columns])
+
+
+def _places(ids: Sequence[Any], place_of: dict[Any, int]) -> np.ndarray:
+    """The place of each id; 0 for one that has none."""
+    return np.fromiter((place_of.get(one, 0) for one in ids), np.int64, len(ids))
+
+
+def as_records(detections: Detections) -> list[dict[str, Any]]:
+    """COCO result records, as a result file holds them."""
+    columns = (column.tolist() for column in detections)
+    return [
+        {'image_id': image, 'bbox': bbox, 'score': score, 'category_id': category}
+        for image, category, bbox, score in zip(*columns, strict=True)
+    ]
+
+
+def from_records(records: Sequence[dict[str, Any]]) -> Detections:
+    """The detections of a result file."""
+    return Detections(
+        np.array([record['image_id'] for record in records]),
+        np.array([record['category_id'] for record in records]),
+        np.array([record['bbox'] for record in records], np.float64).reshape(-1, 4),
+        np.array([record['score'] for record in records], np.float64),
+    )
+
+
+def read_annotations(ann_file: str | Path) -> COCO:
+    """Read what the box metric needs of an annotation file, without pycocotools' prints.
+
+    Objects are numbered anew from 1, because pycocotools takes a match with object 0 for no match. `area`
+    defaults to that of the box, `iscrowd` to 0. Polygons, most of such a file, are dropped. So are objects
+    whose box is not finite: training leaves them out too, and nothing can match them.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Not JSON, or not COCO's layout; names the key or the object.
+    """
+    if not Path(ann_file).is_file():
+        raise FileNotFoundError(
+            f'annotations to evaluate on not found: {Path(ann_file).absolute()}\n'
+            '  Set data_root (--data-root FOLDER) and val_ann or test_ann (--cfg-options val_ann=...).'
+        )
+    try:
+        content = json.loads(Path(ann_file).read_bytes())
+    except ValueError as error:
+        raise ValueError(f'{ann_file} is not a JSON file: {error}. {CHOOSE_OTHER}') from error
+    missing = [key for key in ('images', 'categories') if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise ValueError(
+            f'{ann_file} has no key "{missing[0]}": not COCO detection annotations. {CHOOSE_OTHER}'
+        )
+    coco = COCO()
+    coco.dataset = {'images': content['images'], 'categories': content['categories']}
+    if 'annotations' in content:
+        coco.dataset['annotations'] = list(_ground_truth(content, ann_file))
+    _index(coco)
+    return coco
+
+
+def _ground_truth(content: dict[str, Any], ann_file: str | Path) -> Iterator[dict[str, Any]]:
+    number = 0
+    for annotation in content['annotations']:
+        try:
+            x, y, width, height = map(float, annotation['bbox'])
+            image_id, category_id = annotation['image_id'], annotation['category_id']
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f'{ann_file}: object {annotation.get("id")} needs image_id, category_id and bbox '
+                f'[x, y, width, height]: {error!r}. {CHOOSE_OTHER}'
+            ) from error
+        if not all(map(math.isfinite, (x, y, width, height))):
+            continue
+        number += 1
+        yield {
+            'id': number,
+            'image_id': image_id,
+            'category_id': category_id,
+            'bbox': [x, y, width, height],
+            'area': annotation.get('area', width * height),
+            'iscrowd': annotation.get('iscrowd', 0),
+        }
+
+
+def _index(coco: COCO) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()

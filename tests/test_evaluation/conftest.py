@@ -1,0 +1,19 @@
+"""Fixtures of this room."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from mmengine.logging import MMLogger
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What the log says during a test."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
