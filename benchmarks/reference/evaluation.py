@@ -1,0 +1,52 @@
+"""COCO box evaluation the stock way (MMDetection 2.10): a result file, and pycocotools on it.
+
+D detections of an image · K classes · boxes xyxy in pixels of the original image
+"""
+
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+Found = tuple[int, NDArray[Any], NDArray[Any]]  # image id, (D, 5) boxes and scores, (D,) labels
+
+
+def stock_evaluation(
+    ann_file: Path, found: Sequence[Found], result_file: Path
+) -> tuple[list[float], list[float]]:
+    """The 12 numbers, and the AP of each class in the order of the category ids, -1 without any object."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(ann_file))
+        categories = sorted(coco.getCatIds())
+        records = []
+        for img_id, boxes, labels in found:
+            for box, label in zip(boxes, labels, strict=True):
+                x1, y1, x2, y2, score = box.tolist()
+                records.append(
+                    {
+                        'image_id': img_id,
+                        'bbox': [x1, y1, x2 - x1, y2 - y1],
+                        'score': score,
+                        'category_id': categories[label],
+                    }
+                )
+        result_file.write_text(json.dumps(records))
+        evaluation = COCOeval(coco, coco.loadRes(str(result_file)), 'bbox')
+        evaluation.params.catIds = categories
+        evaluation.params.imgIds = coco.getImgIds()
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    precision = evaluation.eval['precision']  # (IoU thresholds, recalls, classes, areas, most detections)
+    per_class = []
+    for k in range(len(categories)):
+        of_class = precision[:, :, k, 0, -1]
+        of_class = of_class[of_class > -1]
+        per_class.append(float(of_class.mean()) if of_class.size else -1.0)
+    return [float(number) for number in evaluation.stats], per_class
