@@ -77,8 +77,9 @@ class ClassifierDistiller(nn.Module):
         return cast(FrozenTeacher | None, self._teacher[0])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> ClassifierDistiller:
-        if self.teacher is not None:
-            self.teacher._apply(fn, *args, **kwargs)  # the trunk shares the teacher's layers
+        for part in (self.teacher, self._trunk[0]):  # the trunk shares most of its layers with the teacher
+            if part is not None:
+                part._apply(fn, *args, **kwargs)
         super()._apply(fn, *args, **kwargs)
         return self
 

@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from mmdet.distillation.folding import fold_batch_norms, quicken_input_gradient
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization
 from mmdet.utils.checkpoint import load_checkpoint
@@ -53,7 +54,7 @@ class FrozenTeacher(nn.Module):
 
     The file is the one of the published teachers: `state_dict` (names may start with `module.`) beside
     other entries, or a plain state dict. What this toolbox adds to the file is used and checked:
-    `classes`, `mean`, `std`, `crop_size`.
+    `classes`, `mean`, `std`, `crop_size`. Batch norms are then folded into the convolutions before them.
 
     Args:
         arch: torchvision's name, or 'timm/NAME'.
@@ -97,6 +98,8 @@ class FrozenTeacher(nn.Module):
             raise ValueError(f'{checkpoint}: give mean and std of the teacher both or neither')
         self.requires_grad_(requires_grad=False)
         super().train(mode=False)
+        fold_batch_norms(self.network)
+        self.network.to(memory_format=torch.channels_last)
 
     def _load(self, file: dict[str, Any], checkpoint: str) -> None:
         state = file['state_dict']
@@ -144,13 +147,15 @@ class FrozenTeacher(nn.Module):
         """
         nodes = {LAYER_NAMES.get(level, level): level for level in levels}
         try:
-            return create_feature_extractor(self.network, nodes)
+            trunk = create_feature_extractor(self.network, nodes)
         except ValueError as error:
             names = get_graph_node_names(self.network)[1]
             tops = list(dict.fromkeys(name.split('.')[0] for name in names))
             raise ValueError(
                 f'{type(self.network).__name__} has no level {tuple(levels)}; its top layers are {tops}'
             ) from error
+        quicken_input_gradient(trunk)
+        return trunk
 
 
 def _check_classes(
