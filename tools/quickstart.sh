@@ -35,7 +35,7 @@ mkdir -p "$DIR"
 say "Drawing photos into $DIR/data"
 "$PYTHON" tools/misc/make_synthetic.py "$DIR/data" --size 192 "${PHOTOS[@]}"
 say 'Training the teacher, an image classifier, on their objects'
-train teacher configs_dev/teachers/resnet18_tiny.py "custom_hooks.2.file=$TEACHER"
+train teacher configs_dev/teachers/resnet18_tiny.py randomness.seed=0
 say 'Training the plain student'
 train plain "$STUDENT" randomness.seed=0
 say 'Training the distilled student: same steps, same seed'

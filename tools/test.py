@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 
 from mmdet.datasets.transforms import read_image
 from mmdet.engine import DetRunner
-from mmdet.evaluation.coco_metric import read_annotations
+from mmdet.evaluation.coco_eval import read_annotations
 from mmdet.structures import DetDataSample
 from mmdet.utils.cli import add_common_arguments, hint, run_tool, take_old_spellings
 from mmdet.utils.config import KeyValues, annotation_metrics, load_config

@@ -1,4 +1,5 @@
 # The teacher of the embedded default: ResNet18 on 32 x 32 crops of the student's own batches.
+# It writes model_best.pth.tar into its work dir.
 _base_ = '../../configs/ssd/ssd_tiny.py'
 model = dict(
     _delete_=True,
@@ -24,5 +25,5 @@ default_hooks = dict(checkpoint=dict(save_best='crops/top1'))
 custom_hooks = [
     dict(type='BadDataHook'),
     dict(type='CurvesHook'),
-    dict(type='SaveTeacherHook', file='work_dirs/quickstart/teacher/model_best.pth.tar'),
+    dict(type='SaveTeacherHook'),
 ]

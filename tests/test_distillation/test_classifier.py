@@ -85,17 +85,19 @@ def test_it_learns_and_the_teacher_answers_as_it_did(model: CropClassifier, tmp_
         'crops/left_out': 0.0,
     }
 
-    hook = SaveTeacherHook(str(tmp_path / 'teachers' / 'model_best.pth.tar'))
-    runner = SimpleNamespace(rank=0, epoch=3, model=model, logger=SimpleNamespace(info=lambda _: None))
+    hook, file = SaveTeacherHook(), tmp_path / 'work' / 'model_best.pth.tar'
+    runner = SimpleNamespace(
+        rank=0, epoch=3, model=model, work_dir=str(file.parent), logger=SimpleNamespace(info=lambda _: None)
+    )
     hook.after_val_epoch(runner, {'crops/top1': 1.0, 'crops/top5': 1.0})
-    written = hook.file.stat().st_mtime_ns
+    written = file.stat().st_mtime_ns
     hook.after_val_epoch(runner, {'crops/top1': 0.5, 'crops/top5': 1.0})  # no better: stays
-    assert hook.file.stat().st_mtime_ns == written
+    assert file.stat().st_mtime_ns == written
 
-    content = torch.load(hook.file, weights_only=True)
+    content = torch.load(file, weights_only=True)
     assert content['best_acc1'] == 1.0
     assert (content['arch'], content['epoch'], content['crop_size']) == ('resnet18', 3, 32)
-    teacher = FrozenTeacher('resnet18', str(hook.file), num_classes=2, classes=CLASSES)
+    teacher = FrozenTeacher('resnet18', str(file), num_classes=2, classes=CLASSES)
     processed = model.data_preprocessor(data)
     gt = processed['gt']
     crops = crop_boxes(processed['inputs'], gt.gt_bboxes, gt.gt_image, 32)

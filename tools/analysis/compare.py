@@ -31,10 +31,12 @@ from mmdet.evaluation.rows import (
     teacher_of,
 )
 from mmdet.utils.cli import run_tool
+from mmdet.utils.markdown import table
 from mmdet.visualization.rows import plot_errors, plot_lines, plot_seeds
 
 COMPARED = (*METRICS[:6], 'AR_100')
 ERRORS = ErrorSplit._fields[1:]
+RIGHT = '---:'  # where numbers stand in their column
 
 
 def values_of(seeds: Seeds, part: str, name: str, scale: float = 1) -> list[float]:
@@ -66,16 +68,10 @@ def mean_only(values: Sequence[float], form: str = '.1f') -> str:
     return f'{fmean(values):{form}}' if values else '-'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], align: str = '---:') -> str:
-    """A Markdown table; `align` places what stands in all columns but the first."""
-    cells = [head, ['---', *[align] * (len(head) - 1)], *rows]
-    return '\n'.join(f'| {" | ".join(str(cell).replace("|", "/") for cell in row)} |' for row in cells)
-
-
 def row_table(section: Section, head: Sequence[str], cells: Callable[[Seeds], Sequence[object]]) -> str:
     """A table with one line per row of the section."""
     lines = [(TITLES.get(row, row), *cells(seeds)) for row, seeds in section.rows.items()]
-    return table(('row', *head), lines)
+    return table(('row', *head), lines, RIGHT)
 
 
 def metric_tables(section: Section) -> str:

@@ -35,15 +35,14 @@ from mmdet.evaluation.coco_eval import (
     read_annotations,
 )
 from mmdet.evaluation.error_split import error_split, score_calibration
+from mmdet.evaluation.rows import FORMAT, METRICS, TITLES
 from mmdet.registry import MODELS
 from mmdet.utils.checkpoint import load_checkpoint, load_weights
 from mmdet.utils.cli import add_config_arguments, run_tool, take_old_spellings
 from mmdet.utils.config import DATA_DEFAULTS, KeyValues, annotation_metrics, load_config, merge_config
 
 ROOT = Path(__file__).resolve().parents[2]
-FORMAT = 1  # of the JSON files
-ROWS = ('plain', 'cls', 'loc', 'loc_kdloc', 'all')
-METRICS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l', 'AR_1', 'AR_10', 'AR_100', 'AR_s', 'AR_m', 'AR_l')
+ROWS = tuple(TITLES)
 WARM_UP, REPEATS = 3, 20  # of the latency
 
 

@@ -32,15 +32,10 @@ from mmdet.evaluation.calibration import (
     size_of,
 )
 from mmdet.utils.cli import add_config_arguments, run_tool, take_old_spellings
+from mmdet.utils.markdown import table
 from mmdet.visualization.reliability import plot_reliability
 
 SIZES = ('small, area below 32²', 'medium', 'large, area from 96²')
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    cells = [head, ['---'] * len(head), *rows]
-    return '\n'.join(f'| {" | ".join(str(cell).replace("|", "/") for cell in row)} |' for row in cells)
 
 
 def share(part: float, whole: float) -> str:
