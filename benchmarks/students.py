@@ -16,9 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.models import ResNet
 
 from benchmarks.parity import gradient_norm
-from benchmarks.reference.distiller import distillation_losses
-from benchmarks.reference.network import StockSSD300, flat
-from benchmarks.reference.ssd_loss import decode, losses
+from benchmarks.reference.network import StockSSD300
+from benchmarks.reference.training import training_losses
 from benchmarks.report import ROOT
 from benchmarks.settings import Settings
 from mmdet.datasets.collate import collate_detection
@@ -139,30 +138,9 @@ def stock_step(
     def run() -> dict[str, float]:
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
-            maps = student(images)
-            truth = (subject.objects, subject.labels, subject.num_classes)
-            found, targets = losses(maps[0], maps[1], anchors, *truth)
-            if teacher is not None:
-                counts = [len(objects) for objects in subject.objects]
-                first = [sum(counts[:i]) for i in range(len(counts))]  # row of each image's first object
-                logits = [
-                    flat(maps[0], i, subject.num_classes + 1)[t.positive] for i, t in enumerate(targets)
-                ]
-                boxes = [
-                    decode(anchors[t.positive], flat(maps[1], i, 4)[t.positive].float())
-                    for i, t in enumerate(targets)
-                ]
-                found |= distillation_losses(
-                    images,
-                    teacher,
-                    torch.cat(logits).float(),
-                    torch.cat(boxes),
-                    torch.cat([t.matched + first[i] for i, t in enumerate(targets)]),
-                    torch.cat(subject.objects),
-                    torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device),
-                    [len(t.positive) for t in targets],
-                    crop_size,
-                )
+            found = training_losses(
+                student, images, anchors, subject.objects, subject.labels, teacher, crop_size
+            )
         total = torch.stack(list(found.values())).sum()
         total.backward()
         optimizer.step()

@@ -1,0 +1,58 @@
+"""Verdicts, table and CSV."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from benchmarks.parity import differing_numbers
+from benchmarks.report import Row, Target, machine, table, write_csv
+from benchmarks.settings import Settings
+from benchmarks.timing import Spread
+
+TWO = Spread(2.0, 1.5, 2.5)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'verdict'),
+    [
+        ({}, 'not measured'),
+        ({'ours': TWO}, ''),
+        ({'ours': TWO, 'target': Target(1.9)}, 'met'),
+        ({'ours': TWO, 'target': Target(2.1)}, 'not met'),
+        ({'ours': TWO, 'target': Target(2.0, at_least=False)}, 'met'),
+        ({'ours': TWO, 'target': Target(1.9, at_least=False)}, 'not met'),
+        ({'ours': TWO, 'target': Target(1.2, of='ratio'), 'ratio': Spread(1.1, 1, 2)}, 'not met'),
+        ({'ours': TWO, 'target': Target(1.2, of='ratio')}, 'not measured'),
+        ({'ours': TWO, 'target': Target(1.9), 'faults': ['loss_cls is 1']}, 'parity failed'),
+    ],
+)
+def test_verdicts(changes: dict, verdict: str) -> None:
+    assert Row('step', 'a row', 's', **changes).verdict == verdict
+
+
+def test_table_and_csv(tmp_path: Path) -> None:
+    rows = [
+        Row('step', 'plain', 's', Target(1.1, of='ratio'), TWO, TWO, None, TWO, {'ours': 12.4, 'x': None}),
+        Row('step', 'on a GPU', 'images/s', Target(1500), note='no GPU in this run'),
+        Row('step', 'wrong', 's', ours=TWO, faults=['loss_cls is 1, the reference says 2'], parity='losses'),
+    ]
+    text = table(rows)
+    assert '2 [1.5, 2.5]' in text
+    assert 'on a GPU: no GPU in this run' in text
+    assert 'wrong: PARITY FAILED: loss_cls is 1, the reference says 2' in text
+    file = tmp_path / 'results' / 'step.csv'
+    write_csv(rows, machine(Settings(threads=3)), file)
+    written = list(csv.DictReader(file.open()))
+    assert [row['verdict'] for row in written] == ['met', 'not measured', 'parity failed']
+    assert [row['ours_median'] for row in written] == ['2', '', '2']
+    assert written[0]['peak_mib'] == 'ours 12'
+    assert all(row['threads'] == '3' and row['commit'] and row['torch'] for row in written)
+
+
+def test_numbers_that_differ() -> None:
+    ours = {'a': 1.00001, 'b': 2.0, 'c': float('nan'), 'd': 0.0}
+    theirs = {'a': 1.0, 'b': 2.1, 'c': float('nan'), 'e': 0.0}
+    named = [fault.split()[0] for fault in differing_numbers(ours, theirs, 1e-4)]
+    assert named == ['only', 'only', 'b', 'c']
+    assert len(differing_numbers({'a': 1.00001}, {'a': 1.0}, {'a': 1e-6})) == 1

@@ -1,0 +1,103 @@
+"""Each benchmark runs in its small size, and a failed parity check shows."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.reference import ssd_loss
+from tests.tiny_run import ROOT
+from tools.benchmark import main
+
+
+@pytest.fixture
+def data_root(tiny_coco: Callable[..., Path], tmp_path: Path) -> Path:
+    """A small set under the names of COCO's files."""
+    root = tmp_path / 'set'
+    for split in ('train2017', 'val2017'):
+        tiny_coco(root=root, split=split, images=5)
+        (root / f'annotations/{split}.json').rename(root / f'annotations/instances_{split}.json')
+    return root
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def arguments(name: str, root: Path, tmp_path: Path) -> list[str]:
+    typed = [name, '--quick', '--repeats', '2', '--batch-size', '1', '--threads', '1', '--device', 'cpu']
+    typed += ['--workers', '999']  # more cores than there are: not measured
+    paths = {'--data-root': root, '--work-dir': tmp_path / 'work', '--out': tmp_path / 'out.csv'}
+    return [*typed, *(str(part) for pair in paths.items() for part in pair)]
+
+
+def rows_of(tmp_path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((tmp_path / 'out.csv').open()))
+
+
+@pytest.mark.parametrize(
+    ('name', 'measured', 'unmeasured'),
+    [('data', 2, 1), ('step', 1, 1), ('distill', 2, 1), ('infer', 4, 2), ('eval', 1, 0)],
+)
+def test_small_run(
+    name: str,
+    measured: int,
+    unmeasured: int,
+    data_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(arguments(name, data_root, tmp_path))
+    rows = rows_of(tmp_path)
+    assert [row['benchmark'] for row in rows] == [name] * (measured + unmeasured)
+    assert [row['verdict'] for row in rows].count('not measured') == unmeasured
+    for row in rows:
+        if row['verdict'] != 'not measured':
+            assert float(row['ours_median']) > 0
+            assert float(row['reference_median']) > 0
+            assert row['mode'] == 'quick'
+    printed = capsys.readouterr().out
+    assert all(row['row'] in printed for row in rows)
+    assert 'equal' in printed
+
+
+def test_a_deviation_fails(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ssd_loss, 'NEGATIVES_PER_POSITIVE', 2)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments('step', data_root, tmp_path))
+    assert stopped.value.code == 1
+    assert rows_of(tmp_path)[0]['verdict'] == 'parity failed'
+    printed = capsys.readouterr()
+    assert 'PARITY FAILED: loss_cls is ' in printed.out
+    assert 'parity failed: plain step, CPU' in printed.err
+
+
+def test_processes(data_root: Path, tmp_path: Path) -> None:
+    """Start-up and several processes, from the command line."""
+    command = [sys.executable, str(ROOT / 'tools/benchmark.py')]
+    found = {}
+    for name in ('startup', 'ddp'):
+        typed = arguments(name, data_root, tmp_path)
+        typed[typed.index('--repeats') + 1], typed[typed.index('--batch-size') + 1] = '1', '4'
+        done = subprocess.run(
+            [*command, *typed],
+            cwd=tmp_path,
+            env={**os.environ, 'OMP_NUM_THREADS': '1'},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found[name] = {row['row']: row for row in rows_of(tmp_path)}
+    assert float(found['startup']['tools/train.py to its first step']['ours_median']) > 0
+    assert float(found['startup']['memory of a loader worker of its own']['ours_median']) < 150
+    assert all(float(row['ours_median']) > 0 for row in found['ddp'].values())
