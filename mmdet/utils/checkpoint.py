@@ -1,22 +1,23 @@
 """Checkpoint files: tensors, numbers, strings, lists and dicts, written whole or not at all.
 
-Reading one never runs code from it. There is no allow-list: MMEngine's own contains `getattr`, with which a
-crafted file reaches any function.
+Reading one never runs code from it: what a file may name is listed in `checkpoint_file`. MMEngine's list
+holds `getattr`, with which a crafted file reaches any function.
 """
 
 import os
-import pickle
 import random
-import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from mmdet.utils.checkpoint_file import PythonObjectError, TensorOutline, check_records, read_outline
 
 SHOWN = 6  # names that an error message lists before it only counts
 
@@ -32,7 +33,8 @@ def plain(value: Any, place: str = 'checkpoint') -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Tensor):
-        return value.detach().cpu()
+        repeats = value.numel() > value.untyped_storage().nbytes() // value.element_size()
+        return value.detach().cpu().contiguous() if repeats else value.detach().cpu()
     if isinstance(value, Mapping):
         return {plain(key, place): plain(item, f'{place}[{key!r}]') for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -102,9 +104,13 @@ def _sync_folder(folder: Path) -> None:
 def load_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
     """Read a checkpoint: ours, MMDetection's, a classifier's, or a bare state dict.
 
+    A damaged file is noticed by its checksums. Files in the format before torch 1.6 hold none: there only
+    what changes the size or the structure is noticed, a flipped bit of a weight is not. Weights that are not
+    finite are loaded, with a warning.
+
     Args:
         path: The file.
-        trust: Unpickle whatever it holds. That runs code from the file.
+        trust: Unpickle whatever it holds, with a warning. That runs code from the file.
 
     Returns:
         A dict with `state_dict` (tensors on the CPU, names without the prefix `module.`), `meta` (a dict,
@@ -115,27 +121,70 @@ def load_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         ValueError: It is damaged, holds no weights, or holds Python objects.
     """
     path = Path(path)
+    with _opened(path) as file:
+        if trust:
+            warnings.warn(f'{path} is trusted: code inside it runs', stacklevel=2)
+            _checked(check_records, file, path)
+        else:
+            _checked(read_outline, file, path)
+        file.seek(0)
+        try:
+            content = torch.load(file, map_location='cpu', weights_only=not trust, mmap=False)
+        except MemoryError:
+            raise
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f'{path} holds Python objects of a package that is absent: {error}') from error
+        except Exception as error:  # objects of a trusted file raise anything
+            if 'allocate memory' in str(error):
+                raise
+            raise ValueError(_damaged(path, str(error).partition('\n')[0])) from error
+    checkpoint = _unwrap(content, path)
+    _tell_not_finite(checkpoint['state_dict'], path)
+    return checkpoint
+
+
+def outline_checkpoint(path: str | Path) -> dict[str, Any]:
+    """As `load_checkpoint` with a `TensorOutline` for each tensor; the whole file is checked all the same."""
+    path = Path(path)
+    with _opened(path) as file:
+        return _unwrap(_checked(read_outline, file, path), path)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A checkpoint file, opened.
+
+    Raises:
+        FileNotFoundError: There is none, or a link to none.
+        ValueError: It is a folder, or may not be read.
+    """
+    if path.is_dir():
+        raise ValueError(f'{path} is a folder; give a checkpoint in it, {path / "latest.pth"}')
     if not path.is_file():
+        link = f', which links to {path.readlink()}' if path.is_symlink() else ''
         raise FileNotFoundError(
-            f'checkpoint not found: {path.absolute()}\n  Training writes its newest one to '
+            f'checkpoint not found: {path.absolute()}{link}\n  Training writes its newest one to '
             'work_dirs/<config name>/latest.pth, or to latest.pth in its --work-dir.'
         )
     try:
-        content = torch.load(path, map_location='cpu', weights_only=not trust)
-    except pickle.UnpicklingError as error:
-        objects = re.search(r'(GLOBAL \S+|reduce for .*|but got .*)', str(error))
-        if objects is None:
-            raise ValueError(_damaged(path, 'not a pickle')) from error
+        return path.open('rb')
+    except OSError as error:
+        raise ValueError(f'{path} cannot be read: {error.strerror}') from error
+
+
+def _checked(check: Callable[[BinaryIO], Any], file: BinaryIO, path: Path) -> Any:
+    """What a check of `checkpoint_file` returns; its errors with the file and the remedy."""
+    try:
+        return check(file)
+    except PythonObjectError as error:
+        plain_path = path.with_name(f'{path.stem}_plain.pth')
         raise ValueError(
-            f'{path} holds Python objects ({objects[0]}) besides tensors, numbers, strings, lists and '
-            'dicts; it is '
-            'not read, since that could run code from it.\n  If you trust where it came from, keep its '
-            'weights: '
-            f'python -m mmdet.utils.checkpoint {path} {path.with_name(path.stem + "_plain.pth")}'
+            f'{path} holds Python objects ({error}) besides tensors, numbers, strings, lists and dicts; it '
+            'is not read, since that could run code from it.\n  If you trust where it came from, keep its '
+            f'weights: python -m mmdet.utils.checkpoint {path} {plain_path}\n  or give --trust-checkpoint to '
+            'tools/train.py, tools/test.py or tools/image_demo.py (not for teachers).'
         ) from error
-    except (RuntimeError, EOFError, OSError, LookupError, UnicodeDecodeError) as error:
-        raise ValueError(_damaged(path, str(error).partition('\n')[0])) from error
-    return _unwrap(content, path)
+    except (ValueError, OSError) as error:
+        raise ValueError(_damaged(path, str(error))) from error
 
 
 def _damaged(path: Path, reason: str) -> str:
@@ -148,15 +197,36 @@ def _unwrap(content: Any, path: Path) -> dict[str, Any]:
         raise ValueError(f'{path} holds a {type(content).__name__}, not a dict of weights')
     checkpoint = dict(content) if 'state_dict' in content else {'state_dict': content}
     state = checkpoint['state_dict']
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not state or not all(map(_is_weight, state, state.values())):
         keys = ', '.join(map(str, list(content)[:SHOWN]))
         raise ValueError(f'{path} holds no weights: neither "state_dict" nor a dict of tensors, but {keys}')
     wrapped = all(name.startswith('module.') for name in state)
     checkpoint['state_dict'] = {
         name.removeprefix('module.') if wrapped else name: tensor for name, tensor in state.items()
     }
-    checkpoint['meta'] = dict(checkpoint.get('meta') or {})
+    meta = checkpoint.get('meta') or {}
+    if not isinstance(meta, Mapping) or not isinstance(meta.get('dataset_meta') or {}, Mapping):
+        raise ValueError(f'{path}: its "meta", or the "dataset_meta" in it, is not a dict')
+    checkpoint['meta'] = dict(meta)
+    names = checkpoint_classes(checkpoint)
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise ValueError(f'{path}: its class names are not strings')
     return checkpoint
+
+
+def _is_weight(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, (Tensor, TensorOutline))
+
+
+def _tell_not_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    # a finite sum has finite terms; only where it is not each of them is looked at
+    wrong = [name for name, value in state.items() if not (value.sum().isfinite() or value.isfinite().all())]
+    if wrong:
+        warnings.warn(
+            f'{path}: {len(wrong)} of {len(state)} tensors hold NaN or infinite numbers, the first is '
+            f'{wrong[0]}',
+            stacklevel=3,
+        )
 
 
 def checkpoint_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -167,7 +237,7 @@ def checkpoint_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
     names = dataset_meta.get('classes') or dataset_meta.get('CLASSES') or meta.get('CLASSES')
     if not names:
         return None
-    return (names,) if isinstance(names, str) else tuple(names)
+    return tuple(names) if isinstance(names, (list, tuple)) else (names,)
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
@@ -181,8 +251,15 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
         source: The file, for messages.
 
     Raises:
-        ValueError: The two do not fit each other; lists what is missing, unexpected and of another shape.
+        ValueError: The two do not fit each other; lists what is missing, unexpected, of another shape.
     """
+    own = model.state_dict()
+    for name in own.keys() & state.keys():  # copying turns one into the other without a word
+        if own[name].is_floating_point() != state[name].is_floating_point():
+            raise ValueError(
+                f'{source} does not fit the {type(model).__name__} of this config: {name} is '
+                f'{state[name].dtype}, not {own[name].dtype}'
+            )
     try:
         model.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
