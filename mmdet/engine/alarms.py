@@ -1,4 +1,4 @@
-"""Alarms of a distilled training: terms that teach nothing, and terms that drown the detector's own losses.
+"""Alarms of a distilled training: terms that teach next to nothing, and terms that drown the detector's own.
 
 cls_logits and box_deltas: what the head predicted, as `HeadOutputs` holds them
 """
@@ -43,9 +43,9 @@ class DistillationAlarmHook(Hook):
     Gradients: in the first step and every `interval` steps the norm of each loss's gradient with respect to
     the head's `cls_logits` and `box_deltas` goes to the log and to the scalars, as
     `grad_norm/loss_kd_cls/cls_logits`; `detector` stands for the sum of the detector's own losses. It warns
-    when the norm of a distillation loss is more than `dwarf_ratio` times that of the sum, and when one is not
-    finite though its loss is. The norms are of the losses as logged: before loss scaling, accumulation and
-    clipping.
+    when the norm of a distillation loss is more than `dwarf_ratio` times that of the sum, when it is less than
+    `feeble_ratio` of it with respect to both predictions, and when it is not finite though the loss is. The
+    norms are of the losses as logged: before loss scaling, accumulation and clipping.
 
     Forward hooks that are attached for this one step see the predictions and the losses; the gradients end at
     the predictions, so that nothing passes through the backbone again and DDP does not notice. Meanwhile
@@ -57,12 +57,15 @@ class DistillationAlarmHook(Hook):
         patience: Steps in a row, at least 2.
         interval: Steps between measurements of the gradients.
         dwarf_ratio: Above 0.
+        feeble_ratio: From 0 (never) to below `dwarf_ratio`.
 
     Raises:
         ValueError: A number out of range.
     """
 
-    def __init__(self, patience: int = 50, interval: int = 500, dwarf_ratio: float = 10) -> None:
+    def __init__(
+        self, patience: int = 50, interval: int = 500, dwarf_ratio: float = 10, feeble_ratio: float = 0.05
+    ) -> None:
         for name, value, smallest in (('patience', patience, 2), ('interval', interval, 1)):
             if not isinstance(value, int) or value < smallest:
                 raise ValueError(
@@ -72,7 +75,12 @@ class DistillationAlarmHook(Hook):
             raise ValueError(f'DistillationAlarmHook.dwarf_ratio is above 0; got {dwarf_ratio!r}')
         self.patience = patience
         self.interval = interval
+        if not 0 <= feeble_ratio < dwarf_ratio:
+            raise ValueError(
+                f'DistillationAlarmHook.feeble_ratio is from 0 to below dwarf_ratio; got {feeble_ratio!r}'
+            )
         self.dwarf_ratio = dwarf_ratio
+        self.feeble_ratio = feeble_ratio
 
     def before_train(self, runner: Runner) -> None:
         """Begin anew, also in a resumed run: its config may have changed."""
@@ -162,6 +170,25 @@ class DistillationAlarmHook(Hook):
                     f'{iteration}, that of {" + ".join(own)} {together:.3g}. Lower '
                     f'{_config_key(loss)}.loss_weight.',
                 )
+        self._warn_of_feeble(runner, norms, terms)
+
+    def _warn_of_feeble(self, runner: Runner, norms: Norms, terms: Sequence[str]) -> None:
+        """Warn of terms that hardly teach: measured where they pull most, beside the detector's own."""
+        own = norms[TOGETHER]
+        for term in terms:
+            share, prediction = max(
+                ((norm / own[name], name) for name, norm in norms[term].items() if own[name] > 0),
+                default=(0.0, ''),
+            )
+            self._warn_once(
+                runner,
+                ('feeble', term),
+                0 < share < self.feeble_ratio,
+                f'{term} hardly teaches: its gradient with respect to {prediction} has {100 * share:.2g} % of '
+                f"the norm of the detector's own in iteration {runner.iter + 1}. Raise "
+                f'{_config_key(term)}.loss_weight. (The level pixels of kd_loc is measured in units of '
+                'data_preprocessor.std: docs/method.md.)',
+            )
 
     def _report(self, runner: Runner, norms: Norms) -> None:
         """One line, and the scalars."""

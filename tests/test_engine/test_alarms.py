@@ -180,7 +180,7 @@ def test_losses_that_move_and_short_runs_of_0_are_no_alarm(run):
 
 
 def test_a_dwarfing_term_is_told_once_an_episode_with_both_numbers(run, tmp_path):
-    big, small = (1000, 0), (0.01, 0)
+    big, small = (1000, 0), (0.2, 0)
     _, warnings = run([big, big, small, big, big], 5, interval=1)
     assert len(warnings) == 2
     norms = norms_of(tmp_path / 'run')
@@ -191,6 +191,17 @@ def test_a_dwarfing_term_is_told_once_an_episode_with_both_numbers(run, tmp_path
         assert f'with respect to cls_logits has norm {term:.3g} in iteration {step}' in line
         assert f'that of loss_cls + loss_bbox {own:.3g}. Lower model.distiller.kd_cls.loss_weight' in line
     assert run([big], 2, dwarf_ratio=1e6)[1] == warnings  # of the first run only
+
+
+@pytest.mark.parametrize(('factor', 'told'), [(0.001, True), (0.0, False), (1, False)])
+def test_a_feeble_term_is_told_once_with_its_share(run, factor, told):
+    _, warnings = run([(factor, 1)], steps=3, interval=1, patience=9, feeble_ratio=0.01)
+    feeble = [text for text in warnings if 'hardly teaches' in text]
+    assert len(feeble) == told
+    assert all(
+        'loss_kd_cls hardly teaches: its gradient with respect to cls_logits' in text for text in feeble
+    )
+    assert all('model.distiller.kd_cls.loss_weight' in text for text in feeble)
 
 
 def test_measured_in_the_first_step_and_every_interval(run, tmp_path):
@@ -252,7 +263,8 @@ def test_no_tensor_is_held(run):
 
 
 @pytest.mark.parametrize(
-    'keywords', [{'patience': 1}, {'interval': 0}, {'interval': 2.5}, {'dwarf_ratio': 0}]
+    'keywords',
+    [{'patience': 1}, {'interval': 0}, {'interval': 2.5}, {'dwarf_ratio': 0}, {'feeble_ratio': 11}],
 )
 def test_numbers_out_of_range(keywords):
     (name,) = keywords
