@@ -43,9 +43,9 @@ class DistillationAlarmHook(Hook):
     Gradients: in the first step and every `interval` steps the norm of each loss's gradient with respect to
     the head's `cls_logits` and `box_deltas` goes to the log and to the scalars, as
     `grad_norm/loss_kd_cls/cls_logits`; `detector` stands for the sum of the detector's own losses. It warns
-    when the norm of a distillation loss is more than `dwarf_ratio` times that of the sum, when it is less than
-    `feeble_ratio` of it with respect to both predictions, and when it is not finite though the loss is. The
-    norms are of the losses as logged: before loss scaling, accumulation and clipping.
+    when the norm of a distillation loss is more than `dwarf_ratio` times that of the sum, when it is less
+    than `feeble_ratio` of it with respect to both predictions, and when it is not finite though the loss is.
+    The norms are of the losses as logged: before loss scaling, accumulation and clipping.
 
     Forward hooks that are attached for this one step see the predictions and the losses; the gradients end at
     the predictions, so that nothing passes through the backbone again and DDP does not notice. Meanwhile
@@ -184,10 +184,10 @@ class DistillationAlarmHook(Hook):
                 runner,
                 ('feeble', term),
                 0 < share < self.feeble_ratio,
-                f'{term} hardly teaches: its gradient with respect to {prediction} has {100 * share:.2g} % of '
-                f"the norm of the detector's own in iteration {runner.iter + 1}. Raise "
+                f'{term} hardly teaches: its gradient with respect to {prediction} has {100 * share:.2g} % '
+                f"of the norm of the detector's own in iteration {runner.iter + 1}. Raise "
                 f'{_config_key(term)}.loss_weight. (The level pixels of kd_loc is measured in units of '
-                'data_preprocessor.std: docs/method.md.)',
+                'data_preprocessor.std, see docs/method.md.)',
             )
 
     def _report(self, runner: Runner, norms: Norms) -> None:
