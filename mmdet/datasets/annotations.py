@@ -6,6 +6,7 @@ boxes xyxy in pixels of the annotated image, right and lower edge exclusive
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
+from mmdet.datasets.collate import NO_IMAGE
 from mmdet.utils.config import CHOOSE_OTHER
 
 NEEDED = {
@@ -22,6 +24,7 @@ NEEDED = {
     'annotations': ('id', 'image_id', 'category_id', 'bbox'),
 }
 ROUNDING = 0.01  # pixels; so much of a box may lie outside without being called a fault
+LARGEST_ID = 2**53  # up to here a whole number that was written as a float is meant exactly
 SMALLEST = 1 - 1e-6  # pixels, width and height; a side of exactly 1 may come out of x + w - x a bit shorter
 
 
@@ -47,6 +50,7 @@ class Annotations(NamedTuple):
     labels: NDArray[np.int64]  # (B,) in [0, K)
     first: NDArray[np.int64]  # (M + 1,) boxes of image i are rows first[i] : first[i + 1]
     crowds: int  # regions that hold many objects; left out
+    without_boxes: dict[str, int]  # why -> how many of the file's images have no box to train on
     faults: list[Fault]
 
     def chosen(self, rows: NDArray[np.int64]) -> 'Annotations':
@@ -116,6 +120,11 @@ def read_annotations(file: Path, classes: Sequence[str] | None, boxes_needed: bo
         labels=labels[wanted[kept]],
         first=np.concatenate([[0], counts.cumsum()]).astype(np.int64),
         crowds=int((crowd & (labels >= 0)).sum()),
+        without_boxes=_count_without_boxes(
+            counts,
+            given=np.bincount(image[wanted], minlength=len(sizes)),
+            crowds=np.bincount(image[crowd & (labels >= 0)], minlength=len(sizes)),
+        ),
         faults=faults,
     )
 
@@ -129,7 +138,7 @@ def _load(file: Path) -> dict[str, Any]:
             f'{file}: the annotation file is missing. Set data_root (`--data-root DIR`) and the file within '
             'it (`--cfg-options train_ann=annotations/... val_ann=...`).'
         ) from error
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, lists in lists without end
         raise ValueError(f'{file} is not a JSON file: {error}. {CHOOSE_OTHER}') from error
     if not isinstance(content, dict):
         raise ValueError(f'{file} holds a JSON {type(content).__name__}, not a COCO data set. {CHOOSE_OTHER}')
@@ -155,13 +164,22 @@ def _column(content: dict[str, Any], section: str, key: str, file: Path) -> list
 
 
 def _numbers(values: list[Any], key: str, file: Path) -> NDArray[np.int64]:
-    array = np.array(values if values else np.zeros(0, np.int64))
-    if array.dtype.kind == 'f' and np.isfinite(array).all() and (array == np.rint(array)).all():
-        return array.astype(np.int64)  # 640.0, as some tools write it
-    if array.dtype.kind not in 'iu' or array.ndim != 1:
-        wrong = next((value for value in values if not isinstance(value, int)), values[0])
+    try:
+        array = np.array(values if values else np.zeros(0, np.int64))
+    except ValueError:  # lists of different lengths among them
+        array = np.array(None)
+    if array.dtype.kind == 'f' and (np.abs(array) <= LARGEST_ID).all() and (array == np.rint(array)).all():
+        array = array.astype(np.int64)  # 640.0, as some tools write it
+    if array.dtype.kind != 'i' or array.ndim != 1:
+        wrong = next((value for value in values if not _is_whole(value)), values[0])
         raise ValueError(f"{file}: '{key}' must be a whole number, but one is {wrong!r}. {CHOOSE_OTHER}")
     return array.astype(np.int64)
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, float):
+        return value.is_integer() and abs(value) <= LARGEST_ID
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _unique_ids(values: list[Any], section: str, file: Path) -> NDArray[np.int64]:
@@ -180,12 +198,17 @@ def _check_images(ids: NDArray[np.int64], names: list[Any], sizes: NDArray[np.in
     if not len(ids):
         raise ValueError(f'{file} lists no images. {CHOOSE_OTHER}')
     for img_id, name in zip(ids, names, strict=True):
-        if not isinstance(name, str) or not name or _leaves_folder(name):
+        if not isinstance(name, str) or not name or _leaves_folder(name) or not _is_text(name):
             raise ValueError(
                 f'{file}: image {img_id} has the file_name {name!r}; it must be a path inside the image '
                 "folder, without '..'. Write it relative to that folder, and set the folder with "
                 '`--cfg-options train_img=... val_img=...`.'
             )
+    if (ids == NO_IMAGE).any():
+        raise ValueError(
+            f'{file}: an image has the id {NO_IMAGE}, which stands for no image; give it another one, also '
+            'in its annotations.'
+        )
     small = np.flatnonzero((sizes < 1).any(1))
     if len(small):
         height, width = sizes[small[0]]
@@ -203,6 +226,14 @@ def _leaves_folder(name: str) -> bool:
         or '\0' in name
         or ('..' in name and '..' in re.split(r'[/\\]', name))
     )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written in UTF-8; half of a surrogate pair, which JSON allows, cannot."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _classes(
@@ -252,15 +283,19 @@ def _given_boxes(values: list[Any], ann_ids: NDArray[np.int64], file: Path) -> N
     """Boxes as the file gives them: xywh (B, 4)."""
     try:
         return np.array(values, np.float64).reshape(len(values), 4)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         for ann_id, value in zip(ann_ids, values, strict=True):
-            numbers = isinstance(value, list) and all(isinstance(side, (int, float)) for side in value)
+            numbers = isinstance(value, list) and all(_is_number(side) for side in value)
             if not numbers or len(value) != 4:
                 raise ValueError(
                     f'{file}: annotation {ann_id} has the bbox {value!r}, not four numbers x, y, width, '
                     f'height. {CHOOSE_OTHER}'
                 ) from None
         raise
+
+
+def _is_number(side: Any) -> bool:
+    return isinstance(side, float) or (isinstance(side, int) and abs(side) <= sys.float_info.max)
 
 
 def _judge(
@@ -271,7 +306,8 @@ def _judge(
     given xywh (B, 4) · sizes (h, w) (B, 2) · returns xyxy (B, 4) and the kind of fault or '' (B,)
     """
     limits = sizes[:, [1, 0, 1, 0]]
-    xyxy = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], 1)
+    with np.errstate(over='ignore', invalid='ignore'):  # of infinite sides; the verdict names them
+        xyxy = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], 1)
     bboxes = np.clip(xyxy, 0, limits)
     small = (bboxes[:, 2:] - bboxes[:, :2] < SMALLEST).any(1)
     outside = (xyxy[:, 2:] <= 0).any(1) | (xyxy[:, :2] >= limits[:, :2]).any(1)
@@ -281,6 +317,17 @@ def _judge(
         '',
     )
     return bboxes, verdict
+
+
+def _count_without_boxes(
+    kept: NDArray[np.int64], given: NDArray[np.int64], crowds: NDArray[np.int64]
+) -> dict[str, int]:
+    """Why images have no box to train on; all arguments (M,): boxes kept, boxes given, crowds."""
+    nothing = given + crowds == 0
+    only_crowds = (given == 0) & (crowds > 0)
+    all_dropped = (given > 0) & (kept == 0)
+    reasons = {'empty': nothing, 'crowds only': only_crowds, 'all boxes dropped': all_dropped}
+    return {reason: int(images.sum()) for reason, images in reasons.items()}
 
 
 def _reason(kind: str, given: NDArray[np.float64], size: NDArray[np.int64]) -> str:

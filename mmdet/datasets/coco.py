@@ -45,6 +45,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         category_ids: Id of each label in the annotation file; -1 for a class that the file does not know.
         img_ids: (M,) id of each image that is left, in the order of the file.
         faults: Boxes that were dropped or clipped.
+        without_boxes: How many images of the file have no box to train on, and why.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         self.category_ids = annotations.category_ids
         self.img_ids = self._annotations.img_ids
         self.faults: list[Fault] = annotations.faults
+        self.without_boxes = annotations.without_boxes
         print_log(self._summary(len(annotations.img_ids)), 'current')
 
     def _summary(self, listed: int) -> str:

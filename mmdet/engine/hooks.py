@@ -7,6 +7,7 @@ import json
 import math
 import resource
 from collections import Counter, deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.runner import Runner
 
+from mmdet.datasets.collate import NO_IMAGE
 from mmdet.engine.loops import image_ids
 from mmdet.registry import HOOKS
 from mmdet.utils.checkpoint import load_checkpoint, point_to
@@ -192,7 +194,7 @@ class BadDataHook(Hook):
 
     `annotations`: what the data sets found while reading annotations. `images`: files that were left out
     while training or evaluating. In distributed runs processes exchange image ids only; the main one finds
-    file and reason itself.
+    file and reason itself. A test in the folder of a training keeps what that has listed.
     """
 
     priority = 'LOW'
@@ -206,10 +208,8 @@ class BadDataHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Report the training set's annotations; a resumed run goes on with its list of images."""
-        path = _report_path(runner)
-        if runner.iter and path.is_file():
-            entries = json.loads(path.read_text())['images']
-            self.images = {(entry['split'], entry['img_id']): entry for entry in entries}
+        if runner.iter:
+            self.annotations, self.images = _listed(runner)
         self._start(runner, 'train', runner.train_loop.dataloader.dataset)
 
     def before_val(self, runner: Runner) -> None:
@@ -217,7 +217,10 @@ class BadDataHook(Hook):
         self._start(runner, 'val', runner.val_loop.dataloader.dataset)
 
     def before_test(self, runner: Runner) -> None:
-        """Report the test set's annotations."""
+        """Report the test set's annotations, beside what a training in this folder has listed."""
+        if not self.datasets:
+            self.annotations, images = _listed(runner)
+            self.images = {key: image for key, image in images.items() if key[0] != 'test'}
         self._start(runner, 'test', runner.test_loop.dataloader.dataset)
 
     def _start(self, runner: Runner, split: str, dataset: Any) -> None:
@@ -226,9 +229,8 @@ class BadDataHook(Hook):
         self.datasets[split] = dataset
         self.seen[split] = set()
         faults = getattr(dataset, 'faults', [])
-        self.annotations += [
-            {'split': split} | {name: getattr(fault, name) for name in FAULT} for fault in faults
-        ]
+        others = [fault for fault in self.annotations if fault['split'] != split]
+        self.annotations = others + fault_entries(split, faults)
         if is_main_process():
             self._write(runner)
         if faults:
@@ -246,7 +248,7 @@ class BadDataHook(Hook):
             self.seen[mode].add(int(bad.img_id))
             self.reasons[mode, int(bad.img_id)] = (str(bad.file), bad.reason)
         ids = image_ids(batch)
-        if mode == 'train' and ids and max(ids) < 0:
+        if mode == 'train' and set(ids) == {NO_IMAGE}:
             runner.logger.warning(
                 f'no image of batch {batch_idx + 1} could be used; an empty one takes its place'
             )
@@ -275,15 +277,38 @@ class BadDataHook(Hook):
         runner.logger.warning(f'{len(new)} more {split} images left out; see {_report_path(runner)}')
 
     def _write(self, runner: Runner) -> None:
-        path = _report_path(runner)
-        report = {'annotations': self.annotations, 'images': list(self.images.values())}
-        new = path.with_name(f'.{path.name}.tmp')
-        new.write_text(json.dumps(report, indent=1))
-        new.replace(path)
+        write_bad_data(_report_path(runner), self.annotations, list(self.images.values()))
 
 
 def _report_path(runner: Runner) -> Path:
     return Path(runner.work_dir) / 'bad_data.json'
+
+
+def _listed(runner: Runner) -> tuple[list[dict[str, Any]], dict[tuple[str, int], dict[str, Any]]]:
+    """What the list in the work dir holds: annotations, and images by split and id."""
+    path = _report_path(runner)
+    if not path.is_file():
+        return [], {}
+    try:
+        report = json.loads(path.read_text(encoding='utf-8'))
+        images = {(image['split'], image['img_id']): image for image in report['images']}
+        return list(report['annotations']), images
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path} is not the list of bad data that a run writes ({error!r}); move it away.'
+        ) from error
+
+
+def fault_entries(split: str, faults: Iterable[Any]) -> list[dict[str, Any]]:
+    """Faults of annotations as `bad_data.json` lists them."""
+    return [{'split': split} | {name: getattr(fault, name) for name in FAULT} for fault in faults]
+
+
+def write_bad_data(path: Path, annotations: list[dict[str, Any]], images: list[dict[str, Any]]) -> None:
+    """Write `bad_data.json`, whole or not at all."""
+    new = path.with_name(f'.{path.name}.tmp')
+    new.write_text(json.dumps({'annotations': annotations, 'images': images}, indent=1), encoding='utf-8')
+    new.replace(path)
 
 
 def gather_ids(ids: set[int]) -> set[int]:

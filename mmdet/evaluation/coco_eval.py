@@ -159,7 +159,7 @@ def read_annotations(ann_file: str | Path) -> COCO:
 
     Objects are numbered anew from 1, because pycocotools takes a match with object 0 for no match. `area`
     defaults to that of the box, `iscrowd` to 0. Polygons, most of such a file, are dropped. So are objects
-    whose box is not finite: training leaves them out too, and nothing can match them.
+    whose box is not finite (null, in strict JSON): training leaves them out too, and nothing can match them.
 
     Raises:
         FileNotFoundError: No such file.
@@ -191,9 +191,9 @@ def _ground_truth(content: dict[str, Any], ann_file: str | Path) -> Iterator[dic
     number = 0
     for annotation in content['annotations']:
         try:
-            x, y, width, height = map(float, annotation['bbox'])
+            x, y, width, height = (math.nan if side is None else float(side) for side in annotation['bbox'])
             image_id, category_id = annotation['image_id'], annotation['category_id']
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f'{ann_file}: object {annotation.get("id")} needs image_id, category_id and bbox '
                 f'[x, y, width, height]: {error!r}. {CHOOSE_OTHER}'

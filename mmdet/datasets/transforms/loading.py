@@ -15,6 +15,7 @@ JPEG_START = b'\xff\xd8'
 JPEG_END = b'\xff\xd9'
 PNG_START = b'\x89PNG\r\n\x1a\n'
 START_OF_SCAN = 0xDA
+START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers behind which a JPEG says its size
 
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 AS_SHOWN = cv2.IMREAD_COLOR  # turned as its EXIF data says
@@ -46,47 +47,63 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image:
         raise BadImageError(reason) from error
     if not data:
         raise BadImageError('the file is empty')
-    if _is_truncated(data):
+    stored, truncated = _look_at(data)
+    if truncated:
         raise BadImageError('the file is truncated')
     if size is None:
         return _decode(data, AS_SHOWN)
+    if stored not in (None, size, size[::-1]):  # and is not decoded: a small file can hold gigabytes
+        raise _other_size(stored, size)
     img = _decode(data, AS_STORED)
     if img.shape[:2] != size:
-        stored, img = img, _decode(data, AS_SHOWN)
+        stored, img = img.shape[:2], _decode(data, AS_SHOWN)
         if img.shape[:2] != size:
-            raise BadImageError(
-                f'the image is {stored.shape[1]} x {stored.shape[0]} pixels (width x height), '
-                f'its annotation says {size[1]} x {size[0]}'
-            )
+            raise _other_size(stored, size)
     return img
+
+
+def _other_size(stored: tuple[int, ...], size: tuple[int, int]) -> BadImageError:
+    return BadImageError(
+        f'the image is {stored[1]} x {stored[0]} pixels (width x height), '
+        f'its annotation says {size[1]} x {size[0]}'
+    )
 
 
 def _decode(data: bytes, flags: int) -> Image:
     try:
         img = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:  # for example more pixels than OpenCV allows
-        raise BadImageError(f'the file cannot be decoded: {error}') from error
+    except cv2.error as error:
+        reason = ' '.join(error.err.split())
+        if 'CV_IO_MAX_IMAGE_PIXELS' in reason:
+            reason = 'it has more pixels than OPENCV_IO_MAX_IMAGE_PIXELS allows (2^30 when unset)'
+        raise BadImageError(f'the file cannot be decoded: {reason}') from error
     if img is None:
         raise BadImageError('the file is not an image')
     return img
 
 
-def _is_truncated(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end; the decoder fills the missing part with grey and only warns.
+def _look_at(data: bytes) -> tuple[tuple[int, ...] | None, bool]:
+    """What a JPEG or PNG tells without being decoded; of other formats, which fail in the decoder, nothing.
+
+    Its size (h, w), where it says one, and whether its end is missing: the decoder fills the missing part
+    with grey and only warns.
 
     A few microseconds a file: the headers are stepped over (a thumbnail inside them has an end marker of
     its own), then the end marker is looked for from behind. It cannot occur inside compressed JPEG data,
-    and bytes behind it do no harm. Other formats fail in the decoder itself.
+    and bytes behind it do no harm.
     """
     if data.startswith(PNG_START):
-        return data.rfind(b'IEND') < 0
+        size = tuple(int.from_bytes(data[at : at + 4], 'big') for at in (20, 16))
+        return size, data.rfind(b'IEND') < 0
     if not data.startswith(JPEG_START):
-        return False
-    at = 2
+        return None, False
+    size, at = (0, 0), 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != START_OF_SCAN:
+        if data[at + 1] in START_OF_FRAME:
+            size = tuple(int.from_bytes(data[side : side + 2], 'big') for side in (at + 5, at + 7))
         padding = data[at + 1] == 0xFF  # any number of fill bytes may stand in front of a marker
         at += 1 if padding else 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
-    return data.rfind(JPEG_END, at) < 0
+    return size if all(size) else None, data.rfind(JPEG_END, at) < 0
 
 
 @TRANSFORMS.register_module()
