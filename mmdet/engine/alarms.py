@@ -186,8 +186,8 @@ class DistillationAlarmHook(Hook):
                 0 < share < self.feeble_ratio,
                 f'{term} hardly teaches: its gradient with respect to {prediction} has {100 * share:.2g} % '
                 f"of the norm of the detector's own in iteration {runner.iter + 1}. Raise "
-                f'{_config_key(term)}.loss_weight, or set {_config_key(term)}=None, which saves its time. (The '
-                'level pixels of kd_loc is measured in units of data_preprocessor.std, see docs/method.md.)',
+                f'{_config_key(term)}.loss_weight, or set {_config_key(term)}=None, which saves its time. '
+                '(The level pixels of kd_loc is in units of data_preprocessor.std, see docs/method.md.)',
             )
 
     def _report(self, runner: Runner, norms: Norms) -> None:
