@@ -13,7 +13,7 @@ import cv2
 
 from mmdet.apis import inference_detector, init_detector
 from mmdet.datasets.transforms import BadImageError, read_image
-from mmdet.utils.cli import run_tool
+from mmdet.utils.cli import add_trust_argument, run_tool
 from mmdet.utils.config import KeyValues
 from mmdet.visualization.detections import draw_detections
 
@@ -30,13 +30,14 @@ def main() -> None:
     parser.add_argument('--device', help='default: the first GPU, or the CPU')
     parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score that is drawn')
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, default={}, metavar='KEY=VALUE')
+    add_trust_argument(parser)
     args = parser.parse_args()
     files = [args.img]
     if args.img.is_dir():
         files = sorted(file for file in args.img.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:
             raise ValueError(f'{args.img} holds no image ({", ".join(sorted(SUFFIXES))})')
-    model = init_detector(args.config, args.checkpoint, args.device, args.cfg_options)
+    model = init_detector(args.config, args.checkpoint, args.device, args.cfg_options, args.trust_checkpoint)
     args.out_dir.mkdir(parents=True, exist_ok=True)
     for file in files:
         try:

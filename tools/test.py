@@ -21,7 +21,7 @@ from mmdet.datasets.transforms import read_image
 from mmdet.engine import DetRunner
 from mmdet.evaluation.coco_eval import read_annotations
 from mmdet.structures import DetDataSample
-from mmdet.utils.cli import add_common_arguments, hint, run_tool, take_old_spellings
+from mmdet.utils.cli import add_common_arguments, add_trust_argument, hint, run_tool, take_old_spellings
 from mmdet.utils.config import KeyValues, annotation_metrics, load_config
 from mmdet.visualization.detections import draw_detections, draw_side_by_side
 
@@ -82,6 +82,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(description='Test a checkpoint.')
     add_common_arguments(parser)
+    add_trust_argument(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--eval', nargs='+', metavar='METRIC', help="what to score: 'bbox', also the default without --out"
@@ -157,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Test; returns the numbers by name."""
     args = parse_args(argv)
     cfg = configure(load_config(args.config, args.cfg_options, args.data_root, for_training=False), args)
-    runner = DetRunner.from_cfg(cfg)
+    runner = DetRunner.from_cfg(cfg, args.trust_checkpoint)
     if args.show_dir is not None:
         metric = annotation_metrics(cfg, 'test')[0]
         runner.register_hook(

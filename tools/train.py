@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmengine.config import Config
 
 from mmdet.engine import DetRunner
-from mmdet.utils.cli import add_common_arguments, hint, run_tool, take_old_spellings
+from mmdet.utils.cli import add_common_arguments, add_trust_argument, hint, run_tool, take_old_spellings
 from mmdet.utils.config import load_config
 
 
@@ -21,12 +21,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; spellings of MMDetection 2.x arrive under their new names."""
     parser = argparse.ArgumentParser(description='Train what a config describes.')
     add_common_arguments(parser)
+    add_trust_argument(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
         const='latest',
         metavar='FILE',
-        help='go on from FILE, or else from latest.pth of the work dir',
+        help='go on from FILE, or else from the newest whole checkpoint in the work dir',
     )
     parser.add_argument('--amp', action='store_true', help='compute in bfloat16 or float16')
     parser.add_argument(
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
     args = parse_args(argv)
     cfg = configure(load_config(args.config, args.cfg_options, args.data_root), args)
-    DetRunner.from_cfg(cfg).train()
+    DetRunner.from_cfg(cfg, args.trust_checkpoint).train()
 
 
 if __name__ == '__main__':

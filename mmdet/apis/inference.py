@@ -25,6 +25,7 @@ def init_detector(
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
     cfg_options: dict[str, Any] | None = None,
+    trust_checkpoint: bool = False,
 ) -> BaseDetector:
     """A detector in eval mode, ready for `inference_detector`. No data set and no teacher is needed.
 
@@ -33,13 +34,14 @@ def init_detector(
         checkpoint: Its weights, and the class names; without one the weights are random.
         device: Where it runs; default: the first GPU, or the CPU where there is none.
         cfg_options: Overrides for the config, as `--cfg-options`.
+        trust_checkpoint: Also read one that holds Python objects; this runs code from the file.
 
     Returns:
         The model; `model.dataset_meta['classes']` are its class names (numbers when nobody says them).
     """
     cfg = config.copy() if isinstance(config, Config) else merge_config(config, cfg_options)
     cfg.model.pop('distiller', None)
-    file = None if checkpoint is None else load_checkpoint(checkpoint)
+    file = None if checkpoint is None else load_checkpoint(checkpoint, trust_checkpoint)
     classes = None if file is None else checkpoint_classes(file)
     if classes is not None:
         set_classes(cfg, classes)

@@ -17,7 +17,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from mmdet.distillation.folding import fold_batch_norms, quicken_input_gradient
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization
-from mmdet.utils.checkpoint import load_checkpoint
+from mmdet.utils.checkpoint import load_checkpoint, load_weights
 
 LAYER_NAMES = {'stem': 'maxpool'}  # METHOD's name -> torchvision's name of the layer in a ResNet
 WITH_AUXILIARY = ('googlenet', 'inception_v3')  # would return the answers of further layers in training
@@ -117,7 +117,7 @@ class FrozenTeacher(nn.Module):
                 f'is {key}, {shapes[0]} in {type(self.network).__name__} with these classes, {shapes[1]} in '
                 'the file. Check arch, and that the teacher was trained on this data set'
             )
-        self.network.load_state_dict(state)
+        load_weights(self.network, state, checkpoint)
 
     def train(self, mode: bool = True) -> FrozenTeacher:
         """A teacher stays in eval mode."""

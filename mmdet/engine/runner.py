@@ -27,11 +27,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmdet.datasets.collate import init_worker
+from mmdet.engine.resume import check_resumable, choose_checkpoint
 from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS, MODELS
 from mmdet.utils.checkpoint import (
     checkpoint_classes,
     load_checkpoint,
     load_weights,
+    remove_leftovers,
     rng_state,
     save_checkpoint,
     set_rng_state,
@@ -49,24 +51,38 @@ class DetRunner(Runner):
     """MMEngine's Runner, corrected; made from a resolved config with `from_cfg`."""
 
     optim_wrapper: OptimWrapper  # a config until training begins
+    trust_checkpoint = False
 
     @classmethod
-    def from_cfg(cls, cfg: Config) -> 'DetRunner':
+    def from_cfg(cls, cfg: Config, trust_checkpoint: bool = False) -> 'DetRunner':
         """Build what a resolved config describes.
 
-        `resume=True` goes on from `load_from` or else from `work_dir/latest.pth`, with the seed of that run;
-        where there is no `latest.pth` training starts from the beginning.
+        `resume=True` goes on from `load_from` or else from the newest whole checkpoint in `work_dir`, with
+        the seed of that run; where there is no checkpoint training starts from the beginning.
+
+        Args:
+            cfg: Resolved.
+            trust_checkpoint: Unpickle whatever `load_from` holds, see `load_checkpoint`. What is found in
+                `work_dir` is never trusted.
+
+        Raises:
+            ValueError: No checkpoint in `work_dir` is whole, or `load_from` cannot be read.
         """
         cfg = check_keys(copy.deepcopy(cfg))
         resumed = cfg.get('resume', False)
+        skipped: list[str] = []
         if resumed and cfg.get('load_from') is None:
-            latest = Path(cfg.work_dir) / 'latest.pth'
-            cfg.load_from = str(latest) if latest.exists() else None
-            cfg.resume = latest.exists()
+            trust_checkpoint = False
+            chosen, skipped = choose_checkpoint(cfg.work_dir)
+            cfg.load_from = None if chosen is None else str(chosen)
+            cfg.resume = chosen is not None
         if cfg.get('resume', False):
-            seed = load_checkpoint(cfg.load_from)['meta'].get('seed')
+            seed = load_checkpoint(cfg.load_from, trust_checkpoint)['meta'].get('seed')
             cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
         runner: DetRunner = super().from_cfg(cfg)
+        runner.trust_checkpoint = trust_checkpoint
+        for reason in skipped:
+            runner.logger.warning(f'skipped {reason}')
         if resumed and not cfg.resume:
             runner.logger.warning(f'nothing to resume in {cfg.work_dir}: training starts from the beginning')
         return runner
@@ -194,7 +210,7 @@ class DetRunner(Runner):
             FileNotFoundError: There is no such file.
             ValueError: It is of another model or other classes, damaged, or not safe to read.
         """
-        checkpoint = load_checkpoint(filename)
+        checkpoint = load_checkpoint(filename, self.trust_checkpoint)
         names = checkpoint_classes(checkpoint)
         for loop in (self._train_loop, self._val_loop, self._test_loop):
             if names is not None and isinstance(loop, BaseLoop):
@@ -268,6 +284,8 @@ class DetRunner(Runner):
     ) -> None:
         """Go on where a checkpoint was written, also inside an epoch.
 
+        What a killed run has left of a checkpoint that it was writing is removed from the work dir.
+
         Args:
             filename: A checkpoint of this runner.
             resume_optimizer: Ignored: always.
@@ -279,13 +297,9 @@ class DetRunner(Runner):
             ValueError: As `load_checkpoint`, or it holds weights only.
         """
         checkpoint = self.load_checkpoint(filename)
-        missing = [key for key in ('optimizer', 'param_schedulers', 'rng') if key not in checkpoint]
-        if missing:
-            raise ValueError(
-                f'{filename} cannot be resumed: it has no {", ".join(missing)}. Resume from latest.pth '
-                'of its run, or start a new training from its weights: --cfg-options '
-                f'load_from={filename}'
-            )
+        check_resumable(checkpoint, filename)
+        if is_main_process():
+            remove_leftovers(self.work_dir)
         self._resume_position(checkpoint['meta'])
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self.optim_wrapper.load_state_dict(checkpoint['optimizer'])

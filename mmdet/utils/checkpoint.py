@@ -86,6 +86,12 @@ def point_to(link: Path, target: Path) -> None:
     _sync_folder(link.parent)
 
 
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files of writers that were killed; none may be at work in this folder."""
+    for file in Path(folder).glob('.*.pth*.tmp'):
+        file.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -115,25 +115,28 @@ def _outline_of_zip(file: BinaryIO, size: int) -> Any:
 
 def _read_records(file: BinaryIO, size: int) -> tuple[str, dict[str, int], bytes]:
     """The folder in a zip file, the size of each record in it, and its pickle; every record is read."""
+    start = _start_of_directory(file, size)
     try:
         with zipfile.ZipFile(file) as archive:
-            if _start_of_directory(file, size) != archive.start_dir:
+            if start != archive.start_dir:
                 raise ValueError('its list of records is not where its end says')
             infos = archive.infolist()
             folder = infos[0].filename.partition('/')[0]
+            if f'{folder}/constants.pkl' in archive.namelist():
+                raise ValueError('it is a TorchScript program')
             # torch finds records by name without regard to case
             if len({info.filename.lower() for info in infos}) < len(infos):
                 raise ValueError('two of its records have the same name')
             for info in infos:
                 if not info.orig_filename.isascii() or info.orig_filename != info.filename:
                     raise ValueError(f'it has a record {info.orig_filename!r}')
+                if info.external_attr & 0xFFFF or info.is_dir():  # torch reads nothing into its memory
+                    raise ValueError(f'its record {info.filename} is a folder')
                 if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
                     raise ValueError(f'its record {info.filename} is compressed, which torch.save never does')
             sizes = {info.filename: info.file_size for info in infos}
             if sum(sizes.values()) > size:
                 raise ValueError(f'its records claim {sum(sizes.values()):,} bytes')
-            if f'{folder}/constants.pkl' in sizes:
-                raise ValueError('it is a TorchScript program')
             if f'{folder}/data.pkl' not in sizes:
                 raise ValueError('it is a zip archive that torch.save has not written')
             for info in infos:

@@ -83,6 +83,15 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )  # torch.distributed.launch
 
 
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """Argument of the tools that load a checkpoint which the user names."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='also read a checkpoint that holds Python objects; this runs code from the file',
+    )
+
+
 def take_old_spellings(args: argparse.Namespace) -> None:
     """Move what is accepted under its old name to the new one, with a hint."""
     if args.options is not None:

@@ -99,7 +99,7 @@ def test_a_checkpoint_does_not_run_code(toy_config, tmp_path):
     assert train(toy_config(resume=True)).iter == 10
     torch.save({**content, 'extra': Hostile()}, latest)
     with pytest.raises(ValueError, match='holds Python objects'):
-        train(toy_config(resume=True))
+        train(toy_config(resume=True, load_from=str(latest)))
     assert not (tmp_path / 'ran').exists()
 
 
