@@ -110,7 +110,11 @@ class CheckpointHook(Hook):
         self.saved_iter = runner.iter
         if runner.iter and self.save_best:
             for path in sorted(Path(runner.work_dir).glob(f'best_{self._metric_name}_*.pth')):
-                score = load_checkpoint(path)['meta'].get('score')
+                try:
+                    score = load_checkpoint(path)['meta'].get('score')
+                except ValueError as error:  # damaged: the next better evaluation replaces it
+                    runner.logger.warning(f'the best checkpoint so far is left out: {error}')
+                    continue
                 if score is not None and self._is_better(score):
                     self.best = (score, path)
 
