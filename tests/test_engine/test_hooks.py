@@ -79,6 +79,22 @@ def test_the_best_is_kept_also_over_a_resume(with_evaluation, tmp_path):
         train(config([], 7, resume=True, load_from=str(tmp_path / 'run' / best()[0])))
 
 
+def test_a_damaged_best_does_not_stop_a_resume(with_evaluation, tmp_path):
+    def config(scores, epochs, **keys):
+        cfg = with_evaluation(scores, **keys)
+        cfg.default_hooks.checkpoint.save_best = 'toy/score'
+        cfg.train_cfg.max_epochs = epochs
+        return cfg
+
+    train(config([0.5], 1))
+    (best,) = (tmp_path / 'run').glob('best_*')
+    best.write_bytes(best.read_bytes()[:-100])
+    train(config([0.3], 2, resume=True))
+    assert load_checkpoint(tmp_path / 'run/best_toy_score_epoch_2.pth')['meta']['score'] == 0.3
+    log = ''.join(file.read_text() for file in (tmp_path / 'run').rglob('*.log'))
+    assert f'the best checkpoint so far is left out: {best}' in log
+
+
 def test_best_needs_a_metric_that_exists(with_evaluation):
     cfg = with_evaluation([0.1])
     cfg.default_hooks.checkpoint.save_best = 'coco/bbox_mAP'
