@@ -1,20 +1,14 @@
 """Weights that the training of a classifier starts from."""
 
-from pathlib import Path
-
-import torch
 import torchvision
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmdet.utils.checkpoint import load_checkpoint
+from mmdet.utils.pretrained import remedy, state_of_file, torchvision_state
 
 IMAGENET = 'imagenet'
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's ImageNet weights, pixels 0..1
-REMEDY = (
-    'give a file of your own by `--cfg-options model.weights=FILE`, or start from random weights by '
-    '`--cfg-options model.weights=None`'
-)
+KEY = 'model.weights'  # of the config
 
 
 def load_fitting(network: nn.Module, arch: str, weights: str) -> None:
@@ -29,11 +23,11 @@ def load_fitting(network: nn.Module, arch: str, weights: str) -> None:
         FileNotFoundError: They cannot be had; says what to do.
         ValueError: Nothing in them fits.
     """
-    state = _imagenet_state(arch) if weights == IMAGENET else _state_of_file(weights)
+    state = _imagenet_state(arch) if weights == IMAGENET else state_of_file(weights, KEY)
     own = network.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     if not fitting:
-        raise ValueError(f'{weights} holds nothing that fits {arch}; {REMEDY}')
+        raise ValueError(f'{weights} holds nothing that fits {arch}; {remedy(KEY)}')
     network.load_state_dict(fitting, strict=False)
     random = [name for name, _ in network.named_parameters() if name not in fitting]
     print_log(f'{arch} starts from {weights}; at random: {", ".join(random) or "nothing"}', 'current')
@@ -47,15 +41,6 @@ def imagenet_normalization(network: nn.Module) -> tuple[list[float], list[float]
     return mean, std
 
 
-def _state_of_file(file: str) -> dict[str, Tensor]:
-    try:
-        return dict(load_checkpoint(file)['state_dict'])
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'weights to start from not found: {Path(file).absolute()}; {REMEDY}'
-        ) from error
-
-
 def _imagenet_state(arch: str) -> dict[str, Tensor]:
     """What torchvision or timm offers for an architecture."""
     if arch.startswith('timm/'):
@@ -65,14 +50,6 @@ def _imagenet_state(arch: str) -> dict[str, Tensor]:
             return dict(timm.create_model(arch.removeprefix('timm/'), pretrained=True).state_dict())
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
-                f'the ImageNet weights of {arch} cannot be had: {error}; {REMEDY}'
+                f'the ImageNet weights of {arch} cannot be had: {error}; {remedy(KEY)}'
             ) from error
-    weights = torchvision.models.get_model_weights(arch).DEFAULT
-    try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:
-        folder = Path(torch.hub.get_dir()) / 'checkpoints'
-        raise FileNotFoundError(
-            f'the ImageNet weights of {arch} cannot be had: {error}. Put the file {Path(weights.url).name} '
-            f'({weights.url}) into {folder}, {REMEDY}'
-        ) from error
+    return torchvision_state(torchvision.models.get_model_weights(arch).DEFAULT, arch, KEY)

@@ -3,18 +3,16 @@
 N images · H x W pixels
 """
 
-from pathlib import Path
-
-import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
 from mmdet.models.layers import kaiming_init, xavier_init
 from mmdet.registry import MODELS
-from mmdet.utils.checkpoint import load_checkpoint
+from mmdet.utils.pretrained import state_of_file, torchvision_state
 
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, channels); VGG16's "D"
 IMAGENET = 'IMAGENET1K_FEATURES'  # torchvision's VGG16 trained for detection: RGB, mean-subtracted, std 1
+KEY = 'model.backbone.weights'  # of the config
 
 
 @MODELS.register_module()
@@ -78,7 +76,10 @@ class SSDVGG(nn.Module):
         """
         if self.weights is None:
             return
-        state = _imagenet_state() if self.weights == IMAGENET else _state_of_file(self.weights)
+        if self.weights == IMAGENET:
+            state = torchvision_state(VGG16_Weights.IMAGENET1K_FEATURES, 'VGG16', KEY)
+        else:
+            state = state_of_file(self.weights, KEY)
         vgg = {key: value for key, value in state.items() if key.startswith('features.')}
         own = self.state_dict()
         wrong = [
@@ -98,29 +99,3 @@ class SSDVGG(nn.Module):
         """(N, 3, H, W) -> conv4_3 (N, 512, H/8, W/8) and conv7 (N, 1024, H/16, W/16), both after ReLU."""
         conv4_3 = self.features[: self._conv4_3](x)
         return conv4_3, self.features[self._conv4_3 :](conv4_3)
-
-
-def _state_of_file(file: str) -> dict[str, Tensor]:
-    try:
-        return dict(load_checkpoint(file)['state_dict'])
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'weights to start from not found: {Path(file).absolute()}. Give another file by `--cfg-options '
-            'model.backbone.weights=FILE`, or start from random weights by `--cfg-options '
-            'model.backbone.weights=None`'
-        ) from error
-
-
-def _imagenet_state() -> dict[str, Tensor]:
-    """torchvision's VGG16 features, from the local cache or the network."""
-    weights = VGG16_Weights.IMAGENET1K_FEATURES
-    try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:
-        folder = Path(torch.hub.get_dir()) / 'checkpoints'
-        raise FileNotFoundError(
-            f'the ImageNet weights of VGG16 cannot be had: {error}. Put the file {Path(weights.url).name} '
-            f'({weights.url}) into {folder}, give a file of your own by `--cfg-options '
-            'model.backbone.weights=FILE`, or start from random weights by `--cfg-options '
-            'model.backbone.weights=None`'
-        ) from error
