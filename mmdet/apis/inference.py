@@ -1,5 +1,6 @@
 """Detection from Python, with MMDetection's two names."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -39,7 +40,7 @@ def init_detector(
     Returns:
         The model; `model.dataset_meta['classes']` are its class names (numbers when nobody says them).
     """
-    cfg = config.copy() if isinstance(config, Config) else merge_config(config, cfg_options)
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else merge_config(config, cfg_options)
     cfg.model.pop('distiller', None)
     file = None if checkpoint is None else load_checkpoint(checkpoint, trust_checkpoint)
     classes = None if file is None else checkpoint_classes(file)

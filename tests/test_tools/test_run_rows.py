@@ -15,7 +15,17 @@ from torch import nn
 
 from mmdet.registry import MODELS
 from mmdet.utils.checkpoint import load_checkpoint
-from tests.tiny_run import DISTILLED, NARROW, ROOT, SHORT, SPLITS, as_arguments, small_config, write_sets
+from tests.tiny_run import (
+    DISTILLED,
+    NARROW,
+    ROOT,
+    SHORT,
+    SPLITS,
+    as_arguments,
+    save_teacher,
+    small_config,
+    write_sets,
+)
 from tools.analysis.run_rows import METRICS, keep_row, main, student_numbers
 
 TEACHER = ROOT / 'configs_dev/teachers/resnet18_tiny.py'
@@ -141,7 +151,7 @@ def test_a_unit_that_was_begun_otherwise_and_one_that_fails(set_root: Path, tmp_
 
 
 def test_size_of_the_student(set_root: Path, tmp_path: Path) -> None:
-    cfg = small_config(set_root, tmp_path / 'work')
+    cfg = small_config(set_root, tmp_path / 'work', save_teacher(tmp_path / 'teacher.pth.tar'))
     model = MODELS.build(cfg.model)
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'student.pth')
     macs = []
@@ -152,6 +162,7 @@ def test_size_of_the_student(set_root: Path, tmp_path: Path) -> None:
             )
     model.eval()(torch.zeros(1, 3, 96, 96), mode='tensor')
     found = student_numbers(cfg, tmp_path / 'student.pth')
+    assert cfg.model.distiller.teacher is not None  # the caller's config stays as it is
     assert found['gmacs'] == pytest.approx(sum(macs) / 1e9)
     assert found['parameters'] == sum(parameter.numel() for parameter in model.parameters())
     assert found['latency_ms'] > 0

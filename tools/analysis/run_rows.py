@@ -25,6 +25,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmdet.apis import init_detector
 from mmdet.apis.teacher import answers_of_split, build_distiller, read_batches
 from mmdet.evaluation.calibration import measure
 from mmdet.evaluation.coco_eval import (
@@ -34,10 +35,10 @@ from mmdet.evaluation.coco_eval import (
     mean_precision,
     read_annotations,
 )
+from mmdet.evaluation.coco_metric import CocoMetric
 from mmdet.evaluation.error_split import error_split, score_calibration
 from mmdet.evaluation.rows import FORMAT, METRICS, TITLES
-from mmdet.registry import MODELS
-from mmdet.utils.checkpoint import load_checkpoint, load_weights
+from mmdet.utils.checkpoint import load_checkpoint
 from mmdet.utils.cli import add_config_arguments, run_tool, take_old_spellings
 from mmdet.utils.config import DATA_DEFAULTS, KeyValues, annotation_metrics, load_config, merge_config
 
@@ -128,9 +129,10 @@ def train(cfg: Config, work_dir: Path, seed: int, args: argparse.Namespace, *opt
     """
     file = work_dir.with_suffix('.py')
     work_dir.mkdir(parents=True, exist_ok=True)
-    if file.is_file() and file.read_text() != cfg.pretty_text:
+    text = cfg.pretty_text
+    if file.is_file() and file.read_text() != text:
         raise ValueError(f'{file} is another config: choose another --out-dir, or delete it and {work_dir}')
-    cfg.dump(file)
+    file.write_text(text)
     command = [sys.executable, str(ROOT / 'tools/train.py'), str(file)]
     if args.processes > 1:
         command = ['bash', str(ROOT / 'tools/dist_train.sh'), str(file), str(args.processes)]
@@ -199,10 +201,9 @@ def run_unit(unit: Unit, args: argparse.Namespace) -> dict[str, Any]:
 
 def scores(cfg: Config, records: list[dict[str, Any]]) -> dict[str, Any]:
     """COCO's numbers of detections, the split of their errors, and how much their scores are worth."""
-    (metric,) = annotation_metrics(cfg, 'test')
-    coco = read_annotations(metric['ann_file'])
-    ids = {category['name']: key for key, category in coco.cats.items()}
-    category_ids = [ids[name] for name in metric['classes']]
+    (settings,) = annotation_metrics(cfg, 'test')
+    metric = CocoMetric(settings['ann_file'], settings['classes'])
+    coco, category_ids = metric.coco, metric.category_ids
     found = evaluate_boxes(coco, from_records(records), category_ids)
     return {
         'val_images': len(coco.imgs),
@@ -264,9 +265,7 @@ def teacher_numbers(cfg: Config) -> dict[str, Any] | None:
 @torch.no_grad()
 def student_numbers(cfg: Config, checkpoint: Path) -> dict[str, float]:
     """Size and speed of the student on one image, network and post-processing; the distiller is no part."""
-    device = get_device()
-    model = MODELS.build({**cfg.model, 'distiller': None}).to(device).eval()
-    load_weights(model, load_checkpoint(checkpoint)['state_dict'], str(checkpoint))
+    model = init_detector(cfg, checkpoint)
     batch = next(read_batches(cfg, 'val', model.data_preprocessor, number=1))
     with FlopCounterMode(display=False) as counter:
         model(batch.images, batch.gt, mode='tensor')
