@@ -62,9 +62,8 @@ def render(source: Image, window: Window, colour: Colour, fill: tuple[float, flo
     height, width = patch.shape[:2]
     if window.flip:
         patch, x1 = cv2.flip(patch, 1), window.width - x1 - width
-    patch = distort(patch, colour)
-    for plane, channel in zip(img, colour.channels, strict=True):
-        cv2.extractChannel(patch, channel, plane[y1 : y1 + height, x1 : x1 + width])
+    place = colour.channels.index  # of a channel of the patch in the output
+    cv2.split(distort(patch, colour), [img[place(c), y1 : y1 + height, x1 : x1 + width] for c in range(3)])
     return img
 
 
