@@ -131,24 +131,21 @@ def _fit(patches: NDArray[np.float32], bboxes: NDArray[np.float32], min_iou: flo
     """
     if not len(bboxes):
         return np.ones(len(patches), np.bool_)
-    fits = np.any(_centred(patches, bboxes), axis=1)
+    fits = _centred(patches, bboxes).any(1)
     if min_iou > 0:
-        left, top, right, bottom = patches.T[:, :, None]  # (T, 1)
-        x1, y1, x2, y2 = bboxes.T  # (G,)
-        overlap = np.maximum(np.minimum(right, x2) - np.maximum(left, x1), 0)
-        overlap *= np.maximum(np.minimum(bottom, y2) - np.maximum(top, y1), 0)  # (T, G)
-        union = (right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - overlap
+        start, end = patches[:, None, :2], patches[:, None, 2:]  # (T, 1, 2)
+        sides = np.maximum(np.minimum(end, bboxes[:, 2:]) - np.maximum(start, bboxes[:, :2]), 0)
+        overlap = sides[..., 0] * sides[..., 1]  # (T, G)
+        union = (end - start).prod(2) + (bboxes[:, 2:] - bboxes[:, :2]).prod(1) - overlap
         fits &= (overlap / np.maximum(union, EPS)).min(1) >= min_iou
     return np.asarray(fits)
 
 
 def _centred(patches: NDArray[np.float32], bboxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether the centre of a box lies inside a patch: patches (T, 4) · bboxes (G, 4) · returns (T, G)."""
-    left, top, right, bottom = patches.T[:, :, None]  # (T, 1)
-    x = (bboxes[:, 0] + bboxes[:, 2]) / 2  # (G,)
-    y = (bboxes[:, 1] + bboxes[:, 3]) / 2
-    inside: NDArray[np.bool_] = (x > left) & (x < right) & (y > top) & (y < bottom)
-    return inside
+    centre = (bboxes[:, :2] + bboxes[:, 2:]) / 2  # (G, 2)
+    inside: NDArray[np.bool_] = (centre > patches[:, None, :2]) & (centre < patches[:, None, 2:])
+    return inside[..., 0] & inside[..., 1]
 
 
 def _crop(results: Results, patch: NDArray[np.float32]) -> Results:
