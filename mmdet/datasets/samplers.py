@@ -1,6 +1,7 @@
 """Which image comes when, and with which random numbers.
 
-World processes read one global order: position p belongs to process p mod world.
+World processes read one global order: position p, counted from where they begin, belongs to process
+p mod world.
 M images · B objects of all images
 """
 
@@ -76,15 +77,20 @@ class DetSampler(Sampler[tuple[int, int]]):
 
     def __len__(self) -> int:
         """Samples of a whole epoch in this process, whatever the offset."""
+        return self._share(self.length)
+
+    def _share(self, samples: int) -> int:
+        """How many of so many samples come to this process."""
         rounding = self.world_size - 1 if self.round_up else self.world_size - 1 - self.rank
-        return (self.length + rounding) // self.world_size
+        return max(samples + rounding, 0) // self.world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         offset, self.offset = self.offset, 0
         rng = np.random.default_rng([self.seed, self.epoch])
         passes = [rng.permutation(self.images) if self.shuffle else self.images for _ in range(self.times)]
         order = np.concatenate(passes)
-        positions = (self.rank + self.world_size * np.arange(offset, len(self))) % self.length
+        count = self._share(self.length - offset)
+        positions = (offset + self.rank + self.world_size * np.arange(count)) % self.length
         draws = self.epoch * self.length + positions
         return zip(order[positions].tolist(), draws.tolist(), strict=True)
 
@@ -92,13 +98,17 @@ class DetSampler(Sampler[tuple[int, int]]):
         """Choose the order of the next pass."""
         self.epoch = epoch
 
-    def set_offset(self, offset: int) -> None:
-        """Leave out the first samples of this process in the next pass, and in that one only.
+    def set_offset(self, offset: int) -> int:
+        """Leave out the first samples of the next pass, and of that one only.
 
         Args:
-            offset: Samples of this epoch that this process has consumed before it stopped.
+            offset: Samples of this epoch that all processes together, of whatever number, have consumed.
+
+        Returns:
+            How many of the others come to this process.
         """
-        self.offset = offset
+        self.offset = min(offset, self.length)
+        return self._share(self.length - self.offset)
 
 
 def repeat_factors(

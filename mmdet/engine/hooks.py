@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather, is_main_process
+from mmengine.dist import all_gather, broadcast, is_main_process
+from mmengine.hooks import EarlyStoppingHook as MMEngineEarlyStoppingHook
 from mmengine.hooks import Hook
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from mmdet.datasets.collate import NO_IMAGE
+from mmdet.engine.logs import tell_unwritten
 from mmdet.engine.loops import image_ids
+from mmdet.engine.resume import NUMBERED
 from mmdet.registry import HOOKS
-from mmdet.utils.checkpoint import load_checkpoint, point_to
+from mmdet.utils.checkpoint import load_checkpoint, point_to, write_whole
 
 RECENT = 50  # steps that the images per second are taken over
 HISTORY = 1000  # values of each scalar that are kept in memory; MMEngine copies them all in every step
@@ -31,8 +35,26 @@ FAULT = ('kind', 'file', 'img_id', 'ann_id', 'reason')
 class LoggerHook(MMEngineLoggerHook):
     """MMEngine's, and: images per second, memory also on the CPU, and a line for the last step.
 
+    The values that running means are taken over go into checkpoints, so that a resumed run logs the same.
+
     Args are MMEngine's.
     """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Save what has been logged of the last steps: of each scalar its values and their counts."""
+        if 'optimizer' in checkpoint:
+            scalars = runner.message_hub.log_scalars.items()
+            checkpoint['log'] = {
+                name: [part[-HISTORY:] for part in scalar.data]
+                for name, scalar in scalars
+                if name.startswith('train/')
+            }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on with it."""
+        if runner._resume:
+            for name, (values, counts) in checkpoint.get('log', {}).items():
+                runner.message_hub.log_scalars[name] = HistoryBuffer(values.numpy(), counts.numpy(), HISTORY)
 
     def before_train(self, runner: Runner) -> None:
         """Start measuring."""
@@ -139,7 +161,7 @@ class CheckpointHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Save a training that another hook has stopped."""
         if self.saved_iter != runner.iter:
-            self._save(runner, runner.epoch, runner.iter, whole_epoch=runner.train_loop.batch == 0)
+            self._save(runner, runner.epoch, runner.iter, whole_epoch=runner.train_loop.samples == 0)
 
     def _save(self, runner: Runner, epoch: int, iteration: int, whole_epoch: bool) -> None:
         self.saved_iter = iteration
@@ -152,10 +174,16 @@ class CheckpointHook(Hook):
             return
         point_to(folder / 'latest.pth', path)
         if self.max_keep_ckpts > 0:
-            older = [(int(p.stem.split('_')[1]), p) for p in folder.glob(f'{kind}_*.pth')]
+            files = (p for p in folder.glob(f'{kind}_*.pth') if NUMBERED.fullmatch(p.name))
+            older = [(int(p.stem.split('_')[1]), p) for p in files]
             older = sorted(entry for entry in older if entry[0] < number)
             for _, old in older[: max(0, len(older) + 1 - self.max_keep_ckpts)]:
                 old.unlink()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Evaluate what is saved: BatchNorm statistics of the main process (also when others' differ)."""
+        for buffer in runner.model.buffers():
+            broadcast(buffer)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Save the weights when they are the best so far."""
@@ -169,7 +197,7 @@ class CheckpointHook(Hook):
         score = float(metrics[self.save_best])
         if not self._is_better(score):
             return
-        inside = runner.train_loop.batch
+        inside = runner.train_loop.samples
         when = f'iter_{runner.iter}' if inside else f'epoch_{runner.epoch}'
         path = Path(runner.work_dir) / f'best_{self._metric_name}_{when}.pth'
         runner.logger.info(f'best {self.save_best} so far, {score:.4f}: saving {path}')
@@ -281,7 +309,8 @@ class BadDataHook(Hook):
         runner.logger.warning(f'{len(new)} more {split} images left out; see {_report_path(runner)}')
 
     def _write(self, runner: Runner) -> None:
-        write_bad_data(_report_path(runner), self.annotations, list(self.images.values()))
+        with tell_unwritten(runner):
+            write_bad_data(_report_path(runner), self.annotations, list(self.images.values()))
 
 
 def _report_path(runner: Runner) -> Path:
@@ -310,9 +339,8 @@ def fault_entries(split: str, faults: Iterable[Any]) -> list[dict[str, Any]]:
 
 def write_bad_data(path: Path, annotations: list[dict[str, Any]], images: list[dict[str, Any]]) -> None:
     """Write `bad_data.json`, whole or not at all."""
-    new = path.with_name(f'.{path.name}.tmp')
-    new.write_text(json.dumps({'annotations': annotations, 'images': images}, indent=1), encoding='utf-8')
-    new.replace(path)
+    text = json.dumps({'annotations': annotations, 'images': images}, indent=1)
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def gather_ids(ids: set[int]) -> set[int]:
@@ -339,6 +367,24 @@ class CurvesHook(Hook):
         if is_main_process() and scalars.is_file():
             from mmdet.visualization.curves import plot_curves  # loads matplotlib
 
-            runner.logger.info(
-                f'learning curves: {plot_curves(scalars, Path(runner.work_dir) / "curves.png")}'
-            )
+            with tell_unwritten(runner):
+                picture = plot_curves(scalars, Path(runner.work_dir) / 'curves.png')
+                runner.logger.info(f'learning curves: {picture}')
+
+
+@HOOKS.register_module()
+class EarlyStoppingHook(MMEngineEarlyStoppingHook):
+    """MMEngine's, whose memory goes into checkpoints.
+
+    Args are MMEngine's.
+    """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Save the best score and for how many evaluations it has been that."""
+        checkpoint['early_stopping'] = {'best': self.best_score, 'waited': self.wait_count}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on with them."""
+        if runner._resume and 'early_stopping' in checkpoint:
+            memory = checkpoint['early_stopping']
+            self.best_score, self.wait_count = memory['best'], memory['waited']

@@ -59,16 +59,20 @@ class TrainLoop(BaseLoop):
         self._limits = max_epochs or math.inf, max_iters or math.inf
         self.go_to(0, 0, 0)
 
-    def go_to(self, epoch: int, iteration: int, batch: int) -> None:
+    def go_to(self, epoch: int, iteration: int, samples: int) -> None:
         """Set what is complete.
 
         Args:
             epoch: Epochs.
             iteration: Steps; in a resumed run earlier ones may have been of another size.
-            batch: Steps of the current epoch.
+            samples: Of the current epoch, over all processes.
         """
-        self.epoch, self.iter, self.batch = epoch, iteration, batch
-        start = iteration - batch  # of the current epoch
+        self.epoch, self.iter, self.samples, self.batch = epoch, iteration, samples, 0
+        if samples:  # count batches from the end: those before it may have been of another size
+            rest, size = self._place_sampler(), int(self.dataloader.batch_size)
+            steps = rest // size if self.dataloader.drop_last else math.ceil(rest / size)
+            self.batch = self.epoch_length - steps
+        start = iteration - self.batch  # of the current epoch
         epochs, iterations = self._limits
         self.max_iters = int(min(iterations, start + (epochs - epoch) * self.epoch_length))
         # schedules that count epochs end with this: it must not depend on where max_iters interrupts a run
@@ -94,12 +98,22 @@ class TrainLoop(BaseLoop):
                 f'nothing left to train: {self.epoch} of {self.max_epochs} epochs, {self.iter} of '
                 f'{self.max_iters} iterations are done'
             )
-        while not self.finished:
+        if self.iter and (self.samples == 0 or self.finished) and not self._ends_epoch:
+            self._evaluate()  # the run that is resumed may have been killed while it did
+        while not self.finished or self._ends_epoch:
             self.run_epoch()
-            if self.runner.val_loop is not None and (self.finished or self.epoch % self.val_interval == 0):
-                self.runner.val_loop.run()
+            self._evaluate()
         self.runner.call_hook('after_train')
         return self.runner.model
+
+    @property
+    def _ends_epoch(self) -> bool:
+        """Whether an epoch lacks but its end: so the checkpoint of its last step leaves it."""
+        return self.batch >= self.epoch_length
+
+    def _evaluate(self) -> None:
+        if self.runner.val_loop is not None and (self.finished or self.epoch % self.val_interval == 0):
+            self.runner.val_loop.run()
 
     def run_epoch(self) -> None:
         """Train on what is left of the current epoch, or on as much of it as `max_iters` allows."""
@@ -110,22 +124,24 @@ class TrainLoop(BaseLoop):
             self.run_iter(self.batch, data_batch)
             if self.iter >= self.max_iters:
                 break
-        if self.batch >= self.epoch_length:
+        if self._ends_epoch:
             self.runner.call_hook('after_train_epoch')
             self.epoch += 1
-            self.batch = 0
+            self.samples = self.batch = 0
 
-    def _place_sampler(self) -> None:
+    def _place_sampler(self) -> int:
+        """Let the next pass begin where the counts say; returns the samples of this process in it."""
         sampler = self.dataloader.sampler
         if hasattr(sampler, 'set_epoch'):
             sampler.set_epoch(self.epoch)
-        if self.batch:
+        if self.samples:
             if not hasattr(sampler, 'set_offset'):
                 raise ValueError(
                     f'{type(sampler).__name__} cannot go on inside an epoch: use '
                     'sampler=dict(type="DetSampler"), or resume from a checkpoint of a whole epoch'
                 )
-            sampler.set_offset(self.batch * self.dataloader.batch_size)
+            return int(sampler.set_offset(self.samples))
+        return len(sampler)
 
     def run_iter(self, batch_idx: int, data_batch: dict[str, Any]) -> None:
         """One step.
@@ -143,6 +159,7 @@ class TrainLoop(BaseLoop):
         self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
         self.iter += 1
         self.batch += 1
+        self.samples += self.samples_per_step
 
     def _as_numbers(self, losses: dict[str, Tensor], data_batch: dict[str, Any]) -> dict[str, float]:
         """Every loss by name, fetched from the device at once; stops training when one is not finite."""

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmdet.datasets.collate import init_worker
+from mmdet.engine.logs import LogVisualizer
 from mmdet.engine.resume import check_resumable, choose_checkpoint
 from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS, MODELS
 from mmdet.utils.checkpoint import (
@@ -40,7 +41,7 @@ from mmdet.utils.checkpoint import (
 )
 from mmdet.utils.config import check_classes
 from mmdet.utils.config_check import check_keys
-from mmdet.utils.environment import check_cards, start_process_group
+from mmdet.utils.environment import check_cards, check_writable, start_process_group
 from mmdet.version import __version__
 
 # What a schedule has done so far; what it is going to do is in the config, which may train for longer now.
@@ -58,7 +59,8 @@ class DetRunner(Runner):
         """Build what a resolved config describes.
 
         `resume=True` goes on from `load_from` or else from the newest whole checkpoint in `work_dir`, with
-        the seed of that run; where there is no checkpoint training starts from the beginning.
+        the seed of that run; where there is no checkpoint training starts from the beginning. Files that a
+        killed run has left half written in `work_dir` are removed.
 
         Args:
             cfg: Resolved.
@@ -66,9 +68,11 @@ class DetRunner(Runner):
                 `work_dir` is never trusted.
 
         Raises:
+            OSError: `work_dir` cannot be written.
             ValueError: No checkpoint in `work_dir` is whole, or `load_from` cannot be read.
         """
         cfg = check_keys(copy.deepcopy(cfg))
+        check_writable(cfg.work_dir)
         resumed = cfg.get('resume', False)
         skipped: list[str] = []
         if resumed and cfg.get('load_from') is None:
@@ -81,6 +85,8 @@ class DetRunner(Runner):
             cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
         runner: DetRunner = super().from_cfg(cfg)
         runner.trust_checkpoint = trust_checkpoint
+        if resumed and is_main_process():
+            remove_leftovers(runner.work_dir)
         for reason in skipped:
             runner.logger.warning(f'skipped {reason}')
         if resumed and not cfg.resume:
@@ -114,7 +120,7 @@ class DetRunner(Runner):
             names = ['LocalVisBackend']
             if importlib.util.find_spec('tensorboard'):
                 names.append('TensorboardVisBackend')
-            return Visualizer.get_instance(
+            return LogVisualizer.get_instance(
                 self._experiment_name,
                 vis_backends=[{'type': f'mmengine.{name}'} for name in names],
                 save_dir=self._log_dir,
@@ -253,8 +259,10 @@ class DetRunner(Runner):
         meta.setdefault('iter', self.iter + int(not by_epoch))
         inside = meta['epoch'] == loop.epoch
         metainfo = getattr(loop.dataloader.dataset, 'metainfo', {})
+        steps = meta['iter'] - loop.iter  # one that is just ending is not counted yet
         meta.update(
-            batch_in_epoch=meta['iter'] - (loop.iter - loop.batch) if inside else 0,
+            batch_in_epoch=loop.batch + steps if inside else 0,
+            samples_in_epoch=loop.samples + steps * loop.samples_per_step if inside else 0,
             samples_per_step=loop.samples_per_step,
             seed=self.seed,
             dataset_meta=metainfo,
@@ -266,6 +274,7 @@ class DetRunner(Runner):
         if save_optimizer:
             checkpoint['optimizer'] = self.optim_wrapper.state_dict()
             checkpoint['rng'] = _gather_rng()
+            checkpoint['gradients'] = self._gather_gradients()
         if save_param_scheduler:
             checkpoint['param_schedulers'] = [
                 {key: value for key, value in schedule.state_dict().items() if key in PROGRESS}
@@ -284,8 +293,6 @@ class DetRunner(Runner):
     ) -> None:
         """Go on where a checkpoint was written, also inside an epoch.
 
-        What a killed run has left of a checkpoint that it was writing is removed from the work dir.
-
         Args:
             filename: A checkpoint of this runner.
             resume_optimizer: Ignored: always.
@@ -298,19 +305,19 @@ class DetRunner(Runner):
         """
         checkpoint = self.load_checkpoint(filename)
         check_resumable(checkpoint, filename)
-        if is_main_process():
-            remove_leftovers(self.work_dir)
-        self._resume_position(checkpoint['meta'])
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self.optim_wrapper.load_state_dict(checkpoint['optimizer'])
         for schedule, state in zip(self.param_schedulers or (), checkpoint['param_schedulers'], strict=True):
             schedule.load_state_dict(state)
+        self._resume_position(checkpoint['meta'])
         rank, states = get_rank(), checkpoint['rng']
         if len(states) == get_world_size():
             set_rng_state(states[rank])
+            self._restore_gradients(checkpoint.get('gradients', []), rank)
         else:
             self.logger.warning(
-                f'{filename} was written by {len(states)} processes: random numbers start anew'
+                f'{filename} was written by {len(states)} processes: random numbers, and gradients that are '
+                'summed over several steps, start anew'
             )
         loop = self.train_loop
         self.logger.info(
@@ -319,15 +326,46 @@ class DetRunner(Runner):
 
     def _resume_position(self, meta: dict[str, Any]) -> None:
         loop = self.train_loop
-        batch = meta['batch_in_epoch']
-        if meta['samples_per_step'] != loop.samples_per_step:
-            batch = batch * meta['samples_per_step'] // loop.samples_per_step
+        earlier = meta['samples_per_step']
+        loop.go_to(
+            meta['epoch'], meta['iter'], meta.get('samples_in_epoch', meta['batch_in_epoch'] * earlier)
+        )
+        if earlier != loop.samples_per_step:
+            factor = loop.samples_per_step / earlier if self.cfg.get('auto_scale_lr', {}).get('enable') else 1
+            self._scale_rates(factor)
             self.logger.warning(
-                f'the checkpoint counts steps of {meta["samples_per_step"]} images, this run has '
-                f'{loop.samples_per_step} (batch size x processes): it goes on at the same image, not '
-                'bit for bit'
+                f'the checkpoint counts steps of {earlier} images, this run has {loop.samples_per_step} '
+                '(batch size x processes): it goes on at the same image, not bit for bit, with the '
+                f"checkpoint's learning rate x {factor:g}"
+                + ('' if factor != 1 else ' (--auto-scale-lr scales it with the images of a step)')
             )
-        loop.go_to(meta['epoch'], meta['iter'], batch)
+
+    def _scale_rates(self, factor: float) -> None:
+        """Multiply the learning rates that a checkpoint has restored, and what schedules make them from."""
+        for group in self.optim_wrapper.param_groups:
+            for name in ('lr', 'initial_lr'):
+                if name in group:
+                    group[name] *= factor
+        for schedule in self.param_schedulers or ():
+            if schedule.param_name == 'lr':
+                schedule.base_values = [value * factor for value in schedule.base_values]
+
+    def _gather_gradients(self) -> list[list[torch.Tensor | None]]:
+        """Of every process what it has summed for a step of the optimizer that is yet to come."""
+        if self.optim_wrapper.should_update():
+            return []
+        own = [parameter.grad for parameter in self._plain_model.parameters()]
+        rows: list[list[torch.Tensor | None]] = [[] for _ in range(get_world_size())]
+        for gradient in own:  # one after the other: they need not be on the device all at once
+            parts = [None] * len(rows) if gradient is None else all_gather(gradient)
+            for row, part in zip(rows, parts, strict=True):
+                row.append(None if part is None else part.cpu())
+        return rows
+
+    def _restore_gradients(self, rows: list[list[torch.Tensor | None]], rank: int) -> None:
+        if rows:
+            for parameter, gradient in zip(self._plain_model.parameters(), rows[rank], strict=True):
+                parameter.grad = None if gradient is None else gradient.to(parameter.device)
 
 
 def _collate_fn(settings: dict[str, Any]) -> partial[Any]:

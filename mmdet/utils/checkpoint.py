@@ -6,6 +6,7 @@ holds `getattr`, with which a crafted file reaches any function.
 
 import os
 import random
+import shutil
 import sys
 import tempfile
 import warnings
@@ -57,38 +58,80 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     Args:
         checkpoint: What `plain` accepts.
         path: Its folder must exist.
+
+    Raises:
+        OSError: It cannot be written: names the file, the free space and the remedy.
+    """
+    content = plain(checkpoint)
+    write_whole(path, lambda file: torch.save(content, file))
+
+
+def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a file so that `path` is at every moment the old file or the whole new one.
+
+    Raises:
+        OSError: As `save_checkpoint`; no part of the new file is left.
     """
     path = Path(path)
-    content = plain(checkpoint)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
+    name = ''
     try:
+        handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
         with os.fdopen(handle, 'wb') as file:
-            torch.save(content, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~_umask())  # mkstemp lets nobody else read
         Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        if name:
+            Path(name).unlink(missing_ok=True)
+        cause = _system_error(error)
+        if cause is None:
+            raise
+        raise OSError(_unwritten(path, cause)) from error
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """What the system said: where a write fails torch.save raises its own error in the handling of that."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
+def _unwritten(path: Path, error: OSError) -> str:
+    try:
+        free = f'{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB'
+    except OSError:  # the folder is gone
+        free = 'nothing'
+    return (
+        f'{path} cannot be written: {error.strerror or error}; {free} is free there. Files that were '
+        'written before are whole. Make room or choose another folder (training: --work-dir DIR; '
+        '--cfg-options default_hooks.checkpoint.max_keep_ckpts=3 keeps fewer) and start again; a training '
+        'goes on with --resume.'
+    )
 
 
 def point_to(link: Path, target: Path) -> None:
-    """Make `link` a symbolic link to `target` beside it (a copy where there are no links), in one step."""
+    """Make `link` a symbolic link to `target` beside it (a copy where there are no links), in one step.
+
+    Raises:
+        OSError: Neither can be written.
+    """
     new = link.with_name(f'.{link.name}.{os.getpid()}.tmp')
     new.unlink(missing_ok=True)
     try:
         new.symlink_to(target.name)
     except OSError:
-        new.write_bytes(target.read_bytes())
+        write_whole(link, lambda file: file.write(target.read_bytes()))
+        return
     new.replace(link)
     _sync_folder(link.parent)
 
 
 def remove_leftovers(folder: str | Path) -> None:
     """Remove the temporary files of writers that were killed; none may be at work in this folder."""
-    for file in Path(folder).glob('.*.pth*.tmp'):
+    for file in Path(folder).glob('.*.tmp'):
         file.unlink(missing_ok=True)
 
 

@@ -76,11 +76,28 @@ def test_resuming_in_the_middle_of_an_epoch(in_process, world_size):
     sampler.set_epoch(2)
     order = list(sampler)
     resumed = in_process(world_size - 1, world_size, dataset=range(10), shuffle=True, seed=3)
-    resumed.set_offset(2)
+    assert resumed.set_offset(2 * world_size) == len(order) - 2
     resumed.set_epoch(2)
     assert list(resumed) == order[2:]
     assert len(resumed) == len(order)
     assert list(resumed) == order  # once only
+
+
+@pytest.mark.parametrize(('before', 'after'), [(1, 2), (2, 1), (2, 3), (3, 2), (1, 4)])
+def test_other_processes_see_the_rest_of_an_epoch_once(in_process, before, after):
+    """Wherever the first ones stopped; only to be equally many some samples come twice."""
+    for length in (7, 10, 12):
+        order = list(in_process(0, 1, dataset=range(length), shuffle=True, seed=3))
+        for seen in range(0, length + before, before):
+            parts = []
+            for rank in range(after):
+                sampler = in_process(rank, after, dataset=range(length), shuffle=True, seed=3)
+                count = sampler.set_offset(seen)
+                parts.append(list(sampler))
+                assert len(parts[-1]) == count
+            rest = interleaved(parts)
+            assert rest[: max(length - seen, 0)] == order[seen:]
+            assert len(rest) - max(length - seen, 0) < after
 
 
 class LabelledImages:
@@ -137,7 +154,7 @@ def test_repeated_images_keep_one_global_order_and_resume(in_process, world_size
     parts = [list(build(rank, world_size)) for rank in range(world_size)]
     assert interleaved(parts)[: len(order)] == order
     resumed = build(1, world_size)
-    resumed.set_offset(4)
+    resumed.set_offset(4 * world_size)
     assert list(resumed) == parts[1][4:]
 
 

@@ -148,10 +148,15 @@ def test_gradients_accumulate_and_are_clipped(toy_config):
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
-def test_mixed_precision_on_the_cpu(toy_config, dtype):
-    cfg = toy_config()
-    cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=dtype)
-    runner = train(cfg)
+def test_mixed_precision_on_the_cpu(toy_config, tmp_path, dtype):
+    def config(folder, **keys):
+        cfg = toy_config(work_dir=str(tmp_path / folder), **keys)
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=dtype)
+        return cfg
+
+    runner = train(config('whole'))
     assert runner.optim_wrapper.scaler.is_enabled() == (dtype == 'float16')
-    runner = train(toy_config(optim_wrapper=cfg.optim_wrapper, resume=True))
-    assert runner.iter == 10
+    train(config('parts', train_cfg={'type': 'TrainLoop', 'max_epochs': 2, 'max_iters': 3}))
+    assert train(config('parts', resume=True)).iter == 10
+    whole, parts = (weights(tmp_path / folder / 'latest.pth') for folder in ('whole', 'parts'))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)

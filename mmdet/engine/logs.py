@@ -1,0 +1,55 @@
+"""What a run writes beside its checkpoints may fail, a full disk for one, and costs a warning then."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.dist import master_only
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+
+
+@contextmanager
+def tell_unwritten(runner: Runner) -> Iterator[None]:
+    """Warn of a file that cannot be written, and go on."""
+    try:
+        yield
+    except OSError as error:
+        runner.logger.warning(f'{error} The training goes on without it.')
+
+
+class LogVisualizer(Visualizer):
+    """MMEngine's, for scalars: one that cannot be written is told once and does not stop the training."""
+
+    told = False
+
+    @master_only
+    def add_scalars(
+        self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
+    ) -> None:
+        """Write numbers of a step, to each log on its own."""
+        for name, backend in self._vis_backends.items():
+            try:
+                backend.add_scalars(scalar_dict, step, file_path, **kwargs)
+            except OSError as error:
+                self._tell(name, error)
+
+    def close(self) -> None:
+        """Finish every log."""
+        for name, backend in self._vis_backends.items():
+            try:
+                backend.close()
+            except OSError as error:
+                self._tell(name, error)
+
+    def _tell(self, name: str, error: OSError) -> None:
+        if not self.told:
+            self.told = True
+            print_log(
+                f'{name} cannot write the scalars of this run: {error}. The training goes on without them; '
+                'make room, or they are missing from the curves.',
+                'current',
+                logging.WARNING,
+            )
