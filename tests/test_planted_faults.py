@@ -191,6 +191,12 @@ def test_fail_stops_a_loader_at_the_first_bad_image(many):
 
 
 def test_training_and_test_list_the_same(few, tmp_path):
+    for split in few.splits:  # nothing that is planted is missing where it is trained and tested on
+        expected, read = few.splits[split], few.read(split)
+        assert expected.odd.keys() == {'good', *ODD}
+        assert len(set(expected.bad) & set(read)) > 1.5 * len(BAD)  # kinds take turns
+        assert {kind for kind, _, _ in expected.faults.values()} == {'clipped', *DROPPED}
+        assert min(expected.crowds, *expected.without_boxes.values()) > 0
     keywords = {'train_cfg__max_epochs': 1, 'train_cfg__max_iters': 1000, 'train_dataloader__batch_size': 4}
     runner = train(small_config(few.root, tmp_path / 'run', **SKIP, **keywords))
     assert runner.iter == -(-len(few.read('train')) // 4)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -23,8 +24,7 @@ EVERY = {
 }
 AVERAGED = [{'type': 'EMAHook', 'momentum': 0.3}, {'type': 'EarlyStoppingHook', 'monitor': 'coco/bbox_mAP'}]
 CASES: dict[str, tuple[float, bool, dict[str, Any]]] = {  # step that is the last one, distilled, options
-    'inside an epoch, with workers': (4, False, {'train_dataloader__num_workers': 2}),
-    'at the last step of an epoch': (3, False, {}),
+    'inside an epoch, with workers': (4, True, {'train_dataloader__num_workers': 2}),
     'at the end of an epoch, before its evaluation': (
         3.5,
         True,
@@ -39,7 +39,7 @@ CASES: dict[str, tuple[float, bool, dict[str, Any]]] = {  # step that is the las
             'optim_wrapper__loss_scale': 2.0**30,
         },
     ),
-    'between two steps of the optimizer': (4, True, {'optim_wrapper__accumulative_counts': 3}),
+    'between two steps of the optimizer': (4, False, {'optim_wrapper__accumulative_counts': 3}),
 }
 
 
@@ -127,7 +127,7 @@ def test_a_resumed_run_is_the_whole_one(tiny_coco, tmp_path, teacher, case):
     assert [key for key in whole if whole[key] != parts.get(key)] == []
     assert {number for number, is_training in parts if is_training} == set(range(1, runner.iter + 1))
     if case.startswith('in float16'):
-        first, last = (load_checkpoint(tmp_path / f'parts/iter_{n}.pth')['optimizer'] for n in (4, 8))
+        first, last = (load_checkpoint(tmp_path / f'parts/iter_{n}.pth')['optimizer'] for n in (4, 7))
         assert first['loss_scaler']['scale'] < 2.0**30
         assert last['loss_scaler']['scale'] <= first['loss_scaler']['scale']
     if 'optimizer' in case:
@@ -217,6 +217,7 @@ def test_two_processes_go_on_as_two(runs, tmp_path):
     assert runs.rate('alone', 3) == pytest.approx(runs.rate('whole', 3))
 
 
+@pytest.mark.skipif(not os.environ.get('DISTILL_LONG'), reason='long: set DISTILL_LONG=1')
 def test_one_process_goes_on_as_two(runs, tmp_path):
     """In the middle of what is a step of two: no image comes twice but to round up the last step."""
     runs.run('whole', 1, stop=1, into='parts')

@@ -115,11 +115,19 @@ def test_nothing_left_to_train(toy_config, tmp_path):
     assert (tmp_path / 'run/epoch_2.pth').stat().st_mtime_ns == written
 
 
-def test_a_larger_batch_goes_on_at_the_same_image(toy_config, tmp_path):
-    train(toy_config(train_cfg={'type': 'TrainLoop', 'max_iters': 4}))
-    cfg = toy_config(resume=True)
+@pytest.mark.parametrize(('auto', 'factor'), [(False, 1), (True, 2)])
+def test_a_larger_batch_goes_on_at_the_same_image(toy_config, auto, factor):
+    """Its rate is the checkpoint's, and scaled when that is asked for; in the second epoch a tenth of it."""
+    train(toy_config(train_cfg={'type': 'TrainLoop', 'max_iters': 3}))
+    scale = {'enable': auto, 'base_batch_size': 2}
+    cfg = toy_config(resume=True, custom_hooks=[], auto_scale_lr=scale)
     cfg.train_dataloader.batch_size = 4
-    assert train(cfg).iter == 4 + 1 + 3  # the last two images of the first epoch, then a whole one
+    runner = DetRunner.from_cfg(cfg)
+    rates: list[float] = []
+    runner.register_hook(RateHook(rates))
+    runner.train()
+    assert runner.iter == 3 + 1 + 3  # the last four images of the first epoch, then a whole one
+    assert rates == pytest.approx([factor * rate for rate in (0.1, 0.01, 0.01, 0.01)])
 
 
 def test_evaluates_at_its_interval_and_at_the_end(with_evaluation):
