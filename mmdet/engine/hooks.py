@@ -357,14 +357,14 @@ def gather_ids(ids: set[int]) -> set[int]:
 
 @HOOKS.register_module()
 class CurvesHook(Hook):
-    """Draws the learning curves of this run into `work_dir/curves.png` when training ends."""
+    """Draws the learning curves of a run, from its first start on, into `work_dir/curves.png`, as it ends."""
 
     priority = 'LOWEST'
 
     def after_train(self, runner: Runner) -> None:
         """Draw them, once there is something to draw."""
-        scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
-        if is_main_process() and scalars.is_file():
+        scalars = sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))  # named by the time
+        if is_main_process() and scalars:
             from mmdet.visualization.curves import plot_curves  # loads matplotlib
 
             with tell_unwritten(runner):

@@ -1,9 +1,11 @@
 """Learning curves from the scalars that a run has logged."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,12 +18,12 @@ COLOURS = ('#1f5fa8', '#d9622b', '#2f8f5b', '#a23b8f', '#8a6d1f', '#5b5b5b', '#c
 INK, GREY = '#333333', '#dddddd'
 
 
-def plot_curves(scalars_json: Path, out: Path) -> Path:
+def plot_curves(scalars_json: Path | Sequence[Path], out: Path) -> Path:
     """Draw the losses, the learning rate and the scores of a run.
 
     Args:
-        scalars_json: What MMEngine writes to `<work dir>/<time>/vis_data/scalars.json`, one JSON object a
-            line. Lines that are cut short, as the last one of a killed run, are passed over.
+        scalars_json: What MMEngine writes to `<work dir>/<time>/vis_data/scalars.json`; of a resumed run
+            those of all its starts, in order.
         out: Picture to write; its suffix chooses the format. Its folder is made when missing.
 
     Returns:
@@ -30,7 +32,7 @@ def plot_curves(scalars_json: Path, out: Path) -> Path:
     Raises:
         FileNotFoundError: No such scalars file.
     """
-    curves = read_curves(Path(scalars_json))
+    curves = read_curves(scalars_json)
     losses = {name: curve for name, curve in curves.items() if 'loss' in name.rsplit('/', 1)[-1]}
     scores = {name: curve for name, curve in curves.items() if name.rsplit('/', 1)[-1] in SCORES}
     rates = {name: curve for name, curve in curves.items() if name == 'lr'}
@@ -46,26 +48,52 @@ def plot_curves(scalars_json: Path, out: Path) -> Path:
     return out
 
 
-def read_curves(scalars_json: Path) -> dict[str, Curve]:
-    """Read every scalar of a run as (steps, values).
+def read_lines(files: Sequence[Path]) -> list[Mapping[str, Any]]:
+    """What the starts of a run have logged, one JSON object a line.
 
-    A line of an evaluation may count epochs; it is placed at the last training step before it. Where a run
-    was resumed and repeats a step, the later value counts.
+    Lines that are cut short, as the last one of a killed start, are passed over. What an earlier start has
+    logged from the first step of a later one on does not count; so a training that was started anew in the
+    same folder stands alone.
     """
-    if not scalars_json.is_file():
-        raise FileNotFoundError(
-            f'no scalars file {scalars_json}; a run writes it to <work dir>/<time>/vis_data/'
-        )
+    lines: list[Mapping[str, Any]] = []
+    for file in files:
+        found = [line for text in file.read_text().splitlines() if (line := _line(text)) is not None]
+        first = next((_step(line) for line in found if _is_training(line)), math.inf)
+        kept = (i for i, line in enumerate(lines) if _is_training(line) and _step(line) >= first)
+        lines = lines[: next(kept, len(lines))] + found
+    return lines
+
+
+def _line(text: str) -> Mapping[str, Any] | None:
+    try:
+        entry = json.loads(text)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, Mapping) else None
+
+
+def _is_training(line: Mapping[str, Any]) -> bool:
+    return 'lr' in line or 'loss' in line
+
+
+def _step(line: Mapping[str, Any]) -> float:
+    return float(line.get('step', line.get('iter', math.inf)))
+
+
+def read_curves(scalars_json: Path | Sequence[Path]) -> dict[str, Curve]:
+    """Read every scalar of a run as (steps, values); see `read_lines`.
+
+    A line of an evaluation may count epochs; it is placed at the last training step before it. Where a step
+    is repeated, the later value counts.
+    """
+    files = [scalars_json] if isinstance(scalars_json, Path) else scalars_json
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f'no scalars file {file}; a run writes it to <work dir>/<time>/vis_data/')
     values: dict[str, dict[float, float]] = {}
     last = 0.0
-    for line in scalars_json.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(entry, Mapping):
-            continue
-        if 'lr' in entry or 'loss' in entry:
+    for entry in read_lines(files):
+        if _is_training(entry):
             last = step = float(entry.get('step', entry.get('iter', last)))
         elif any(name.startswith('grad_norm/') for name in entry):  # measured between two lines of the log
             step = float(entry['step'])

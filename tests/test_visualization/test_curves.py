@@ -46,6 +46,18 @@ def test_repeated_steps_and_cut_lines(tmp_path):
     assert read_curves(file)['loss'] == ([1, 2], [3.0, 5.0])
 
 
+def test_starts_of_one_run(tmp_path):
+    """Killed after step 4, resumed after step 2 with its evaluation; then a training that begins anew."""
+    score = {'coco/bbox_mAP': 0.1, 'step': 2}
+    first = write(tmp_path / '1.json', step(1), step(2), score, step(3), step(4), tail='{"lr": 0.')
+    second = write(tmp_path / '2.json', score, step(3, loss=9.0), step(5))
+    curves = read_curves([first, second])
+    assert curves['loss'] == ([1, 2, 3, 5], [3.0, 1.5, 9.0, 0.6])
+    assert curves['coco/bbox_mAP'] == ([2], [0.1])
+    anew = write(tmp_path / '3.json', step(1, loss=7.0))
+    assert read_curves([first, second, anew]) == {'lr': ([1], [0.01]), 'loss': ([1], [7.0])}
+
+
 @pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize(
     'lines',

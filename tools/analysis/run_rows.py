@@ -41,6 +41,7 @@ from mmdet.evaluation.rows import FORMAT, METRICS, TITLES
 from mmdet.utils.checkpoint import load_checkpoint
 from mmdet.utils.cli import add_config_arguments, run_tool, take_old_spellings
 from mmdet.utils.config import DATA_DEFAULTS, KeyValues, annotation_metrics, load_config, merge_config
+from mmdet.visualization.curves import read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = tuple(TITLES)
@@ -244,11 +245,8 @@ def training_numbers(cfg: Config, work_dir: Path) -> dict[str, Any]:
 
 def logged(work_dir: Path) -> Iterator[dict[str, Any]]:
     """The training lines of a run's scalars, those of interrupted starts first."""
-    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for text in file.read_text().splitlines():
-            line = json.loads(text)
-            if 'loss' in line:
-                yield line
+    lines = read_lines(sorted(work_dir.glob('*/vis_data/scalars.json')))
+    return (dict(line) for line in lines if 'loss' in line)
 
 
 def teacher_numbers(cfg: Config) -> dict[str, Any] | None:
