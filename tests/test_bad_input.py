@@ -14,6 +14,7 @@ import pytest
 import torch
 from mmengine.model import BaseModel
 
+from mmdet.engine import TrainLoop
 from mmdet.registry import MODELS
 from mmdet.utils.checkpoint import save_checkpoint
 from mmdet.utils.cli import run_tool
@@ -78,8 +79,9 @@ def stopped(root: Path, capfd, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         def step(*arguments: Any, **keywords: Any) -> None:
             raise AssertionError('a step was taken')
 
-        for name in ('train_step', 'val_step', 'test_step'):
+        for name in ('val_step', 'test_step'):
             monkeypatch.setattr(BaseModel, name, step)
+        monkeypatch.setattr(TrainLoop, 'forward_step', step)
         arguments = [str(word) for word in words]
         if '--data-root' not in arguments:
             arguments += ['--data-root', str(root)]

@@ -11,6 +11,7 @@ import torch
 
 from mmdet.registry import COLLATES
 from mmdet.structures import GroundTruth
+from mmdet.utils.signals import obey_parent_only
 
 BOX_ROWS = 16  # box rows come in multiples of this, so that few shapes occur
 NO_IMAGE = -1  # img_id of the blank image that stands for a batch of bad ones
@@ -83,6 +84,7 @@ def _blank(shape: tuple[int, int]) -> dict[str, Any]:
 
 
 def init_worker(worker_id: int) -> None:
-    """Keep a data worker on its one core: `worker_init_fn` of a DataLoader."""
+    """Keep a data worker on its one core and its parent's side: `worker_init_fn` of a DataLoader."""
+    obey_parent_only()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

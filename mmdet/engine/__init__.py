@@ -2,7 +2,7 @@
 
 from mmdet.engine.alarms import DistillationAlarmHook
 from mmdet.engine.hooks import BadDataHook, CheckpointHook, CurvesHook, LoggerHook
-from mmdet.engine.loops import TrainLoop
+from mmdet.engine.loops import TrainLoop, ValLoop
 from mmdet.engine.optim import AmpOptimWrapper
 from mmdet.engine.runner import DetRunner
 
@@ -15,4 +15,5 @@ __all__ = [
     'DistillationAlarmHook',
     'LoggerHook',
     'TrainLoop',
+    'ValLoop',
 ]

@@ -159,7 +159,7 @@ class CheckpointHook(Hook):
             self._save(runner, epoch=runner.epoch + 1, iteration=runner.iter, whole_epoch=True)
 
     def after_train(self, runner: Runner) -> None:
-        """Save a training that another hook has stopped."""
+        """Save a training that a signal or another hook has stopped."""
         if self.saved_iter != runner.iter:
             self._save(runner, runner.epoch, runner.iter, whole_epoch=runner.train_loop.samples == 0)
 

@@ -1,14 +1,23 @@
 """The training loop: counts epochs and the batch within the epoch, so that it can stop and go on anywhere."""
 
 import math
+import signal
+from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import all_gather_object, all_reduce, is_main_process
+from mmengine.hooks import EMAHook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import ValLoop as MMEngineValLoop
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from mmdet.engine.not_finite import GENTLER, describe_step, device_rng, dump_step, newest_checkpoint
 from mmdet.registry import LOOPS
+from mmdet.utils.checkpoint import not_finite
+from mmdet.utils.signals import SignalWatch, StoppedBySignal
 
 
 @LOOPS.register_module()
@@ -24,6 +33,8 @@ class TrainLoop(BaseLoop):
         max_epochs: Passes through the training data.
         max_iters: Steps.
         val_interval: Epochs between evaluations; the end of training is evaluated always.
+        max_skipped: Steps with a loss that is not finite which a run may leave out, over all its resumptions;
+            the next one stops it.
 
     Raises:
         ValueError: No limit, or no batch to train on.
@@ -36,15 +47,17 @@ class TrainLoop(BaseLoop):
         max_epochs: int | None = None,
         max_iters: int | None = None,
         val_interval: int = 1,
+        max_skipped: int = 0,
     ) -> None:
         super().__init__(runner, dataloader)
-        for name, limit in (
-            ('max_epochs', max_epochs),
-            ('max_iters', max_iters),
-            ('val_interval', val_interval),
+        for name, limit, least in (
+            ('max_epochs', max_epochs, 1),
+            ('max_iters', max_iters, 1),
+            ('val_interval', val_interval, 1),
+            ('max_skipped', max_skipped, 0),
         ):
-            if limit is not None and (not isinstance(limit, int) or limit < 1):
-                raise ValueError(f'train_cfg.{name} is a whole number from 1 on; got {limit!r}')
+            if limit is not None and (not isinstance(limit, int) or limit < least):
+                raise ValueError(f'train_cfg.{name} is a whole number from {least} on; got {limit!r}')
         self.epoch_length = len(self.dataloader)
         if self.epoch_length == 0:
             raise ValueError(
@@ -56,6 +69,10 @@ class TrainLoop(BaseLoop):
         self.val_interval = val_interval
         self.val_begin = 1  # MMEngine reads it
         self.stop_training = False  # MMEngine's EarlyStoppingHook sets it
+        self.max_skipped = max_skipped
+        self.skipped = 0  # steps that were left out
+        self.stop_signal = 0  # number of a signal on which all processes have agreed
+        self._signals = SignalWatch()
         self._limits = max_epochs or math.inf, max_iters or math.inf
         self.go_to(0, 0, 0)
 
@@ -91,38 +108,68 @@ class TrainLoop(BaseLoop):
         return self.stop_training or self.iter >= self.max_iters
 
     def run(self) -> nn.Module:
-        """Train from where the counts say to the end."""
+        """Train from where the counts say to the end, or to the end of the step in which a signal comes.
+
+        Raises:
+            StoppedBySignal: SIGTERM or SIGINT came and the checkpoint is written.
+        """
+        with self._signals:
+            complete = self._train()
+        if self.stop_signal and not complete:
+            name = signal.Signals(self.stop_signal).name
+            self.runner.logger.warning(
+                f'stopped by {name} after {self.epoch} epochs and {self.batch} batches, {self.iter} '
+                'iterations; to go on, give the same command and --resume'
+            )
+            raise StoppedBySignal(self.stop_signal)
+        return self.runner.model
+
+    def _train(self) -> bool:
+        """Train; returns whether all is done, the last evaluation included."""
+        self._count_updates(self.iter)
         self.runner.call_hook('before_train')
         if self.finished:
             self.runner.logger.warning(
                 f'nothing left to train: {self.epoch} of {self.max_epochs} epochs, {self.iter} of '
                 f'{self.max_iters} iterations are done'
             )
+        complete = True
         if self.iter and (self.samples == 0 or self.finished) and not self._ends_epoch:
-            self._evaluate()  # the run that is resumed may have been killed while it did
-        while not self.finished or self._ends_epoch:
+            complete = self._evaluate()  # the run that is resumed may have been stopped while it did
+        while (not self.finished or self._ends_epoch) and not self.stop_signal:
             self.run_epoch()
-            self._evaluate()
+            complete = self._evaluate()
         self.runner.call_hook('after_train')
-        return self.runner.model
+        return complete and self.finished
 
     @property
     def _ends_epoch(self) -> bool:
         """Whether an epoch lacks but its end: so the checkpoint of its last step leaves it."""
         return self.batch >= self.epoch_length
 
-    def _evaluate(self) -> None:
-        if self.runner.val_loop is not None and (self.finished or self.epoch % self.val_interval == 0):
+    def _evaluate(self) -> bool:
+        """Evaluate where it is due; returns whether no signal keeps it from its end."""
+        if self.runner.val_loop is None or not (self.finished or self.epoch % self.val_interval == 0):
+            return True
+        if self.stop_signal:
+            return False
+        try:
             self.runner.val_loop.run()
+        except EvaluationStoppedError:
+            for hook in self.runner.hooks:
+                if isinstance(hook, EMAHook):  # it has lent its average to the model; the others record
+                    hook.after_val_epoch(self.runner)
+            return False
+        return True
 
     def run_epoch(self) -> None:
-        """Train on what is left of the current epoch, or on as much of it as `max_iters` allows."""
+        """Train on what is left of the current epoch, or as much of it as `max_iters` or a signal allows."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         self._place_sampler()
         for data_batch in self.dataloader:
             self.run_iter(self.batch, data_batch)
-            if self.iter >= self.max_iters:
+            if self.iter >= self.max_iters or self.stop_signal:
                 break
         if self._ends_epoch:
             self.runner.call_hook('after_train_epoch')
@@ -144,41 +191,176 @@ class TrainLoop(BaseLoop):
         return len(sampler)
 
     def run_iter(self, batch_idx: int, data_batch: dict[str, Any]) -> None:
-        """One step.
+        """One step. Losses are looked at before anything changes that a checkpoint holds.
 
         Args:
             batch_idx: Its number within the epoch.
             data_batch: What the loader yields.
 
         Raises:
-            FloatingPointError: A loss is not finite.
+            FloatingPointError: A loss is not finite, in this process or in another, and no more such steps
+                may be left out.
         """
         self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=data_batch)
-        losses = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
-        outputs = self._as_numbers(losses, data_batch)
-        self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
+        rng = device_rng()
+        before = self._running_statistics() if self.skipped < self.max_skipped else []
+        total, losses = self.forward_step(data_batch)
+        outputs, all_finite = self._fetch(losses)
+        if all_finite:
+            self.runner.optim_wrapper.update_params(total)
+        else:
+            for buffer, value in before:
+                buffer.copy_(value)
+            self._leave_out(outputs, data_batch, rng)
+        self.runner.call_hook(
+            'after_train_iter',
+            batch_idx=batch_idx,
+            data_batch=data_batch,
+            outputs=outputs if all_finite else None,
+        )
         self.iter += 1
         self.batch += 1
         self.samples += self.samples_per_step
 
-    def _as_numbers(self, losses: dict[str, Tensor], data_batch: dict[str, Any]) -> dict[str, float]:
-        """Every loss by name, fetched from the device at once; stops training when one is not finite."""
-        values = torch.stack([value.detach().float() for value in losses.values()]).tolist()
-        outputs = dict(zip(losses, values, strict=True))
-        broken = {name: value for name, value in outputs.items() if not math.isfinite(value)}
-        if broken:
-            parts = {name: value for name, value in broken.items() if name != 'loss'} or broken
-            rates = sorted({rate for group in self.runner.optim_wrapper.get_lr().values() for rate in group})
-            raise FloatingPointError(
-                f'{", ".join(f"{name} is {value}" for name, value in parts.items())} in iteration '
-                f'{self.iter + 1} (epoch {self.epoch + 1}, batch {self.batch + 1}) of process '
-                f'{self.runner.rank}, at learning rate {", ".join(f"{rate:g}" for rate in rates)}, on images '
-                f'with ids {image_ids(data_batch)}.\n  Nothing of this step was saved. Look at these images '
-                '(python tools/misc/browse_dataset.py), lower the rate (--cfg-options '
-                'optim_wrapper.optimizer.lr=...) or clip gradients (--cfg-options '
-                'optim_wrapper.clip_grad.max_norm=10), and go on with --resume.'
+    def forward_step(self, data_batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The first half of MMEngine's `train_step`: the sum of the losses, and each of them by name."""
+        model = self.runner.model
+        with self.runner.optim_wrapper.optim_context(model):
+            data = self._plain_model.data_preprocessor(data_batch, True)
+            losses = model(**data, mode='loss')
+        total, by_name = self._plain_model.parse_losses(losses)
+        return total, by_name
+
+    @property
+    def _plain_model(self) -> Any:
+        return self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+
+    def _running_statistics(self) -> list[tuple[Tensor, Tensor]]:
+        """Buffers of the model, as BatchNorm's, which a forward pass changes, and copies of them."""
+        return [(buffer, buffer.clone()) for buffer in self._plain_model.buffers()]
+
+    def _fetch(self, losses: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
+        """Every loss by name, and whether those of all processes are finite, fetched from the device at once.
+
+        With several processes the same exchange tells whether one of them has received a signal.
+        """
+        values = torch.stack([value.detach().float() for value in losses.values()])
+        broken = values.isfinite().logical_not().any().float()
+        flags = torch.stack([broken, values.new_full((), self._signals.received)])
+        if self.runner.world_size > 1:
+            all_reduce(flags, 'max')
+        *numbers, broken_somewhere, stop_signal = torch.cat([values, flags]).tolist()
+        self.stop_signal = int(stop_signal)
+        return dict(zip(losses, numbers, strict=True)), not broken_somewhere
+
+    def agree_to_stop(self) -> bool:
+        """Whether any process has received a signal; all must ask together."""
+        flag = torch.tensor(self._signals.received)
+        all_reduce(flag, 'max')
+        self.stop_signal = int(flag)
+        return bool(self.stop_signal)
+
+    def _leave_out(
+        self, outputs: dict[str, float], data_batch: dict[str, Any], rng: dict[str, Tensor]
+    ) -> None:
+        """Count a step that is left out because a loss is not finite, or stop; all processes do the same."""
+        runner = self.runner
+        spoilt = not_finite(dict(self._plain_model.named_parameters()))  # then no step can be finite any more
+        last = bool(spoilt) or self.skipped >= self.max_skipped
+        report = ''
+        if not all(map(math.isfinite, outputs.values())):
+            rates = sorted({rate for group in runner.optim_wrapper.get_lr().values() for rate in group})
+            where = (
+                f'iteration {self.iter + 1} (epoch {self.epoch + 1}, batch {self.batch + 1}) of process '
+                f'{runner.rank}, at learning rate {", ".join(f"{rate:g}" for rate in rates)}'
             )
-        return outputs
+            report = describe_step(outputs, where, data_batch, self.dataloader.dataset)
+            if last and not spoilt:
+                report += '\n' + self._dump(outputs, data_batch, rng, where)
+        reports = [text for text in all_gather_object(report) if text]
+        if not last:
+            self.skipped += 1
+            self._count_updates(self.iter + 1)
+            runner.logger.warning(
+                f'step left out, {self.skipped} of at most {self.max_skipped}: ' + '\n'.join(reports)
+            )
+            return
+        if not is_main_process():
+            raise FloatingPointError(f'{reports[0].splitlines()[0]} see process 0')
+        if spoilt:
+            reports.append(
+                f'  The weights are not finite ({len(spoilt)} tensors, the first is {spoilt[0]}): the '
+                'gradients of the step before were not, though its losses were. '
+                f'{newest_checkpoint(runner.work_dir)}'
+            )
+        else:
+            reports.append(
+                '  Nothing of this step was saved. Look at these images (python '
+                'tools/misc/browse_dataset.py), or leave such steps out (--cfg-options '
+                f'train_cfg.max_skipped={self.max_skipped + 10}).'
+            )
+        raise FloatingPointError('\n'.join([*reports, f'  {GENTLER}']))
+
+    def _count_updates(self, iteration: int) -> None:
+        """Let the optimizer sum gradients over the steps that are made, and not over those left out."""
+        if self.skipped:
+            self.runner.optim_wrapper.initialize_count_status(
+                self.runner.model, iteration - self.skipped, self.max_iters - self.skipped
+            )
+
+    def _dump(
+        self, outputs: dict[str, float], data_batch: dict[str, Any], rng: dict[str, Tensor], where: str
+    ) -> str:
+        """Keep the step for `tools/misc/reproduce_step.py`; returns a line that says where."""
+        runner = self.runner
+        rank = f'_rank{runner.rank}' if runner.world_size > 1 else ''
+        amp = getattr(runner.optim_wrapper, 'dtype', None)
+        meta = {
+            'where': where,
+            'losses': outputs,
+            'amp_dtype': None if amp is None else str(amp).removeprefix('torch.'),
+            'epoch': self.epoch,
+            'iter': self.iter,
+            'batch_in_epoch': self.batch,
+            'skipped_steps': self.skipped,
+            'samples_per_step': self.samples_per_step,
+            'seed': runner.seed,
+            'cfg': runner.cfg.pretty_text,
+            'dataset_meta': getattr(self.dataloader.dataset, 'metainfo', {}),
+        }
+        path = Path(runner.work_dir) / f'not_finite_iter_{self.iter + 1}{rank}.pth'
+        return dump_step(path, meta, self._plain_model.state_dict(), rng, data_batch)
+
+
+class EvaluationStoppedError(Exception):
+    """A signal came during an evaluation."""
+
+
+@LOOPS.register_module()
+class ValLoop(MMEngineValLoop):
+    """MMEngine's, and: a signal that comes while training ends it after the current batch, unrecorded.
+
+    Args are MMEngine's.
+    """
+
+    def run(self) -> dict[str, float]:
+        """Evaluate.
+
+        Raises:
+            EvaluationStoppedError: A signal came.
+        """
+        length = torch.tensor(len(self.dataloader))
+        all_reduce(length, 'min')  # the processes agree while all of them have a batch
+        self.common_length = int(length)
+        metrics: dict[str, float] = super().run()
+        return metrics
+
+    def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:
+        """One batch, see `run`."""
+        super().run_iter(idx, data_batch)
+        training = self.runner._train_loop
+        if isinstance(training, TrainLoop) and idx < self.common_length and training.agree_to_stop():
+            raise EvaluationStoppedError
 
 
 def image_ids(data_batch: dict[str, Any]) -> list[int]:

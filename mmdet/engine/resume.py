@@ -9,7 +9,7 @@ from mmdet.utils.checkpoint import outline_checkpoint
 
 NUMBERED = re.compile(r'(epoch|iter)_\d+\.pth')  # best_*.pth holds weights only
 PARTS = {'optimizer': Mapping, 'param_schedulers': list, 'rng': list}  # what resuming needs beside weights
-COUNTS = ('epoch', 'iter', 'batch_in_epoch', 'samples_per_step', 'seed')
+COUNTS = ('epoch', 'iter', 'batch_in_epoch', 'samples_per_step', 'seed', 'skipped_steps')
 
 
 class Choice(NamedTuple):
@@ -71,7 +71,7 @@ def check_resumable(checkpoint: Mapping[str, Any], path: str | Path) -> None:
             f'{path} cannot be resumed: it has no {", ".join(missing)}. Resume from latest.pth of its run, '
             f'or start a new training from its weights: --cfg-options load_from={path}'
         )
-    meta = checkpoint['meta']
+    meta = {'skipped_steps': 0, **checkpoint['meta']}  # older checkpoints do not count them
     wrong = [name for name in COUNTS if type(meta.get(name)) is not int or meta[name] < 0]
     if wrong or meta['samples_per_step'] == 0:
         raise ValueError(

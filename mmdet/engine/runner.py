@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 
 from mmdet.datasets.collate import init_worker
 from mmdet.engine.logs import LogVisualizer
+from mmdet.engine.not_finite import refuse_not_finite
 from mmdet.engine.resume import check_resumable, choose_checkpoint
 from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS, MODELS
 from mmdet.utils.checkpoint import (
@@ -42,6 +43,7 @@ from mmdet.utils.checkpoint import (
 from mmdet.utils.config import check_classes
 from mmdet.utils.config_check import check_keys
 from mmdet.utils.environment import check_cards, check_writable, start_process_group
+from mmdet.utils.signals import hold_signals
 from mmdet.version import __version__
 
 # What a schedule has done so far; what it is going to do is in the config, which may train for longer now.
@@ -174,7 +176,7 @@ class DetRunner(Runner):
         settings['pin_memory'] = settings.get('pin_memory', True) and torch.cuda.is_available()
         # its own generator, so that a new iterator does not move the model's random numbers
         generator = torch.Generator().manual_seed(seed)
-        return DataLoader(
+        return _Loader(
             dataset,
             sampler=sampler,
             collate_fn=_collate_fn(settings.pop('collate_fn', {'type': 'default_collate'})),
@@ -240,7 +242,7 @@ class DetRunner(Runner):
         by_epoch: bool = True,
         backend_args: dict[str, Any] | None = None,
     ) -> None:
-        """Write a checkpoint whole or not at all; every process must call it.
+        """Write a checkpoint whole or not at all, and none that is not finite; every process must call it.
 
         Args:
             out_dir: A local folder.
@@ -252,6 +254,9 @@ class DetRunner(Runner):
             by_epoch: Whether it is called at the end of an epoch rather than of an iteration, when `meta`
                 does not say.
             backend_args: Not supported.
+
+        Raises:
+            FloatingPointError: It holds NaN or infinite numbers; names a good checkpoint.
         """
         loop = self.train_loop
         meta = dict(meta or {})
@@ -264,6 +269,7 @@ class DetRunner(Runner):
             batch_in_epoch=loop.batch + steps if inside else 0,
             samples_in_epoch=loop.samples + steps * loop.samples_per_step if inside else 0,
             samples_per_step=loop.samples_per_step,
+            skipped_steps=loop.skipped,
             seed=self.seed,
             dataset_meta=metainfo,
             cfg=self._config_text,
@@ -281,8 +287,10 @@ class DetRunner(Runner):
                 for schedule in self.param_schedulers or ()
             ]
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        path = Path(out_dir) / filename
+        refuse_not_finite(checkpoint, path)
         if is_main_process():
-            save_checkpoint(checkpoint, Path(out_dir) / filename)
+            save_checkpoint(checkpoint, path)
 
     def resume(
         self,
@@ -327,6 +335,7 @@ class DetRunner(Runner):
     def _resume_position(self, meta: dict[str, Any]) -> None:
         loop = self.train_loop
         earlier = meta['samples_per_step']
+        loop.skipped = meta.get('skipped_steps', 0)
         loop.go_to(
             meta['epoch'], meta['iter'], meta.get('samples_in_epoch', meta['batch_in_epoch'] * earlier)
         )
@@ -366,6 +375,14 @@ class DetRunner(Runner):
         if rows:
             for parameter, gradient in zip(self._plain_model.parameters(), rows[rank], strict=True):
                 parameter.grad = None if gradient is None else gradient.to(parameter.device)
+
+
+class _Loader(DataLoader):
+    """Workers are born deaf to signals, until `init_worker` tells them whom to obey."""
+
+    def __iter__(self) -> Any:
+        with hold_signals():
+            return super().__iter__()
 
 
 def _collate_fn(settings: dict[str, Any]) -> partial[Any]:

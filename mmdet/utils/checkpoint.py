@@ -268,14 +268,26 @@ def _is_weight(name: Any, value: Any) -> bool:
 
 
 def _tell_not_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    # a finite sum has finite terms; only where it is not each of them is looked at
-    wrong = [name for name, value in state.items() if not (value.sum().isfinite() or value.isfinite().all())]
+    wrong = not_finite(state)
     if wrong:
         warnings.warn(
             f'{path}: {len(wrong)} of {len(state)} tensors hold NaN or infinite numbers, the first is '
             f'{wrong[0]}',
             stacklevel=3,
         )
+
+
+def not_finite(value: Any, place: str = '') -> list[str]:
+    """Places of the tensors inside dicts and lists that hold NaN or infinite numbers."""
+    if isinstance(value, Tensor):
+        # a finite sum has finite terms; only where it is not each of them is looked at
+        return [] if value.sum().isfinite() or value.isfinite().all() else [place]
+    inside = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    )
+    return [
+        name for key, item in inside for name in not_finite(item, f'{place}.{key}' if place else str(key))
+    ]
 
 
 def checkpoint_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -12,9 +12,12 @@ import torch
 
 from mmdet.utils.config import KeyValues
 from mmdet.utils.environment import leave_process_group
+from mmdet.utils.signals import StoppedBySignal
 
 # What reading configs, checkpoints and data raises for a user to act on, and a loss that is not finite.
 USER_ERRORS = (ArithmeticError, ImportError, LookupError, OSError, SyntaxError, TypeError, ValueError)
+
+STEPS = ('train_step', 'forward_step', 'update_params', 'val_step', 'test_step')  # where the model computes
 
 
 def run_tool(main: Callable[[], Any]) -> None:
@@ -25,10 +28,11 @@ def run_tool(main: Callable[[], Any]) -> None:
     Args:
         main: The tool.
     """
+    status = 0
     try:
         main()
-        if torch.distributed.is_initialized():
-            leave_process_group()
+    except StoppedBySignal as stop:
+        status = stop.status
     except USER_ERRORS as error:
         if os.environ.get('MMDET_TRACEBACK') or _inside_a_step(error):
             raise
@@ -41,12 +45,16 @@ def run_tool(main: Callable[[], Any]) -> None:
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr, flush=True)
         raise SystemExit(130) from None
+    if torch.distributed.is_initialized():
+        leave_process_group(status)
+    if status:
+        raise SystemExit(status)
 
 
 def _inside_a_step(error: BaseException) -> bool:
     """Whether the model was computing."""
     frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_code.co_name in ('train_step', 'val_step', 'test_step') for frame, _ in frames)
+    return any(frame.f_code.co_name in STEPS for frame, _ in frames)
 
 
 def message_of(error: BaseException) -> str:

@@ -74,8 +74,8 @@ def check_writable(folder: str | Path) -> None:
         ) from error
 
 
-def leave_process_group() -> NoReturn:
-    """End this process with status 0 once all others have done their work, too.
+def leave_process_group(status: int = 0) -> NoReturn:
+    """End this process with this status once all others have done their work, too.
 
     Nothing is torn down: a gloo thread that drops the last collective's tensors needs the interpreter then.
     In torch 2.6 it waits for ever against `destroy_process_group`; in newer ones the interpreter's end now
@@ -86,7 +86,7 @@ def leave_process_group() -> NoReturn:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 def start_process_group(launcher: str, backend: str | None = None, timeout: float = 1800) -> None:

@@ -210,9 +210,10 @@ def test_measured_in_the_first_step_and_every_interval(run, tmp_path):
     assert runner.model.hooked == [3, 0, 3, 0, 0, 3, 0]  # head, distiller, detector; in these steps only
 
 
-def test_a_gradient_that_is_not_finite_is_told_though_the_loss_is(run):
-    _, warnings = run(['root'], 1)
-    (line,) = warnings
+def test_a_gradient_that_is_not_finite_is_told_though_the_loss_is(run, tmp_path):
+    with pytest.raises(FloatingPointError, match='was not written'):
+        run(['root'], 1)
+    (line,) = warnings_of(tmp_path / 'run')
     assert (
         'the gradient of loss_kd_cls with respect to cls_logits has norm nan in iteration 1, though' in line
     )

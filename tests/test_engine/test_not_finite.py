@@ -1,0 +1,158 @@
+"""Numbers that are not finite: steps that are left out, the end of a run, and no ruined checkpoint."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from mmdet.engine import DetRunner
+from mmdet.registry import MODELS
+from mmdet.utils.checkpoint import load_checkpoint, not_finite
+
+from .conftest import ToyModel
+from .test_loops import train, weights
+
+
+@MODELS.register_module(force=True)
+class FragileModel(ToyModel):
+    """In steps of `explode` the losses are not finite, in those of `break_gradient` gradients alone."""
+
+    def __init__(self, explode=(), break_gradient=(), **keywords):
+        super().__init__(**keywords)
+        self.explode, self.break_gradient = explode, break_gradient
+
+    def forward(self, inputs, gt, bad_images=None, mode='loss'):
+        if mode == 'loss' and self.steps + 1 in self.explode:
+            inputs = inputs * float('inf')  # reaches BatchNorm's statistics, too
+        losses = super().forward(inputs, gt, bad_images, mode)
+        if mode == 'loss' and self.steps in self.break_gradient:
+            losses['loss_root'] = (self.layer.weight.sum() * 0).sqrt()
+        return losses
+
+
+class Watch(Hook):
+    """What each step leaves behind."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self):
+        self.states, self.outputs = [], []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.states.append({name: value.clone() for name, value in runner.model.state_dict().items()})
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.outputs.append(outputs)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def limited(toy_config, max_skipped, **model):
+    train_cfg = {'type': 'TrainLoop', 'max_epochs': 2, 'max_skipped': max_skipped}
+    return toy_config(model={'type': 'FragileModel', **model}, train_cfg=train_cfg)
+
+
+def test_steps_are_left_out_whole(toy_config, tmp_path):
+    """Also the first, and one that ends an epoch: nothing changes, and the log holds no NaN."""
+    cfg = limited(toy_config, 3, explode=(1, 5, 6))
+    cfg.custom_hooks.append({'type': 'EMAHook'})
+    runner = DetRunner.from_cfg(cfg)
+    watch = Watch()
+    runner.register_hook(watch)
+    runner.train()
+    left_out = [number for number, outputs in enumerate(watch.outputs) if outputs is None]
+    assert left_out == [0, 4, 5]
+    after = watch.states[1:]
+    assert all(same(watch.states[step], after[step]) == (step in left_out) for step in range(9))
+    checkpoint = load_checkpoint(tmp_path / 'run/latest.pth')
+    assert (checkpoint['meta']['iter'], checkpoint['meta']['skipped_steps']) == (10, 3)
+    assert not_finite(checkpoint) == []
+    (scalars,) = (tmp_path / 'run').rglob('scalars.json')
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    assert len(lines) == 10
+    assert not any('nan' in str(line).lower() or 'inf' in str(line).lower() for line in lines)
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    said = log.read_text()
+    assert 'step left out, 3 of at most 3: loss_cls is nan, loss_bbox is nan in iteration 6' in said
+    assert said.count('.jpg, no boxes') == 6
+
+
+def test_one_more_stops_also_after_a_resume(toy_config, tmp_path):
+    with pytest.raises(FloatingPointError, match=r'iteration 9(?s:.*)max_skipped=12'):
+        train(limited(toy_config, 2, explode=(2, 4, 9)))
+    assert load_checkpoint(tmp_path / 'run/latest.pth')['meta']['skipped_steps'] == 2
+    cfg = limited(toy_config, 2, explode=(2,))
+    cfg.resume = True
+    with pytest.raises(FloatingPointError, match='iteration 7'):
+        train(cfg)
+    with pytest.raises(ValueError, match='max_skipped is a whole number from 0 on; got -1'):
+        train(limited(toy_config, -1))
+
+
+def test_what_is_kept_of_a_step(toy_config, tmp_path):
+    """Weights and random numbers before it, its batch: enough for the same losses."""
+    with pytest.raises(FloatingPointError, match=r'reproduce_step\.py CONFIG .*not_finite_iter_4\.pth'):
+        train(toy_config(model={'type': 'ToyModel', 'explode_at': 4}))
+    dump = load_checkpoint(tmp_path / 'run/not_finite_iter_4.pth')
+    train(toy_config(train_cfg={'type': 'TrainLoop', 'max_iters': 3}, work_dir=str(tmp_path / 'three')))
+    before = load_checkpoint(tmp_path / 'three/latest.pth')
+    assert all(
+        torch.equal(dump['state_dict'][name], before['state_dict'][name])
+        for name in ('layer.weight', 'layer.bias', 'norm.weight', 'norm.bias')
+    )
+    assert all(torch.equal(dump['rng'][0][name], before['rng'][0][name]) for name in before['rng'][0])
+    assert dump['batch']['inputs'].shape == (2, 4)
+    meta = dump['meta']
+    assert (meta['iter'], meta['batch_in_epoch'], meta['seed'], meta['amp_dtype']) == (3, 3, 0, None)
+    assert meta['losses']['loss_cls'] > 0
+    assert 'ToyModel' in meta['cfg']
+
+
+def test_a_dump_that_cannot_be_written_hides_nothing(toy_config, monkeypatch):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('mmdet.engine.not_finite.save_checkpoint', full)
+    with pytest.raises(FloatingPointError, match=r'loss_bbox is nan(?s:.*)could not be kept in .*No space'):
+        train(toy_config(model={'type': 'ToyModel', 'explode_at': 4}))
+
+
+def test_a_gradient_that_is_not_finite_ruins_no_checkpoint(toy_config, tmp_path):
+    """In a step that is followed by a checkpoint, and in one that is not: no number of skips helps then."""
+    latest = tmp_path / 'run/latest.pth'
+    with pytest.raises(FloatingPointError, match=r'epoch_2\.pth was not written: (?s:.*)epoch_1\.pth'):
+        train(limited(toy_config, 9, break_gradient=(10,)))
+    assert not_finite(load_checkpoint(latest)) == []
+    assert not Path(tmp_path / 'run/epoch_2.pth').exists()
+    with pytest.raises(FloatingPointError, match=r'weights are not finite(?s:.*)epoch_1\.pth'):
+        train(limited(toy_config, 9, break_gradient=(7,)))
+    assert load_checkpoint(latest)['meta']['iter'] == 5
+    assert list((tmp_path / 'run').glob('not_finite*')) == []
+
+
+def test_float16_leaves_gradients_that_overflow_to_its_scale(toy_config):
+    cfg = limited(toy_config, 0, break_gradient=(4,))
+    cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16')
+    assert not_finite(train(cfg).model.state_dict()) == []
+
+
+def test_the_loop_makes_the_models_own_step(toy_config, tmp_path, monkeypatch):
+    """Bit for bit what `train_step` of MMEngine's BaseModel does."""
+    train(toy_config())
+    own = weights(tmp_path / 'run/latest.pth')
+
+    def run_iter(self, batch_idx, data_batch):
+        self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=data_batch)
+        losses = self.runner.model.train_step(data_batch, self.runner.optim_wrapper)
+        outputs = {name: value.item() for name, value in losses.items()}
+        self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
+        self.iter += 1
+        self.batch += 1
+
+    monkeypatch.setattr('mmdet.engine.TrainLoop.run_iter', run_iter)
+    train(toy_config(work_dir=str(tmp_path / 'other')))
+    assert same(own, weights(tmp_path / 'other/latest.pth'))
