@@ -176,12 +176,8 @@ def training(folder: Path) -> Iterator['subprocess.Popen[bytes]']:
         'misc/make_synthetic.py',
         folder / 'data.log',
         str(data),
-        '--train',
-        '320',
-        '--val',
-        '64',
-        '--size',
-        '96',
+        *('--train', '64', '--val', '16'),
+        *('--size', '96'),
     )
     tool(
         'train.py',
