@@ -1,5 +1,6 @@
 """From scores to detections."""
 
+import pytest
 import torch
 from torchvision.ops import nms
 
@@ -33,3 +34,19 @@ def test_nothing_above_the_threshold() -> None:
     (found,) = NMSPostProcess()(random_boxes(0, 5)[None], torch.zeros(1, 5, 3), [5])
     assert found.bboxes.shape == (0, 4)
     assert len(found.scores) == len(found.labels) == 0
+
+
+@pytest.mark.parametrize('seed', range(8))
+@pytest.mark.parametrize('crowded', [False, True])
+def test_few_candidates_give_what_all_of_them_give(seed: int, crowded: bool) -> None:
+    """Also where scores tie, and where nearly all overlap, so that all must be tried."""
+    rng = torch.Generator().manual_seed(seed)
+    corners = torch.rand(600, 2, generator=rng) * (4 if crowded else 300)
+    bboxes = torch.cat([corners, corners + 20 + 10 * torch.rand(600, 2, generator=rng)], 1)
+    scores = torch.rand(600, 4, generator=rng)
+    scores = scores.mul(20).round().div(20) if seed % 2 else scores
+    (few,) = NMSPostProcess(nms_pre=600, max_per_img=10)(bboxes[None], scores[None], [600])
+    (more,) = NMSPostProcess(nms_pre=600, max_per_img=2400)(bboxes[None], scores[None], [600])  # all at once
+    assert len(few.scores) == min(10, len(more.scores))
+    for one, other in zip(few, more, strict=True):
+        assert torch.equal(one, other[: len(one)])
