@@ -143,6 +143,7 @@ class DetRunner(Runner):
                 'device_ids': [torch.cuda.current_device()] if on_gpu else None,
                 'forward_sync_buffers' if newer else 'broadcast_buffers': False,  # renamed in torch
                 'find_unused_parameters': False,
+                'gradient_as_bucket_view': True,  # no second copy of all gradients
                 **(model_wrapper_cfg or {}),
             }
         return super().wrap_model(model_wrapper_cfg, model)
