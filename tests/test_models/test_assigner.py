@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from mmdet.models.task_modules import BACKGROUND, IGNORED, MaxIoUAssigner, assigner
@@ -66,3 +68,31 @@ def test_padding_claims_nothing() -> None:
         random_boxes(0, 9), torch.zeros(2, 16, 4), torch.zeros(2, 16, dtype=torch.bool)
     )
     assert (matched == BACKGROUND).all()
+
+
+coordinate = st.integers(0, 12).map(lambda value: value * 4.0)  # few values: ties, doubles, empty boxes
+box = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
+    lambda c: [min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3])]
+)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    anchors=st.lists(box, min_size=1, max_size=9),
+    images=st.lists(st.lists(box, max_size=5), min_size=1, max_size=3),
+    thresholds=st.sampled_from([(0.5, 0.5, 0.0), (0.5, 0.4, 0.0), (0.7, 0.3, 0.3), (0.2, 0.1, 0.6)]),
+    every_tie=st.booleans(),
+)
+def test_any_batch_is_matched_as_its_images_one_by_one(
+    anchors: list[list[float]],
+    images: list[list[list[float]]],
+    thresholds: tuple[float, float, float],
+    every_tie: bool,
+) -> None:
+    grid = torch.tensor(anchors)
+    bboxes, valid = torch.zeros(len(images), 6, 4), torch.zeros(len(images), 6, dtype=torch.bool)
+    for i, boxes in enumerate(images):
+        bboxes[i, : len(boxes)], valid[i, : len(boxes)] = torch.tensor(boxes).reshape(-1, 4), True
+    matched = MaxIoUAssigner(*thresholds, every_tie)(grid, bboxes, valid)
+    for i in range(len(images)):
+        assert matched[i].tolist() == match_one_image(grid, bboxes[i, valid[i]], *thresholds, every_tie)

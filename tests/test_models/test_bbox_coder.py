@@ -3,6 +3,8 @@
 import math
 
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmdet.models.task_modules import DeltaXYWHBBoxCoder
 from tests.test_structures.test_boxes import random_boxes
@@ -24,3 +26,22 @@ def test_no_delta_is_the_anchor_and_huge_deltas_stay_finite() -> None:
     width, height = (size[0, 2:] - size[0, :2]).tolist()
     assert math.isclose(width, 20 * 1000 / 16, rel_tol=1e-4)
     assert math.isclose(height, 40 * 16 / 1000, rel_tol=1e-4)
+
+
+sides = st.tuples(*[st.floats(1, 500, width=32)] * 2)
+corner = st.tuples(*[st.floats(-100, 400, width=32)] * 2)
+
+
+@settings(deadline=None, max_examples=100)
+@given(corner, sides, corner, sides, st.sampled_from([(1.0, 1.0, 1.0, 1.0), (0.1, 0.1, 0.2, 0.2)]))
+def test_any_box_comes_back_unless_its_side_is_clipped(start, size, of_anchor, anchor_size, stds) -> None:
+    anchor, bbox = (
+        torch.tensor([x, y, x + w, y + h], dtype=torch.float64)
+        for (x, y), (w, h) in ((of_anchor, anchor_size), (start, size))
+    )
+    coder = DeltaXYWHBBoxCoder(target_stds=stds)
+    decoded = coder.decode(anchor, coder.encode(anchor, bbox))
+    ratio = torch.tensor(size, dtype=torch.float64) / torch.tensor(anchor_size, dtype=torch.float64)
+    expected = torch.tensor(anchor_size, dtype=torch.float64) * ratio.clamp(16 / 1000, 1000 / 16)
+    torch.testing.assert_close(decoded[2:] - decoded[:2], expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(decoded[2:] + decoded[:2], bbox[2:] + bbox[:2], rtol=1e-6, atol=1e-4)

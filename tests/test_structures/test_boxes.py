@@ -45,3 +45,18 @@ def test_clip_passes_the_whole_gradient_on_the_border_and_none_outside() -> None
 def test_a_box_outside_becomes_an_empty_box_and_no_mirrored_one() -> None:
     clipped = clip_boxes(torch.tensor([[60.0, -30.0, 80.0, -10.0]]), 40, 50)
     assert clipped.tolist() == [[50, 0, 50, 0]]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 8), st.floats(1, 60), st.floats(1, 60))
+def test_clipped_boxes_lie_inside_and_clipping_again_changes_nothing(
+    seed: int, count: int, height: float, width: float
+) -> None:
+    boxes = random_boxes(seed, count) - 30
+    clipped = clip_boxes(boxes, height, width)
+    limits = torch.tensor([width, height, width, height])
+    assert (clipped >= 0).all() and (clipped <= limits).all()
+    assert (clipped[:, 2:] >= clipped[:, :2]).all()
+    assert torch.equal(clip_boxes(clipped, height, width), clipped)
+    inside = (boxes >= 0).all(1) & (boxes <= limits).all(1)
+    assert torch.equal(clipped[inside], boxes[inside])

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmdet.structures import crop_boxes, crops
 from tests.test_structures.test_boxes import random_boxes
@@ -74,3 +76,41 @@ def test_autocast_changes_nothing(images: torch.Tensor) -> None:
         cast = crop_boxes(images, bboxes, index, 20)
     assert cast.dtype == torch.float32
     assert torch.equal(plain, cast)
+
+
+def crop_by_pixel(image: torch.Tensor, box: torch.Tensor, size: int) -> torch.Tensor:
+    """Eq 8 in words: the crop's pixel centres in the image, its four neighbours, 0 outside."""
+    x1, y1, x2, y2 = box.unbind()
+    _, height, width = image.shape
+    rows = []
+    for i in range(size):
+        for j in range(size):
+            x = x1 + (x2 - x1) * (j + 0.5) / size - 0.5
+            y = y1 + (y2 - y1) * (i + 0.5) / size - 0.5
+            left, top = int(x.floor()), int(y.floor())
+            value = image[:, 0, 0] * 0 * x
+            for row, column in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
+                if 0 <= row < height and 0 <= column < width:
+                    value = value + image[:, row, column] * (1 - (x - column).abs()) * (1 - (y - row).abs())
+            rows.append(value)
+    return torch.stack(rows, 1).view(-1, size, size)
+
+
+place = st.floats(-8, 24, width=32)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(place, place, place, place, st.integers(0, 1)), min_size=1, max_size=3))
+def test_any_box_is_cut_as_pixel_by_pixel(boxes: list[tuple[float, float, float, float, int]]) -> None:
+    """Also mirrored boxes, and boxes outside; the gradient too, away from the kinks at pixel centres."""
+    images = torch.randn(2, 1, 9, 13, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    bboxes = (torch.tensor([box[:4] for box in boxes], dtype=torch.float64) + 0.0123).requires_grad_()
+    index = torch.tensor([box[4] for box in boxes])
+    weights = torch.randn(
+        len(boxes), 1, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
+    cut = crop_boxes(images, bboxes, index, 3)
+    expected = torch.stack([crop_by_pixel(images[i], box, 3) for i, box in zip(index, bboxes, strict=True)])
+    torch.testing.assert_close(cut, expected, rtol=1e-6, atol=1e-6)
+    ours, theirs = (torch.autograd.grad((crop * weights).sum(), bboxes)[0] for crop in (cut, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
