@@ -42,7 +42,7 @@ class Sample(NamedTuple):
     """What a process and its children hold at one moment."""
 
     seconds: float  # since the start
-    main_mib: float  # memory of the process that it shares with nobody
+    main_mib: float  # memory of the process that is no file's, whether forked workers share it or not
     all_mib: float  # of it and its children, shared pages divided among those that share them
     handles: int  # open files of the process
     threads: int  # of the process
@@ -62,7 +62,6 @@ def take_sample(pid: int, folder: Path, seconds: float) -> Sample:
     """
     family = [pid, *descendants(pid)]
     status = _fields(Path(f'/proc/{pid}/status'))
-    own = _fields(Path(f'/proc/{pid}/smaps_rollup'))
     together = 0
     for member in family:
         with contextlib.suppress(OSError, KeyError):  # a worker that has just ended
@@ -70,7 +69,7 @@ def take_sample(pid: int, folder: Path, seconds: float) -> Sample:
     shared = Path('/dev/shm')
     return Sample(
         seconds=round(seconds, 1),
-        main_mib=(own['Private_Clean'] + own['Private_Dirty']) / 1024,
+        main_mib=status['RssAnon'] / 1024,
         all_mib=together / 1024,
         handles=len(list(Path(f'/proc/{pid}/fd').iterdir())),
         threads=status['Threads'],
