@@ -22,11 +22,14 @@ EVERY = {
     'train_cfg__max_iters': 8,
     'train_cfg__val_interval': 1,
 }
-AVERAGED = [{'type': 'EMAHook', 'momentum': 0.3}, {'type': 'EarlyStoppingHook', 'monitor': 'coco/bbox_mAP'}]
+AVERAGED = [
+    {'type': 'EMAHook', 'momentum': 0.3},
+    {'type': 'EarlyStoppingHook', 'monitor': 'coco/bbox_mAP', 'min_delta': 2},
+]
 CASES: dict[str, tuple[float, bool, dict[str, Any]]] = {  # step that is the last one, distilled, options
     'inside an epoch, with workers': (4, True, {'train_dataloader__num_workers': 2}),
     'at the end of an epoch, before its evaluation': (
-        3.5,
+        6.5,
         True,
         {'default_hooks__checkpoint__by_epoch': True, 'custom_hooks': AVERAGED},
     ),
