@@ -7,6 +7,7 @@ file, `--cfg-options` or `--data-root`; `resolve` copies their final values to e
 
 import argparse
 import ast
+import contextlib
 import copy
 import difflib
 import inspect
@@ -358,8 +359,11 @@ def parse_value(text: str) -> Any:
     if text.lower() in words:
         return words[text.lower()]
     bracketed = text[:1] + text[-1:] in ('[]', '()')
+    if bracketed or text.startswith(('{', '"', "'")):
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return ast.literal_eval(text)
     items = _split(text[1:-1] if bracketed else text)
-    if (bracketed or len(items) > 1) and not text.startswith(('{', '"', "'")):
+    if bracketed or len(items) > 1:
         values = [parse_value(item) for item in items]
         return tuple(values) if bracketed and text[0] == '(' else values
     try:

@@ -3,6 +3,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mmengine.config import Config
 
 from mmdet.utils import config
@@ -28,6 +30,9 @@ model = dict(distiller=dict(
     teacher=dict(type='FrozenTeacher', num_classes=80, classes=None),
     kd_cls=dict(temperature=2.0), kd_loc=None))
 """
+
+
+SSD300 = Path(__file__).parents[2] / 'configs/ssd/ssd300.py'
 
 
 def write_set(root: Path, train: str, val: str, names: list[str]) -> Path:
@@ -254,6 +259,67 @@ def test_parse_value(text, value):
     parsed = config.parse_value(text)
     assert parsed == value
     assert type(parsed) is type(value)
+
+
+literals = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=4).map(tuple),
+        st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(literals)
+def test_any_python_literal_is_meant_as_it_is_written(value):
+    parsed = config.parse_value(repr(value))
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.text())
+def test_any_text_is_some_value(text):
+    config.parse_value(text)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                'train_cfg.max_iters',
+                'model.backbone.weights',
+                'model.bbox_head.neg_pos_ratio',
+                'optim_wrapper.optimizer.lr',
+                'train_dataloader.batch_size',
+                'param_scheduler.1.gamma',
+                'work_dir',
+                'val_img',
+            ]
+        ),
+        st.one_of(st.none(), st.integers(1, 99), st.floats(0, 1), st.text(max_size=8)),
+    )
+)
+def test_any_override_reaches_its_place_and_nothing_else(folder, overrides):
+    plain = config.merge_config(SSD300, data_root=folder).to_dict()
+    merged = config.merge_config(SSD300, overrides, folder).to_dict()
+    for key, value in overrides.items():
+        *way, last = [int(part) if part.isdigit() else part for part in key.split('.')]
+        ours, theirs = merged, plain
+        for part in way:
+            ours, theirs = ours[part], theirs[part]
+        assert ours[last] == value
+        if last in theirs:
+            ours[last] = theirs[last]
+        else:
+            del ours[last]
+    assert merged == plain
 
 
 def test_key_values(capsys):

@@ -10,7 +10,13 @@ for part in ${PARTS:-soak tests fuzz}; do
   echo "=== $part"
   case $part in
     soak) "$PYTHON" tools/misc/soak.py "$SECONDS_OF_SOAK" --work-dir "${SOAK_DIR:-work_dirs/soak}" ;;
-    tests) DISTILL_LONG=1 "$PYTHON" -m pytest -m long ;;
+    tests) DISTILL_LONG=1 "$PYTHON" -m pytest ;;
+    fuzz)
+      install_requirements fuzz
+      for target in annotations checkpoint; do
+        "$PYTHON" -m "tests.fuzz.fuzz_$target" "-max_total_time=${FUZZ_SECONDS:-60}" -print_final_stats=1
+      done
+      ;;
     *)
       echo "error: PARTS are soak, tests and fuzz; got $part" >&2
       exit 2
