@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-
 # The same examples in every run; the long part draws new ones each time.
 settings.register_profile('same', derandomize=True, database=None)
 settings.load_profile('default' if os.environ.get('DISTILL_LONG') else 'same')

@@ -74,9 +74,6 @@ class BaseDetector(BaseModel, ABC):
         inputs (N, 3, H, W), as the preprocessor returns them · gt is needed for 'loss' and 'predict'
         (the latter reads the ids and sizes of the images only)
         """
-        if mode != 'loss' and inputs.device.type == 'cpu':
-            # convolutions follow the layout of their input; forward this one is faster there, backward slower
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
         if mode == 'tensor':
             return self.raw_outputs(inputs)
         if gt is None:
