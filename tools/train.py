@@ -35,6 +35,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=['bfloat16', 'float16'],
         help='with --amp; default: bfloat16 on the CPU and on cards of compute capability 8.0 and newer',
     )
+    parser.add_argument(
+        '--compile',
+        nargs='?',
+        const='default',
+        metavar='MODE',
+        help='torch.compile the network; MODE as torch names it, reduce-overhead for CUDA graphs',
+    )
     parser.add_argument('--seed', type=int, help='of all random numbers; default: the one of the config')
     parser.add_argument('--deterministic', action='store_true', help='the same result every time, slower')
     parser.add_argument(
@@ -74,6 +81,8 @@ def configure(cfg: Config, args: argparse.Namespace) -> Config:
             cfg.optim_wrapper.dtype = args.amp_dtype
     elif args.amp_dtype:
         raise ValueError('--amp-dtype goes with --amp')
+    if args.compile:
+        cfg.compile = {'mode': args.compile}
     randomness = dict(cfg.get('randomness') or {})
     if args.seed is not None:
         randomness['seed'] = args.seed

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmdet.datasets.collate import init_worker
+from mmdet.engine.compiling import compile_network
 from mmdet.engine.logs import LogVisualizer
 from mmdet.engine.not_finite import refuse_not_finite
 from mmdet.engine.resume import check_resumable, choose_checkpoint
@@ -195,6 +196,16 @@ class DetRunner(Runner):
     def _config_text(self) -> str:
         """The resolved config as Python text; formatting it takes half a second."""
         return str(self.cfg.pretty_text)
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the network where the config says so; MMEngine would compile the whole step."""
+        settings = self.cfg.get('compile')
+        if settings:
+            reason = compile_network(self._plain_model, **({} if settings is True else settings))
+            if reason is None:
+                self.logger.info('the network is compiled in its first step, which takes a while')
+            else:
+                self.logger.warning(f'the network is not compiled, training goes on without: {reason}')
 
     @property
     def _plain_model(self) -> nn.Module:
