@@ -27,6 +27,7 @@ BENCHMARKS = {
     'data': 'the training pipeline, images/s',
     'step': 'a plain training step of SSD300-VGG16',
     'distill': 'what distillation adds to it',
+    'end_to_end': 'distilled training from JPEG files over the same from memory',
     'infer': 'inference with NMS',
     'eval': 'COCO box evaluation',
     'startup': 'tools/train.py on annotations of full COCO size, until its first step',
@@ -51,7 +52,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         command.add_argument('--threads', type=int, default=_cores(), help='of torch; default: every core')
         command.add_argument('--repeats', type=int, help='timed rounds; default 5, 3 of eval and startup')
         command.add_argument('--batch-size', type=int, help='default: what the target says')
-        command.add_argument('--workers', type=int, default=default.workers, help='data: loader processes')
+        command.add_argument(
+            '--workers', type=int, default=default.workers, help='data, end_to_end: loader processes'
+        )
         command.add_argument('--amp', action='store_true', help='bfloat16 autocast')
         command.add_argument('--channels-last', action='store_true', help='memory format of our student')
         command.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')

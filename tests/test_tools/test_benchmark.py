@@ -101,3 +101,15 @@ def test_processes(data_root: Path, tmp_path: Path) -> None:
     assert float(found['startup']['tools/train.py to its first step']['ours_median']) > 0
     assert float(found['startup']['memory of a loader worker of its own']['ours_median']) < 150
     assert all(float(row['ours_median']) > 0 for row in found['ddp'].values())
+
+
+def test_end_to_end(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(arguments('end_to_end', data_root, tmp_path))
+    (row,) = rows_of(tmp_path)
+    assert float(row['ours_median']) > 0
+    assert 'images/s from files' in row['note']
+    typed = arguments('end_to_end', data_root, tmp_path)
+    typed.remove('--quick')
+    main(typed)
+    assert rows_of(tmp_path)[0]['verdict'] == 'not measured'
+    assert 'no GPU in this run' in capsys.readouterr().out
