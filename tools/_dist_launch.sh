@@ -35,6 +35,10 @@ dist_launch() {
     echo "error: $processes processes on a machine with $gpus GPUs; give at least 1 and at most one a GPU" >&2
     exit 2
   fi
+  if ((${NNODES:-1} > 1)) && [[ -z ${MASTER_ADDR:-} || -z ${NODE_RANK:-} ]]; then
+    echo "error: NNODES=$NNODES needs NODE_RANK, from 0 on, and MASTER_ADDR, the address of machine 0" >&2
+    exit 2
+  fi
   if [ -z "${OMP_NUM_THREADS:-}" ]; then
     local threads=$(($(nproc) / processes))
     export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
@@ -42,6 +46,7 @@ dist_launch() {
   export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
   exec "$PYTHON" -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" --nproc_per_node="$processes" \
+    --max_restarts="${MAX_RESTARTS:-0}" \
     "$ROOT/tools/$tool" "${files[@]}" --launcher pytorch "$@"
 }
 

@@ -4,6 +4,7 @@ python tools/train.py configs/ssd/ssd300.py --data-root data/coco2017
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmengine.config import Config
 
 from mmdet.engine import DetRunner
+from mmdet.engine.resume import choose_checkpoint
 from mmdet.utils.cli import add_common_arguments, add_trust_argument, hint, run_tool, take_old_spellings
 from mmdet.utils.config import load_config
 
@@ -69,6 +71,8 @@ def configure(cfg: Config, args: argparse.Namespace) -> Config:
         raise ValueError(f'{args.config} has no train_cfg: there is nothing to train')
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
     cfg.launcher = args.launcher
+    if args.resume != 'latest' and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0')):
+        args.resume = _resume_of_restart(cfg.work_dir, args.resume)
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'latest' else args.resume
@@ -100,6 +104,23 @@ def configure(cfg: Config, args: argparse.Namespace) -> Config:
         if 'checkpoint' in cfg.get('default_hooks', {}):
             cfg.default_hooks.checkpoint.save_best = None
     return cfg
+
+
+def _resume_of_restart(work_dir: str, resume: str | None) -> str | None:
+    """Where a run goes on that the launcher starts again when it fails: not from another run's checkpoint.
+
+    Raises:
+        ValueError: At the first start, the work dir holds a checkpoint already.
+    """
+    held = choose_checkpoint(work_dir).path
+    if held is None:
+        return resume  # a restart before the first checkpoint begins as the first start did
+    if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
+        raise ValueError(
+            f'with MAX_RESTARTS a restart would go on from {held}, which another run has written. Give '
+            '--resume to go on from it now, or another --work-dir'
+        )
+    return 'latest'
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -32,6 +32,7 @@ from mmdet.engine.logs import LogVisualizer
 from mmdet.engine.not_finite import refuse_not_finite
 from mmdet.engine.resume import check_resumable, choose_checkpoint
 from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS, MODELS
+from mmdet.utils.attendance import note_place
 from mmdet.utils.checkpoint import (
     checkpoint_classes,
     load_checkpoint,
@@ -102,6 +103,11 @@ class DetRunner(Runner):
         if self.distributed and not is_distributed():
             start_process_group(self.launcher, **env_cfg.get('dist_cfg', {}))
         super().setup_env(env_cfg)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """As MMEngine; among several processes each tells where it is, see `mmdet.utils.attendance`."""
+        note_place(f'in iteration {self.iter + 1} ({fn_name})')
+        super().call_hook(fn_name, **kwargs)
 
     def set_randomness(
         self, seed: int | None = None, diff_rank_seed: bool = False, deterministic: bool = False
@@ -303,6 +309,22 @@ class DetRunner(Runner):
         refuse_not_finite(checkpoint, path)
         if is_main_process():
             save_checkpoint(checkpoint, path)
+
+    def load_or_resume(self) -> None:
+        """As MMEngine, and make sure that all processes begin at the same step.
+
+        Raises:
+            ValueError: They do not.
+        """
+        super().load_or_resume()
+        starts = [int(value) for value in all_gather(torch.tensor(self.iter))]
+        for rank, start in enumerate(starts):
+            if start != starts[0]:
+                raise ValueError(
+                    f'process {rank} begins after {start} iterations, process 0 after {starts[0]}: they '
+                    f'found different checkpoints in {self.work_dir}, which has to be on a file system that '
+                    'all machines share'
+                )
 
     def resume(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mmdet.utils.attendance import explain_loss, note_end
 from mmdet.utils.config import KeyValues
 from mmdet.utils.environment import leave_process_group
 from mmdet.utils.signals import StoppedBySignal
@@ -33,16 +34,22 @@ def run_tool(main: Callable[[], Any]) -> None:
         main()
     except StoppedBySignal as stop:
         status = stop.status
-    except USER_ERRORS as error:
-        if os.environ.get('MMDET_TRACEBACK') or _inside_a_step(error):
+    except Exception as error:
+        told = explain_worker(error)
+        if told is None and isinstance(error, USER_ERRORS) and not _inside_a_step(error):
+            told = message_of(error)
+        lost = explain_loss(error) if told is None else None
+        if lost is None:
+            note_end(told or f'{type(error).__name__}: {error}')
+        told = told or lost
+        if told is None or os.environ.get('MMDET_TRACEBACK'):
             raise
         rank = os.environ.get('RANK', '0')
         where = '' if rank == '0' else f'[process {rank}] '
-        print(
-            f'{where}error: {message_of(error)}\n(MMDET_TRACEBACK=1 shows where)', file=sys.stderr, flush=True
-        )
+        print(f'{where}error: {told}\n(MMDET_TRACEBACK=1 shows where)', file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
+        note_end('interrupted')
         print('interrupted', file=sys.stderr, flush=True)
         raise SystemExit(130) from None
     if torch.distributed.is_initialized():
@@ -55,6 +62,36 @@ def _inside_a_step(error: BaseException) -> bool:
     """Whether the model was computing."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code.co_name in STEPS for frame, _ in frames)
+
+
+def explain_worker(error: BaseException) -> str | None:
+    """What it means that a data worker has ended or does not answer; None for another error."""
+    text = f'{error.__cause__}\n{error}'  # torch chains what it knows about the end of a worker
+    if not isinstance(error, RuntimeError) or 'DataLoader' not in text:
+        return None
+    found = re.search(r'worker process (\d+)|\(pid(?:\(s\))? ([\d, ]+)\)', text)
+    worker = f'data worker {found[1] or f"(pid {found[2]})"}' if found else 'no data worker'
+    fewer = '--cfg-options train_dataloader.num_workers=1 (likewise val_dataloader, test_dataloader)'
+    if 'shared memory' in text:
+        return (
+            f'{worker} found no room in shared memory: see df -h /dev/shm. Give a container more (docker run '
+            f'--ipc=host, or --shm-size=8g), or use fewer workers: {fewer}'
+        )
+    if 'signal: Killed' in text:
+        return (
+            f'{worker} was killed: most likely the machine or the container ran out of memory, as dmesg '
+            f'then says. Fewer workers need less: {fewer}. So does what waits in /dev/shm, in a container '
+            'without --ipc=host. Go on from the last checkpoint with --resume'
+        )
+    if 'timed out after' in text:
+        seconds = re.findall(r'timed out after (\S+) seconds', text)[0]
+        return (
+            f'{worker} has delivered a batch for {seconds} seconds: does the disk of the images answer? How '
+            'long to wait: --cfg-options train_dataloader.timeout=SECONDS, 0 for ever'
+        )
+    if 'signal:' in text or 'exited unexpectedly' in text:
+        return f'{text.splitlines()[0]} (--cfg-options train_dataloader.num_workers=0 shows more)'
+    return None
 
 
 def message_of(error: BaseException) -> str:

@@ -1,9 +1,12 @@
 """What the machine offers: cards that the installed torch can drive, processes that can work together."""
 
 import datetime
+import fcntl
 import logging
 import os
 import re
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -13,7 +16,10 @@ from typing import NoReturn
 
 import torch
 
+from mmdet.utils.attendance import Attendance
+
 OLDER_CARDS = "pip install 'torch==2.6.*' 'torchvision==0.21.*'"  # has code for compute capability 5.0 to 9.0
+SIOCGIFADDR = 0x8915  # asks Linux for an interface's IPv4 address
 
 
 def check_cards(
@@ -92,7 +98,8 @@ def leave_process_group(status: int = 0) -> NoReturn:
 def start_process_group(launcher: str, backend: str | None = None, timeout: float = 1800) -> None:
     """Join the processes that a launcher started: over NCCL on GPUs, over gloo without.
 
-    Sets RANK, LOCAL_RANK and WORLD_SIZE as torch.distributed.run does, and this process's card.
+    Sets RANK, LOCAL_RANK and WORLD_SIZE as torch.distributed.run does, this process's card, and where it is
+    not set the interface over which gloo talks.
 
     Args:
         launcher: `pytorch` (torch.distributed.run), `slurm` or `mpi`.
@@ -137,4 +144,34 @@ def start_process_group(launcher: str, backend: str | None = None, timeout: floa
         torch.cuda.set_device(local_rank)
     if backend is None or (backend == 'nccl' and not gpus):
         backend = 'nccl' if gpus else 'gloo'
-    torch.distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
+    interface = interface_to(os.environ['MASTER_ADDR'])
+    if interface is not None:
+        os.environ.setdefault('GLOO_SOCKET_IFNAME', interface)
+    limit = datetime.timedelta(seconds=timeout)
+    store, rank, size = next(torch.distributed.rendezvous('env://', timeout=limit))
+    restart = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')  # finds in the store what was there before
+    store = torch.distributed.PrefixStore(f'start_{restart}', store)
+    Attendance.of_run = Attendance(torch.distributed.PrefixStore('attendance', store), rank, size)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+
+
+def interface_to(address: str) -> str | None:
+    """Name of the network interface from which packets to a host leave; None where that cannot be told.
+
+    gloo's own choice is the one that this machine's host name stands for, which is often the loopback.
+    """
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # sends nothing
+            own = socket.inet_aton(probe.getsockname()[0])
+            for _, name in socket.if_nameindex():
+                request = struct.pack('256s', name.encode())
+                try:
+                    found = fcntl.ioctl(probe, SIOCGIFADDR, request)[20:24]
+                except OSError:  # has no address
+                    continue
+                if found == own:
+                    return name
+    except OSError:  # not an IPv4 address
+        pass
+    return None

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
-from mmdet.utils.checkpoint import load_checkpoint
+from mmdet.utils.checkpoint import load_checkpoint, save_checkpoint
 from mmdet.utils.cli import message_of, run_tool
 from tools.train import configure, main, parse_args
 
@@ -111,6 +112,40 @@ def arguments(*words):
     return parse_args([str(CONFIG), *words])
 
 
+@pytest.mark.parametrize(
+    ('resume', 'start', 'ours', 'goes_on'),
+    [
+        (None, 0, False, None),
+        (None, 1, False, None),  # died before its first checkpoint
+        (None, 1, True, 'latest'),
+        ('latest', 0, True, 'latest'),
+        ('other.pth', 0, False, 'other.pth'),
+        ('other.pth', 1, False, 'other.pth'),
+        ('other.pth', 1, True, 'latest'),
+        (None, 0, True, ValueError),
+        ('other.pth', 0, True, ValueError),
+    ],
+)
+def test_where_a_restart_goes_on(tmp_path, monkeypatch, resume, start, ours, goes_on):
+    """From a checkpoint in the work dir, which held none when the run began, unless --resume was given."""
+    monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '2')
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', str(start))
+    if ours:
+        meta = dict.fromkeys(('epoch', 'iter', 'batch_in_epoch', 'samples_per_step', 'seed'), 1)
+        state = {'state_dict': {'weight': torch.zeros(1)}, 'optimizer': {}, 'param_schedulers': [], 'rng': []}
+        save_checkpoint({'meta': meta, **state}, tmp_path / 'iter_1.pth')
+    words = [] if resume is None else ['--resume', resume]
+    args = arguments('--work-dir', str(tmp_path), *words)
+    cfg = Config({'train_cfg': {}, 'optim_wrapper': {}, 'load_from': 'start.pth'})
+    if goes_on is ValueError:
+        with pytest.raises(ValueError, match=r'iter_1\.pth, which another run has written.*--resume'):
+            configure(cfg, args)
+        return
+    cfg = configure(cfg, args)
+    assert cfg.get('resume', False) == (goes_on is not None)
+    assert cfg.load_from == {'latest': None, None: 'start.pth'}.get(goes_on, goes_on)
+
+
 def test_old_spellings(capsys, monkeypatch):
     monkeypatch.delenv('LOCAL_RANK', raising=False)
     args = arguments('--resume-from', 'a.pth', '--no-validate', '--options', 'a.b=1', '--local_rank', '1')
@@ -201,13 +236,19 @@ def fake_python(gpus):
 def test_the_launcher_passes_everything_on(run, stand_in):
     python = stand_in('python8', fake_python(8))
     words = ['a config.py', 'c.pth', '4', '--cfg-options', 'a=b c']
-    result = run('bash', ROOT / 'tools/dist_test.sh', *words, PYTHON=str(python), PORT='1234', NNODES='2')
+    given = {'PYTHON': str(python), 'PORT': '1234', 'NNODES': '2', 'NODE_RANK': '1', 'MAX_RESTARTS': '3'}
+    script = ROOT / 'tools/dist_test.sh'
+    result = run('bash', script, *words, **given)
+    assert result.returncode == 2
+    assert 'NNODES=2 needs NODE_RANK, from 0 on, and MASTER_ADDR' in result.stderr
+    result = run('bash', script, *words, **given, MASTER_ADDR='10.0.0.1')
     assert result.returncode == 3  # exit status of what was launched
     said = result.stdout.splitlines()
     assert said[:3] == ['-m', 'torch.distributed.run', '--nnodes=2']
-    assert {'--node_rank=0', '--master_addr=127.0.0.1', '--master_port=1234', '--nproc_per_node=4'} <= set(
-        said
-    )
+    assert said[3:8] == [
+        '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=1234', '--nproc_per_node=4',
+        '--max_restarts=3',
+    ]  # fmt: skip
     start = said.index(f'{ROOT}/tools/test.py')
     assert said[start + 1 : start + 7] == [
         'a config.py', 'c.pth', '--launcher', 'pytorch', '--cfg-options', 'a=b c',

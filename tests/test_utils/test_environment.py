@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmdet.utils.environment import check_cards, start_process_group
+from mmdet.utils.environment import check_cards, interface_to, start_process_group
 
 NEW_TORCH = ['sm_75', 'sm_80', 'sm_86', 'sm_90', 'sm_100', 'sm_120', 'compute_120']
 
@@ -39,3 +39,8 @@ def test_launchers_say_what_they_lack(monkeypatch):
         start_process_group('pytorch')
     with pytest.raises(ValueError, match='got slurmm'):
         start_process_group('slurmm')
+
+
+def test_the_interface_to_a_host():
+    assert interface_to('127.0.0.1') == 'lo'
+    assert interface_to('no-such-host.invalid') is None

@@ -1,0 +1,89 @@
+"""Who is missing in a run of several processes: notes in a real store, without the processes."""
+
+import faulthandler
+import re
+import signal
+
+import pytest
+import torch
+from torch.distributed import DistBackendError, PrefixStore, TCPStore
+
+from mmdet.utils import attendance
+from mmdet.utils.attendance import Attendance, explain_loss, note_end, note_place
+
+LOST = RuntimeError('[/gloo/transport/tcp/pair.cc:545] Connection closed by peer [10.0.0.2]:4711')
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """The attendance of three processes; this one is process 0."""
+    store = TCPStore('127.0.0.1', 0, is_master=True)
+    notes = [Attendance(PrefixStore('attendance', store), rank, 3) for rank in range(3)]
+    monkeypatch.setattr(Attendance, 'of_run', notes[0])
+    monkeypatch.setattr(attendance, 'GRACE', 0.5)
+    before = signal.getsignal(signal.SIGTERM)
+    yield notes
+    faulthandler.cancel_dump_traceback_later()
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize('error', [LOST, DistBackendError('NCCL error: remote process exited')])
+def test_names_who_does_not_answer(processes, error):
+    processes[1].note('in iteration 12 (before_train_iter)')
+    processes[2].leave('')  # has lost somebody, too
+    said = explain_loss(error)
+    assert str(error).splitlines()[0] in said
+    assert 'process 1 (host' in said
+    assert re.search(r'last seen in iteration 12 \(before_train_iter\), [01] s ago', said)
+    assert 'process 2' not in said
+    assert '--resume' in said
+
+
+def test_names_who_ended_with_an_error_and_who_never_began(processes):
+    processes[1].leave('ValueError: a fault of its own')
+    said = explain_loss(LOST)
+    assert 'process 1 ended with an error: ValueError: a fault of its own' in said
+    assert 'process 2 never began' in said
+
+
+def test_all_are_there(processes):
+    for one in processes[1:]:
+        one.leave('')
+    assert 'every process answers: the network between them failed' in explain_loss(LOST)
+
+
+def test_the_launcher_is_gone(processes, monkeypatch):
+    """Its end closes the store."""
+    monkeypatch.setenv('MASTER_ADDR', '10.0.0.1')
+
+    class Gone:
+        def set(self, key, value):
+            raise torch.distributed.DistNetworkError('Broken pipe')
+
+    processes[0].store = Gone()
+    assert 'the launcher on 10.0.0.1, which held the list of all, is gone' in explain_loss(LOST)
+    note_end('whatever')
+
+
+@pytest.mark.parametrize('error', [RuntimeError('shapes do not fit'), ValueError('no'), KeyError('x')])
+def test_other_errors_are_not_explained(processes, error):
+    assert explain_loss(error) is None
+
+
+def test_notes_are_written_once_a_second(processes, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(attendance.time, 'monotonic', lambda: now[0])
+    seen = []
+    for step in range(1, 6):
+        now[0] += 0.4
+        note_place(f'in iteration {step}')
+        seen.append(processes[0]._describe(0))
+    assert ['iteration 1' in text for text in seen] == [True, True, True, False, False]
+    assert 'iteration 4' in seen[-1]
+
+
+def test_a_run_of_one_notes_nothing(monkeypatch):
+    monkeypatch.setattr(Attendance, 'of_run', None)
+    note_place('in iteration 1')
+    note_end('an error')
+    assert explain_loss(LOST) is None
