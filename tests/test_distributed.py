@@ -21,7 +21,7 @@ from tests.tiny_run import PLAIN, ROOT, as_arguments, options_of, write_sets
 
 long = pytest.mark.skipif(not os.environ.get('DISTILL_LONG'), reason='long: set DISTILL_LONG=1')
 ITERATIONS = 6
-TIMEOUT = 5  # seconds that a process waits for the others
+TIMEOUT = 10  # seconds that a process waits for the others
 HANG, ERROR, KILL, STOP = 'hang', 'error', signal.SIGKILL.name, signal.SIGSTOP.name
 FAULT_HOOK = """
 import hashlib, os, signal, time
@@ -294,10 +294,18 @@ def hosts() -> Iterator[list[list[str]]]:
 def start_hosts(start: Start, hosts: list[list[str]]) -> Callable[..., list[Run]]:
     """As `start`, one process on each of two hosts."""
 
-    def start_all(faults: Sequence[tuple[Any, ...]] = (), **environment: str) -> list[Run]:
+    def start_all(
+        faults: Sequence[tuple[Any, ...]] = (), timeout: int = TIMEOUT, **environment: str
+    ) -> list[Run]:
         given = {'NNODES': '2', 'MASTER_ADDR': '10.77.0.1', 'PORT': '29500', **environment}
         return [
-            start(faults, 1, prefix=host, environment={'NODE_RANK': str(number), **given})
+            start(
+                faults,
+                1,
+                prefix=host,
+                environment={'NODE_RANK': str(number), **given},
+                **{'env_cfg.dist_cfg.timeout': timeout},
+            )
             for number, host in enumerate(hosts)
         ]
 
@@ -320,7 +328,7 @@ def test_a_process_of_another_host_dies(start_hosts, start, tmp_path):
     """It is named on this one; both restart and end as if nothing had happened."""
     one = start(work_dir=tmp_path / 'one')
     assert one.wait() == 0
-    first, second = start_hosts([(0, 1, 4, KILL)], MAX_RESTARTS='1')
+    first, second = start_hosts([(0, 1, 4, KILL)], timeout=60, MAX_RESTARTS='1')
     assert [first.wait(), second.wait()] == [0, 0]
     assert first.weights() | second.weights() == one.weights()
     assert steps_of(first, 1, 0) == steps_of(second, 1, 1) == [3, 4, 5, 6]
