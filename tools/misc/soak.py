@@ -42,8 +42,9 @@ class Sample(NamedTuple):
     """What a process and its children hold at one moment."""
 
     seconds: float  # since the start
-    main_mib: float  # memory of the process that is no file's, whether forked workers share it or not
-    all_mib: float  # of it and its children, shared pages divided among those that share them
+    # Memory that is no file's: libraries are shared with processes that have nothing to do with this one.
+    main_mib: float  # of the process, whether forked workers share it or not
+    all_mib: float  # such memory of it and its children; what they share counts once
     handles: int  # open files of the process
     threads: int  # of the process
     processes: int  # it and all below it
@@ -65,7 +66,7 @@ def take_sample(pid: int, folder: Path, seconds: float) -> Sample:
     together = 0
     for member in family:
         with contextlib.suppress(OSError, KeyError):  # a worker that has just ended
-            together += _fields(Path(f'/proc/{member}/smaps_rollup'))['Pss']
+            together += _fields(Path(f'/proc/{member}/smaps_rollup'))['Pss_Anon']
     shared = Path('/dev/shm')
     return Sample(
         seconds=round(seconds, 1),
