@@ -66,7 +66,7 @@ def _inside_a_step(error: BaseException) -> bool:
 
 def explain_worker(error: BaseException) -> str | None:
     """What it means that a data worker has ended or does not answer; None for another error."""
-    text = f'{error.__cause__}\n{error}'  # torch chains what it knows about the end of a worker
+    text = f'{error.__cause__ or ""}\n{error}'.strip()  # torch mostly chains what it knows of a worker's end
     if not isinstance(error, RuntimeError) or 'DataLoader' not in text:
         return None
     found = re.search(r'worker process (\d+)|\(pid(?:\(s\))? ([\d, ]+)\)', text)

@@ -9,7 +9,7 @@ import pytest
 from torch.utils.data import get_worker_info
 
 from mmdet.datasets.transforms.loading import LoadImageFromFile
-from mmdet.utils.cli import run_tool
+from mmdet.utils.cli import explain_worker, run_tool
 from tests.tiny_run import be_quick, small_config, train, without_evaluation, write_sets
 
 
@@ -45,3 +45,9 @@ def test_a_data_worker_that_ends_or_hangs(tiny_coco, tmp_path, monkeypatch, capf
     assert re.search(message.replace('PID', (tmp_path / 'pid').read_text()), said)
     assert 'train_dataloader.' in said
     assert 'Traceback' not in said.split('error: ')[-1]
+
+
+def test_an_end_that_torch_does_not_chain_is_told_all_the_same():
+    told = explain_worker(RuntimeError('DataLoader worker (pid 4711) is killed by signal: Aborted. '))
+    assert told is not None
+    assert told.startswith('DataLoader worker (pid 4711) is killed by signal: Aborted')
