@@ -34,7 +34,7 @@ class PackDetInputs:
         source = results['img'] if 'img' in results else read_image(results['img_path'], ori_shape)
         img = render(source, window, results.get('colour', Colour()), results.get('fill', (0, 0, 0)))
         bboxes, labels = results['bboxes'], results['labels']
-        whole = (bboxes[:, 2] > bboxes[:, 0]) & (bboxes[:, 3] > bboxes[:, 1])
+        whole = (bboxes[:, 2:] > bboxes[:, :2]).all(1)
         return {
             'img': torch.from_numpy(img),
             'bboxes': torch.from_numpy(bboxes[whole]),
