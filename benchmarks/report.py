@@ -18,6 +18,7 @@ from mmdet.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_MEASURED = 'not measured'
+MODES = ('quick', 'amp', 'channels_last', 'compile')  # of the settings
 
 
 class Target(NamedTuple):
@@ -79,7 +80,7 @@ def machine(settings: Settings) -> dict[str, str]:
         'cores': str(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()),
         'threads': str(settings.threads),
         'load': f'{os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else '',
-        'mode': ' '.join(name for name in ('quick', 'amp', 'channels_last') if getattr(settings, name)),
+        'mode': ' '.join(name for name in MODES if getattr(settings, name)),
         'python': platform.python_version(),
         'torch': torch.__version__,
         'torchvision': torchvision.__version__,

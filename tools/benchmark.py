@@ -57,6 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
         command.add_argument('--amp', action='store_true', help='bfloat16 autocast')
         command.add_argument('--channels-last', action='store_true', help='memory format of our student')
+        command.add_argument('--compile', action='store_true', help='torch.compile our student')
         command.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
         command.add_argument('--work-dir', type=Path, default=default.work_dir, help='for generated files')
         command.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv')

@@ -137,12 +137,13 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         annotations = self._annotations
         boxes = slice(annotations.first[row], annotations.first[row + 1])
         height, width = annotations.sizes[row].tolist()
+        key: Any = _Key(self.seed, draw)  # NumPy's annotations forget this interface
         return {
             'img_path': self._file(row),
             'img_id': int(self.img_ids[row]),
             'ori_shape': (height, width),
             'annotations': (annotations.bboxes[boxes], annotations.labels[boxes]),
-            'rng': np.random.Generator(np.random.Philox(_Key(self.seed, draw))),
+            'rng': np.random.Generator(np.random.Philox(key)),
         }
 
     def objects(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
