@@ -96,8 +96,8 @@ def table(rows: Sequence[Row]) -> str:
         [
             row.name,
             row.unit,
-            _cell(row.ours) if row.ours else NOT_MEASURED,
-            *map(_cell, (row.reference, row.torchvision, row.ratio)),
+            cell(row.ours) if row.ours else NOT_MEASURED,
+            *map(cell, (row.reference, row.torchvision, row.ratio)),
             'FAILED' if row.faults else 'equal' if row.ours and row.parity else '',
             str(row.target or ''),
             row.verdict,
@@ -140,7 +140,8 @@ def _record(row: Row) -> dict[str, str]:
     }
 
 
-def _cell(spread: Spread | None) -> str:
+def cell(spread: Spread | None) -> str:
+    """Median and, in brackets, the quartiles where they differ from it."""
     if spread is None:
         return ''
     median, low, high = (f'{value:.3g}' if abs(value) < 1000 else f'{value:.0f}' for value in spread)
