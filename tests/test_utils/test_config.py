@@ -1,5 +1,7 @@
 import argparse
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -220,14 +222,10 @@ def test_read_classes_finds_the_right_one_of_two_lists(tmp_path):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('', 'is not a JSON file'),
         ('{"images": [', 'is not a JSON file'),
-        ('[]', 'no key "categories"'),
-        ('{"images": []}', 'no key "categories"'),
-        ('{"categories": []}', 'no key "categories"'),
-        ('{"categories": [{"id": 1}]}', 'no key "categories"'),
-        ('{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', 'the id 1'),
-        ('{"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', 'the name a'),
+        ('{"images": []}', "no list 'categories'; its keys are ['images']"),
+        ('{"categories": []}', "the list 'categories' is empty"),
+        ('{"categories": [{"id": 1}]}', "entry 0 (id 1) of 'categories' has no 'name'"),
     ],
 )
 def test_read_classes_names_the_file_and_the_fault(tmp_path, content, message):
@@ -331,3 +329,21 @@ def test_key_values(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', 'a.b'])
     assert 'KEY=VALUE' in capsys.readouterr().err
+
+
+def test_a_config_is_laid_out_once_until_it_changes(monkeypatch, tmp_path):
+    plain = Config({'model': {'type': 'SSD', 'sizes': [(1, 2)]}, 'work_dir': 'a'})
+    cfg = config.LaidOutConfig.of(plain)
+    calls = []
+    monkeypatch.setattr(
+        'yapf.yapflib.yapf_api.FormatCode', lambda text, **style: (calls.append(text) or text, True)
+    )
+    for _ in range(3):
+        assert cfg.pretty_text == copy.deepcopy(cfg).pretty_text
+        cfg.dump(tmp_path / 'cfg.py')
+    assert len(calls) == 1
+    assert (tmp_path / 'cfg.py').read_text() == plain.pretty_text
+    cfg.model.sizes[0] = (1, 3)
+    assert cfg.pretty_text != plain.pretty_text and '(1, 3)' in cfg.pretty_text.replace('\n', '')
+    assert plain.model.sizes == [(1, 2)]
+    assert pickle.loads(pickle.dumps(cfg)).pretty_text == cfg.pretty_text
