@@ -150,6 +150,8 @@ def test_logs_without_room_cost_no_checkpoint(with_evaluation, tmp_path, monkeyp
     text = told.out + told.err
     assert text.count('WARNING - LocalVisBackend cannot write the scalars of this run') == 1
     assert 'No space left on device' in text
+    for name in ('bad_data.json', 'curves.png'):
+        assert f'{tmp_path}/run/{name} cannot be written: No space left on device. The run goes on' in text
     (file,) = (tmp_path / 'run').glob('*/*.log')
     told_of_lines = f'WARNING: {file} cannot be written: No space left on device. The run goes on without'
     assert text.count(told_of_lines) == 1
@@ -159,6 +161,7 @@ def test_logs_without_room_cost_no_checkpoint(with_evaluation, tmp_path, monkeyp
 def test_a_text_log_goes_on_once_there_is_room(tmp_path, capfd):
     """And an error that is no full disk is shown as Python shows it."""
     logger = logging.getLogger(str(tmp_path))
+    logger.propagate = False
     handler = logging.FileHandler(tmp_path / 'some.log')
     logger.addHandler(handler)
     tell_unwritten_lines(logger)

@@ -319,7 +319,7 @@ class BadDataHook(Hook):
         runner.logger.warning(f'{len(new)} more {split} images left out; see {_report_path(runner)}')
 
     def _write(self, runner: Runner) -> None:
-        with tell_unwritten(runner):
+        with tell_unwritten(runner, _report_path(runner)):
             write_bad_data(_report_path(runner), self.annotations, list(self.images.values()))
 
 
@@ -377,8 +377,9 @@ class CurvesHook(Hook):
         if is_main_process() and scalars:
             from mmdet.visualization.curves import plot_curves  # loads matplotlib
 
-            with tell_unwritten(runner):
-                picture = plot_curves(scalars, Path(runner.work_dir) / 'curves.png')
+            picture = Path(runner.work_dir) / 'curves.png'
+            with tell_unwritten(runner, picture):
+                plot_curves(scalars, picture)
                 runner.logger.info(f'learning curves: {picture}')
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import master_only
@@ -14,12 +15,15 @@ from mmengine.visualization import Visualizer
 
 
 @contextmanager
-def tell_unwritten(runner: Runner) -> Iterator[None]:
+def tell_unwritten(runner: Runner, file: Path) -> Iterator[None]:
     """Warn of a file that cannot be written, and go on."""
     try:
         yield
     except OSError as error:
-        runner.logger.warning(f'{error} The training goes on without it.')
+        reason = error.strerror or getattr(error.__cause__, 'strerror', None) or error
+        runner.logger.warning(
+            f'{file} cannot be written: {reason}. The run goes on without it; make room there.'
+        )
 
 
 class LogVisualizer(Visualizer):
