@@ -79,7 +79,7 @@ def merge_config(
         ValueError: An override changes nothing that is read, or the file cannot be read.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'config file not found: {path}')
+        raise FileNotFoundError(f'config file not found: {path}{_configs_near(Path(path))}')
     try:
         cfg = Config.fromfile(str(path))
     except (SyntaxError, OSError) as error:
@@ -90,6 +90,16 @@ def merge_config(
     if data_root is not None:
         cfg.data_root = str(data_root)
     return cfg
+
+
+def _configs_near(path: Path) -> str:
+    """What may be meant by the path of a file that is not there."""
+    folder = path if path.is_dir() else path.parent
+    names = sorted(file.stem for file in folder.glob('*.py'))
+    near = difflib.get_close_matches(path.stem, names, n=1)
+    if near and folder != path:
+        return f'. Did you mean {folder / near[0]}.py?'
+    return f'. {folder} holds {".py, ".join(names)}.py' if names else '. Students are in configs/ and configs_dev/'
 
 
 class LaidOutConfig(Config):

@@ -198,8 +198,17 @@ def test_overrides_that_something_reads_are_merged(folder, key):
 
 
 def test_missing_config_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'config file not found: .*none\.py'):
-        config.load_config(tmp_path / 'none.py')
+    for name in ('ssd_tiny.py', 'other.py'):
+        (tmp_path / name).write_text('')
+    for typed, words in (
+        ('none.py', f'none.py. {tmp_path} holds other.py, ssd_tiny.py'),
+        ('ssd_tny.py', f'ssd_tny.py. Did you mean {tmp_path}/ssd_tiny.py?'),
+        ('', f'{tmp_path}. {tmp_path} holds other.py, ssd_tiny.py'),
+        ('gone/ssd_tiny.py', 'ssd_tiny.py. Students are in configs/ and configs_dev/'),
+    ):
+        with pytest.raises(FileNotFoundError, match='config file not found: ') as error:
+            config.load_config(tmp_path / typed)
+        assert str(error.value).endswith(words)
 
 
 @pytest.mark.parametrize('padding', [0, 100_000, 3_000_000])
