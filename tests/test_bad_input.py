@@ -206,6 +206,27 @@ def test_unknown_keys_and_types_of_overrides(stopped, key, value, words):
 
 
 @pytest.mark.parametrize(
+    ('key', 'value', 'part'),
+    [
+        ('optim_wrapper.optimizer.lr', 'abc', 'optim_wrapper'),
+        ('optim_wrapper.accumulative_counts', 0, 'optim_wrapper'),
+        ('param_scheduler.1.end', 'abc', 'param_scheduler'),
+        ('param_scheduler.0.start_factor', 7, 'param_scheduler'),
+        ('train_dataloader.batch_size', 0, 'the data loader of .*/annotations/train.json'),
+        ('val_dataloader.num_workers', -1, 'the data loader of .*/annotations/val.json'),
+        ('train_dataloader.sampler.times', 'x', 'the data loader of .*/annotations/train.json'),
+        ('default_hooks.logger.interval', 0, 'the hook LoggerHook'),
+        ('model.backbone.width', 'abc', 'model'),
+        ('randomness.seed', 'x', 'randomness'),
+        ('log_level', 'LOUD', 'log_level'),
+    ],
+)
+def test_values_that_other_libraries_refuse_are_told_with_their_place(stopped, key, value, part):
+    said = stopped('train', PLAIN, **{key: value})
+    assert re.search(f'\n  This is said of {part} in the config', said), said
+
+
+@pytest.mark.parametrize(
     ('text', 'words'),
     [
         ('optim_wraper = dict(clip_grad=None)', ['optim_wraper', 'Is optim_wrapper meant?']),

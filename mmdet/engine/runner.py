@@ -44,7 +44,7 @@ from mmdet.utils.checkpoint import (
     set_rng_state,
 )
 from mmdet.utils.config import LaidOutConfig, check_classes
-from mmdet.utils.config_check import check_keys
+from mmdet.utils.config_check import building, check_keys
 from mmdet.utils.environment import check_cards, check_writable, start_process_group
 from mmdet.utils.signals import hold_signals
 from mmdet.version import __version__
@@ -116,19 +116,38 @@ class DetRunner(Runner):
         """Seed every generator; `deterministic` warns about operations that are not instead of stopping."""
         if deterministic:
             os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-        super().set_randomness(seed, diff_rank_seed, deterministic)
+        with building('randomness'):
+            super().set_randomness(seed, diff_rank_seed, deterministic)
         if deterministic:  # the gradient of grid_sample has no deterministic form on CUDA
             torch.use_deterministic_algorithms(True, warn_only=True)
 
     def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
         """Build a model depth first, see `mmdet.registry`."""
-        return model if isinstance(model, nn.Module) else MODELS.build(model)
+        with building('model'):
+            return model if isinstance(model, nn.Module) else MODELS.build(model)
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
+        """As MMEngine."""
+        with building('optim_wrapper'):
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """As MMEngine."""
+        with building('param_scheduler'):
+            return super().build_param_scheduler(scheduler)
+
+    def register_hook(self, hook: Any, priority: Any = None) -> None:
+        """As MMEngine."""
+        name = hook.get('type') if isinstance(hook, dict) else type(hook).__name__
+        with building(f'the hook {name}'):
+            super().register_hook(hook, priority)
 
     def build_logger(
         self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any
     ) -> MMLogger:
         """As MMEngine; a text log that cannot be written costs one warning."""
-        logger = super().build_logger(log_level, log_file, **kwargs)
+        with building('log_level'):
+            logger = super().build_logger(log_level, log_file, **kwargs)
         tell_unwritten_lines(logger)
         return logger
 
@@ -186,21 +205,22 @@ class DetRunner(Runner):
         settings = dict(copy.deepcopy(dataloader))
         seed = (seed or 0) - (get_rank() if diff_rank_seed else 0)
         dataset = DATASETS.build({'seed': seed, **settings.pop('dataset')})
-        sampler = DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')})
         if not settings.get('num_workers'):
             for key in ('persistent_workers', 'prefetch_factor'):
                 settings.pop(key, None)
         settings['pin_memory'] = settings.get('pin_memory', True) and torch.cuda.is_available()
         # its own generator, so that a new iterator does not move the model's random numbers
         generator = torch.Generator().manual_seed(seed)
-        return _Loader(
-            dataset,
-            sampler=sampler,
-            collate_fn=_collate_fn(settings.pop('collate_fn', {'type': 'default_collate'})),
-            worker_init_fn=init_worker,
-            generator=generator,
-            **settings,
-        )
+        with building(f'the data loader of {getattr(dataset, "ann_file", "this data set")}'):
+            sampler = DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')})
+            return _Loader(
+                dataset,
+                sampler=sampler,
+                collate_fn=_collate_fn(settings.pop('collate_fn', {'type': 'default_collate'})),
+                worker_init_fn=init_worker,
+                generator=generator,
+                **settings,
+            )
 
     def _init_model_weights(self) -> None:
         """Give a model the weights that training starts from, unless a checkpoint is going to fill it."""

@@ -99,7 +99,11 @@ def _configs_near(path: Path) -> str:
     near = difflib.get_close_matches(path.stem, names, n=1)
     if near and folder != path:
         return f'. Did you mean {folder / near[0]}.py?'
-    return f'. {folder} holds {".py, ".join(names)}.py' if names else '. Students are in configs/ and configs_dev/'
+    return (
+        f'. {folder} holds {".py, ".join(names)}.py'
+        if names
+        else '. Students are in configs/ and configs_dev/'
+    )
 
 
 class LaidOutConfig(Config):

@@ -36,6 +36,8 @@ def main() -> None:
     chosen.add_argument('--ids', type=int, nargs='+', help='the images with these ids')
     parser.add_argument('--seed', type=int, default=0, help='of --number')
     args = parser.parse_args()
+    if not args.ann_file.is_file():
+        raise FileNotFoundError(f'{args.ann_file}: there is no such annotation file')
     coco = load(args.ann_file)
     known = column(coco, 'images', 'id', args.ann_file)
     if 'annotations' in coco:
