@@ -135,14 +135,14 @@ def test_missing_root_file_or_folder(stopped, root, options, words):
     [
         (lambda content: content.pop('images'), ["'images'", REMEDY]),
         (lambda content: content.pop('annotations'), ["'annotations'", REMEDY]),
-        (lambda content: content.pop('categories'), ['"categories"', 'voc2coco.py']),
+        (lambda content: content.pop('categories'), ["'categories'", 'voc2coco.py', REMEDY]),
         (lambda content: content['annotations'][1].pop('bbox'), ['(id 2)', "'bbox'", REMEDY]),
         (lambda content: content['images'][1].pop('file_name'), ['(id 2)', "'file_name'", REMEDY]),
         (entry('annotations', 1, category_id=77), ['annotation 2', 'category_id 77', REMEDY]),
         (entry('annotations', 1, image_id=77), ['annotation 2', 'image_id 77', REMEDY]),
         (entry('annotations', 1, id=1), ["more than once in 'annotations'", 'is 1', 'id of its own']),
         (entry('images', 2, id=2), ["more than once in 'images'", 'is 2', 'id of its own']),
-        (entry('categories', 1, id=1), ['the id 1', 'rename']),
+        (entry('categories', 1, id=1), ["more than once in 'categories'", 'is 1', 'id of its own']),
         (
             lambda content: [one.update(name=f'my {one["name"]}') for one in content['categories']],
             ['brick, leaf, pond', 'my brick, my leaf, my pond', 'val.json', REMEDY],
