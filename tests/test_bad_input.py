@@ -135,14 +135,14 @@ def test_missing_root_file_or_folder(stopped, root, options, words):
     [
         (lambda content: content.pop('images'), ["'images'", REMEDY]),
         (lambda content: content.pop('annotations'), ["'annotations'", REMEDY]),
-        (lambda content: content.pop('categories'), ['"categories"', 'voc2coco.py']),
+        (lambda content: content.pop('categories'), ["'categories'", 'voc2coco.py', REMEDY]),
         (lambda content: content['annotations'][1].pop('bbox'), ['(id 2)', "'bbox'", REMEDY]),
         (lambda content: content['images'][1].pop('file_name'), ['(id 2)', "'file_name'", REMEDY]),
         (entry('annotations', 1, category_id=77), ['annotation 2', 'category_id 77', REMEDY]),
         (entry('annotations', 1, image_id=77), ['annotation 2', 'image_id 77', REMEDY]),
         (entry('annotations', 1, id=1), ["more than once in 'annotations'", 'is 1', 'id of its own']),
         (entry('images', 2, id=2), ["more than once in 'images'", 'is 2', 'id of its own']),
-        (entry('categories', 1, id=1), ['the id 1', 'rename']),
+        (entry('categories', 1, id=1), ["more than once in 'categories'", 'is 1', 'id of its own']),
         (
             lambda content: [one.update(name=f'my {one["name"]}') for one in content['categories']],
             ['brick, leaf, pond', 'my brick, my leaf, my pond', 'val.json', REMEDY],
@@ -203,6 +203,27 @@ def test_no_class_in_common_with_what_is_tested(stopped, root, checkpoint):
 def test_unknown_keys_and_types_of_overrides(stopped, key, value, words):
     said = stopped('train', PLAIN, **{key: value})
     assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'part'),
+    [
+        ('optim_wrapper.optimizer.lr', 'abc', 'optim_wrapper'),
+        ('optim_wrapper.accumulative_counts', 0, 'optim_wrapper'),
+        ('param_scheduler.1.end', 'abc', 'param_scheduler'),
+        ('param_scheduler.0.start_factor', 7, 'param_scheduler'),
+        ('train_dataloader.batch_size', 0, 'the data loader of .*/annotations/train.json'),
+        ('val_dataloader.num_workers', -1, 'the data loader of .*/annotations/val.json'),
+        ('train_dataloader.sampler.times', 'x', 'the data loader of .*/annotations/train.json'),
+        ('default_hooks.logger.interval', 0, 'the hook LoggerHook'),
+        ('model.backbone.width', 'abc', 'model'),
+        ('randomness.seed', 'x', 'randomness'),
+        ('log_level', 'LOUD', 'log_level'),
+    ],
+)
+def test_values_that_other_libraries_refuse_are_told_with_their_place(stopped, key, value, part):
+    said = stopped('train', PLAIN, **{key: value})
+    assert re.search(f'\n  This is said of {part} in the config', said), said
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,15 @@ AVERAGED = [
     {'type': 'EarlyStoppingHook', 'monitor': 'coco/bbox_mAP', 'min_delta': 2},
 ]
 CASES: dict[str, tuple[float, bool, dict[str, Any]]] = {  # step that is the last one, distilled, options
-    'inside an epoch, with workers': (4, True, {'train_dataloader__num_workers': 2}),
+    'inside an epoch, in bfloat16, with workers': (
+        4,
+        True,
+        {
+            'train_dataloader__num_workers': 2,
+            'optim_wrapper__type': 'AmpOptimWrapper',
+            'optim_wrapper__dtype': 'bfloat16',
+        },
+    ),
     'at the end of an epoch, before its evaluation': (
         6.5,
         True,

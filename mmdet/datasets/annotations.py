@@ -4,30 +4,33 @@ M images in the order of the file · B boxes that can be trained on, grouped by 
 boxes xyxy in pixels of the annotated image, right and lower edge exclusive
 """
 
-import json
 import re
-import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
 from mmdet.datasets.collate import NO_IMAGE
-from mmdet.utils.config import CHOOSE_OTHER
+from mmdet.utils.coco_file import (
+    CHOOSE_OTHER,
+    boxes_xywh,
+    class_names,
+    is_text,
+    read_columns,
+    unique_ids,
+    whole_numbers,
+)
 
 NEEDED = {
     'images': ('id', 'file_name', 'width', 'height'),
     'categories': ('id', 'name'),
     'annotations': ('id', 'image_id', 'category_id', 'bbox'),
 }
-OPTIONAL: dict[str, dict[str, Any]] = {'images': {}, 'categories': {}, 'annotations': {'iscrowd': 0}}
+OPTIONAL: dict[str, dict[str, Any]] = {'annotations': {'iscrowd': 0}}
 ROUNDING = 0.01  # pixels; so much of a box may lie outside without being called a fault
-LARGEST_ID = 2**53  # up to here a whole number that was written as a float is meant exactly
 SMALLEST = 1 - 1e-6  # pixels, width and height; a side of exactly 1 may come out of x + w - x a bit shorter
 
 
@@ -77,9 +80,10 @@ def read_annotations(file: Path, classes: Sequence[str] | None, boxes_needed: bo
         FileNotFoundError: There is no such file.
         ValueError: The file is not one in COCO's format, or contradicts itself.
     """
-    table = _read_columns(file, boxes_needed)
-    ids = {section: _unique_ids(columns['id'], section, file) for section, columns in table.items()}
-    sizes = np.stack([_numbers(table['images'][side], side, file) for side in ('height', 'width')], 1)
+    table = read_columns(file, NEEDED, OPTIONAL, may_lack=() if boxes_needed else ('annotations',))
+    table.setdefault('annotations', {key: [] for key in (*NEEDED['annotations'], *OPTIONAL['annotations'])})
+    ids = {section: unique_ids(columns['id'], section, file) for section, columns in table.items()}
+    sizes = np.stack([whole_numbers(table['images'][side], side, file) for side in ('height', 'width')], 1)
     _check_images(ids['images'], table['images']['file_name'], sizes, file)
 
     classes, category_ids = _classes(ids['categories'], table['categories']['name'], classes, file)
@@ -92,7 +96,7 @@ def read_annotations(file: Path, classes: Sequence[str] | None, boxes_needed: bo
 
     crowd = np.array([bool(value) for value in annotations['iscrowd']], bool)
     wanted = np.flatnonzero((labels >= 0) & ~crowd)
-    given = _given_boxes(annotations['bbox'], ids['annotations'], file)[wanted]
+    given = boxes_xywh(annotations['bbox'], ids['annotations'], file)[wanted]
     bboxes, verdict = _judge(given, sizes[image[wanted]])
     faults = [
         Fault(
@@ -126,118 +130,11 @@ def read_annotations(file: Path, classes: Sequence[str] | None, boxes_needed: bo
     )
 
 
-def _read_columns(file: Path, boxes_needed: bool) -> dict[str, dict[str, list[Any]]]:
-    """Section -> key -> the value of every entry.
-
-    msgspec steps over what is not needed (polygons are most of a file) and takes a tenth of the time. What it
-    refuses (NaN, a missing key, no JSON at all) is left to the standard library, to accept it or to say what
-    is wrong.
-    """
-    try:
-        content = msgspec.json.decode(file.read_bytes(), type=_contents(boxes_needed))
-    except (OSError, ValueError, RecursionError):
-        parsed = _load(file)
-        if not boxes_needed:
-            parsed.setdefault('annotations', [])
-        return {
-            section: {key: _column(parsed, section, key, file) for key in (*keys, *OPTIONAL[section])}
-            for section, keys in NEEDED.items()
-        }
-    return {
-        section: {
-            key: [getattr(entry, key) for entry in getattr(content, section)]
-            for key in (*keys, *OPTIONAL[section])
-        }
-        for section, keys in NEEDED.items()
-    }
-
-
-@cache
-def _contents(boxes_needed: bool) -> type[msgspec.Struct]:
-    """What msgspec takes from a file."""
-    sections: list[Any] = []
-    for section, keys in NEEDED.items():
-        # gc=False: millions of entries that hold numbers and lists of numbers are in no cycle
-        optional = [(key, Any, default) for key, default in OPTIONAL[section].items()]
-        entry: Any = msgspec.defstruct(section, [*keys, *optional], gc=False)
-        may_be_absent = section == 'annotations' and not boxes_needed
-        sections.append((section, list[entry], [] if may_be_absent else msgspec.NODEFAULT))
-    return msgspec.defstruct('Contents', sections)
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        with file.open('rb') as stream:
-            content = json.load(stream)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'{file}: the annotation file is missing. Set data_root (`--data-root DIR`) and the file within '
-            'it (`--cfg-options train_ann=annotations/... val_ann=...`).'
-        ) from error
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, lists in lists without end
-        raise ValueError(f'{file} is not a JSON file: {error}. {CHOOSE_OTHER}') from error
-    if not isinstance(content, dict):
-        raise ValueError(f'{file} holds a JSON {type(content).__name__}, not a COCO data set. {CHOOSE_OTHER}')
-    return content
-
-
-def _column(content: dict[str, Any], section: str, key: str, file: Path) -> list[Any]:
-    """One value of every entry of a section."""
-    if not isinstance(content.get(section), list):
-        raise ValueError(f"{file} has no list '{section}'; its keys are {sorted(content)}. {CHOOSE_OTHER}")
-    optional = OPTIONAL[section]
-    try:
-        return [
-            entry.get(key, optional[key]) if key in optional else entry[key] for entry in content[section]
-        ]
-    except (KeyError, TypeError):
-        number, entry = next(
-            (number, entry)
-            for number, entry in enumerate(content[section])
-            if not isinstance(entry, dict) or key not in entry
-        )
-        name = f' (id {entry["id"]})' if isinstance(entry, dict) and 'id' in entry else ''
-        raise ValueError(
-            f"{file}: entry {number}{name} of '{section}' has no '{key}'. {CHOOSE_OTHER}"
-        ) from None
-
-
-def _numbers(values: list[Any], key: str, file: Path) -> NDArray[np.int64]:
-    try:
-        array = np.array(values if values else np.zeros(0, np.int64))
-    except ValueError:  # lists of different lengths among them
-        array = np.array(None)
-    if array.dtype.kind == 'f' and (np.abs(array) <= LARGEST_ID).all() and (array == np.rint(array)).all():
-        array = array.astype(np.int64)  # 640.0, as some tools write it
-    if array.dtype.kind != 'i' or array.ndim != 1:
-        wrong = next((value for value in values if not _is_whole(value)), values[0])
-        raise ValueError(f"{file}: '{key}' must be a whole number, but one is {wrong!r}. {CHOOSE_OTHER}")
-    return array.astype(np.int64)
-
-
-def _is_whole(value: Any) -> bool:
-    if isinstance(value, float):
-        return value.is_integer() and abs(value) <= LARGEST_ID
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _unique_ids(values: list[Any], section: str, file: Path) -> NDArray[np.int64]:
-    ids = _numbers(values, f'id of {section}', file)
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) < len(ids):
-        twice = unique[counts > 1]
-        raise ValueError(
-            f"{file}: {len(twice)} ids occur more than once in '{section}', the first is {twice[0]}. Give "
-            'every entry an id of its own.'
-        )
-    return ids
-
-
 def _check_images(ids: NDArray[np.int64], names: list[Any], sizes: NDArray[np.int64], file: Path) -> None:
     if not len(ids):
         raise ValueError(f'{file} lists no images. {CHOOSE_OTHER}')
     for img_id, name in zip(ids, names, strict=True):
-        if not isinstance(name, str) or not name or _leaves_folder(name) or not _is_text(name):
+        if not isinstance(name, str) or not name or _leaves_folder(name) or not is_text(name):
             raise ValueError(
                 f'{file}: image {img_id} has the file_name {name!r}; it must be a path inside the image '
                 "folder, without '..'. Write it relative to that folder, and set the folder with "
@@ -267,27 +164,11 @@ def _leaves_folder(name: str) -> bool:
     )
 
 
-def _is_text(name: str) -> bool:
-    """Whether a name can be written in UTF-8; half of a surrogate pair, which JSON allows, cannot."""
-    try:
-        return bool(name.encode())
-    except UnicodeEncodeError:
-        return False
-
-
 def _classes(
     ids: NDArray[np.int64], names: list[Any], wanted: Sequence[str] | None, file: Path
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The names in the order of their labels, and the category id of each."""
-    for name in names:
-        if not isinstance(name, str):
-            raise ValueError(f'{file}: a category has the name {name!r}, which is not text. {CHOOSE_OTHER}')
-        if names.count(name) > 1:
-            same = [int(i) for i, other in zip(ids, names, strict=True) if other == name]
-            raise ValueError(
-                f'{file}: the categories {same} have the same name {name!r}. Rename all but one.'
-            )
-    id_of_name = {names[i]: int(ids[i]) for i in np.argsort(ids)}
+    id_of_name = class_names(ids, names, file)
     classes = tuple(id_of_name) if wanted is None else tuple(wanted)
     if isinstance(wanted, str) or len(set(classes)) < len(classes):
         raise ValueError(f"metainfo['classes'] must be a list of different names, but is {wanted!r}")
@@ -305,7 +186,7 @@ def _rows(
     ids: NDArray[np.int64], values: list[Any], key: str, ann_ids: NDArray[np.int64], file: Path
 ) -> NDArray[np.int64]:
     """Row of the image or category that each annotation refers to."""
-    wanted = _numbers(values, key, file)
+    wanted = whole_numbers(values, key, file)
     order = np.argsort(ids)
     rows = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)] if len(ids) else wanted
     unknown = np.flatnonzero(ids[rows] != wanted) if len(ids) else np.arange(len(wanted))
@@ -316,25 +197,6 @@ def _rows(
             f'does not list ({len(unknown)} such annotations). {CHOOSE_OTHER}'
         )
     return rows
-
-
-def _given_boxes(values: list[Any], ann_ids: NDArray[np.int64], file: Path) -> NDArray[np.float64]:
-    """Boxes as the file gives them: xywh (B, 4)."""
-    try:
-        return np.array(values, np.float64).reshape(len(values), 4)
-    except (ValueError, TypeError, OverflowError):
-        for ann_id, value in zip(ann_ids, values, strict=True):
-            numbers = isinstance(value, list) and all(_is_number(side) for side in value)
-            if not numbers or len(value) != 4:
-                raise ValueError(
-                    f'{file}: annotation {ann_id} has the bbox {value!r}, not four numbers x, y, width, '
-                    f'height. {CHOOSE_OTHER}'
-                ) from None
-        raise
-
-
-def _is_number(side: Any) -> bool:
-    return isinstance(side, float) or (isinstance(side, int) and abs(side) <= sys.float_info.max)
 
 
 def _judge(

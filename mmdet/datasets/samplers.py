@@ -36,7 +36,7 @@ class DetSampler(Sampler[tuple[int, int]]):
             long. None: each image comes once.
 
     Raises:
-        ValueError: `repeat_thr` is no share.
+        ValueError: `repeat_thr` is no share, or `times` no whole number from 1 on.
     """
 
     def __init__(
@@ -48,6 +48,8 @@ class DetSampler(Sampler[tuple[int, int]]):
         round_up: bool | None = None,
         repeat_thr: float | None = None,
     ) -> None:
+        if not isinstance(times, int) or times < 1:
+            raise ValueError(f'times is a whole number from 1 on; got {times!r}')
         if repeat_thr is not None and not 0 < repeat_thr <= 1:
             raise ValueError(f'repeat_thr is a share of the images, above 0 and up to 1; got {repeat_thr!r}')
         self.dataset = dataset

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather, broadcast, is_main_process
+from mmengine.dist import all_gather, barrier, broadcast, is_main_process
 from mmengine.hooks import EarlyStoppingHook as MMEngineEarlyStoppingHook
 from mmengine.hooks import Hook
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
@@ -128,17 +128,27 @@ class CheckpointHook(Hook):
         self.saved_iter = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Find out what a resumed run has already written."""
+        """Find out what a resumed run has already written; of several best ones the best stays."""
         self.saved_iter = runner.iter
-        if runner.iter and self.save_best:
-            for path in sorted(Path(runner.work_dir).glob(f'best_{self._metric_name}_*.pth')):
-                try:
-                    score = load_checkpoint(path)['meta'].get('score')
-                except ValueError as error:  # damaged: the next better evaluation replaces it
-                    runner.logger.warning(f'the best checkpoint so far is left out: {error}')
-                    continue
-                if score is not None and self._is_better(score):
+        if not runner.iter or not self.save_best:
+            return
+        scored = []
+        for path in sorted(Path(runner.work_dir).glob(f'best_{self._metric_name}_*.pth')):
+            if not NUMBERED.fullmatch(path.name.removeprefix(f'best_{self._metric_name}_')):
+                continue  # of a metric whose name begins like this one's
+            try:
+                score = load_checkpoint(path)['meta'].get('score')
+            except ValueError as error:  # damaged
+                runner.logger.warning(f'the best checkpoint so far is left out: {error}')
+                continue
+            if score is not None:
+                scored.append(path)
+                if self._is_better(score):
                     self.best = (score, path)
+        barrier()  # every process has read them
+        for path in scored:  # a run that was killed before it removed the second best
+            if is_main_process() and self.best is not None and path != self.best[1]:
+                path.unlink(missing_ok=True)
 
     def after_train_iter(
         self,
@@ -309,7 +319,7 @@ class BadDataHook(Hook):
         runner.logger.warning(f'{len(new)} more {split} images left out; see {_report_path(runner)}')
 
     def _write(self, runner: Runner) -> None:
-        with tell_unwritten(runner):
+        with tell_unwritten(runner, _report_path(runner)):
             write_bad_data(_report_path(runner), self.annotations, list(self.images.values()))
 
 
@@ -367,8 +377,9 @@ class CurvesHook(Hook):
         if is_main_process() and scalars:
             from mmdet.visualization.curves import plot_curves  # loads matplotlib
 
-            with tell_unwritten(runner):
-                picture = plot_curves(scalars, Path(runner.work_dir) / 'curves.png')
+            picture = Path(runner.work_dir) / 'curves.png'
+            with tell_unwritten(runner, picture):
+                plot_curves(scalars, picture)
                 runner.logger.info(f'learning curves: {picture}')
 
 

@@ -1,8 +1,11 @@
 """What a run writes beside its checkpoints may fail, a full disk for one, and costs a warning then."""
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import master_only
@@ -12,12 +15,15 @@ from mmengine.visualization import Visualizer
 
 
 @contextmanager
-def tell_unwritten(runner: Runner) -> Iterator[None]:
+def tell_unwritten(runner: Runner, file: Path) -> Iterator[None]:
     """Warn of a file that cannot be written, and go on."""
     try:
         yield
     except OSError as error:
-        runner.logger.warning(f'{error} The training goes on without it.')
+        reason = error.strerror or getattr(error.__cause__, 'strerror', None) or error
+        runner.logger.warning(
+            f'{file} cannot be written: {reason}. The run goes on without it; make room there.'
+        )
 
 
 class LogVisualizer(Visualizer):
@@ -52,4 +58,30 @@ class LogVisualizer(Visualizer):
                 'make room, or they are missing from the curves.',
                 'current',
                 logging.WARNING,
+            )
+
+
+def tell_unwritten_lines(logger: logging.Logger) -> None:
+    """Warn once of a text log that cannot be written, where Python would print a traceback for each line.
+
+    Lines are tried again: once there is room they are written, those in between too as far as they fit into
+    the file's buffer.
+    """
+    for handler in logger.handlers:
+        handler.handleError = partial(_tell_lines, handler, set())  # type: ignore[method-assign]
+
+
+def _tell_lines(handler: logging.Handler, told: set[str], record: logging.LogRecord) -> None:
+    error = sys.exc_info()[1]
+    if not isinstance(error, OSError):
+        type(handler).handleError(handler, record)
+    elif not told:
+        told.add(str(error))
+        file = getattr(handler, 'baseFilename', 'the output of this command')
+        with suppress(OSError):  # the terminal's output may be a file on the same disk
+            print(
+                f'WARNING: {file} cannot be written: {error.strerror or error}. The run goes on without '
+                'these lines of the log; make room there.',
+                file=sys.stderr,
+                flush=True,
             )

@@ -105,10 +105,16 @@ def newest_checkpoint(work_dir: str | Path) -> str:
 def refuse_not_finite(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Stop all processes where the main one would write a checkpoint with NaN or infinite numbers.
 
+    Weights, their averages and the optimizer's memory must be finite. The log of past values, which holds
+    arrays instead of tensors, need not be. Nor, under float16's loss scaler, gradients that are still summed:
+    the scaler leaves out the step of those that overflowed.
+
     Raises:
         FloatingPointError: Names the tensors and a good checkpoint.
     """
-    wrong = not_finite(checkpoint) if is_main_process() else []
+    scaled = checkpoint.get('optimizer', {}).get('loss_scaler')  # empty in bfloat16
+    judged = {key: value for key, value in checkpoint.items() if not (scaled and key == 'gradients')}
+    wrong = not_finite(judged) if is_main_process() else []
     count = torch.tensor(len(wrong))
     broadcast(count)  # nobody waits for a main process that has stopped
     if count:

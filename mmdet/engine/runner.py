@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import os
 import time
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_gather, get_rank, get_world_size, is_distributed, is_main_process
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
@@ -28,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from mmdet.datasets.collate import init_worker
 from mmdet.engine.compiling import compile_network
-from mmdet.engine.logs import LogVisualizer
+from mmdet.engine.logs import LogVisualizer, tell_unwritten_lines
 from mmdet.engine.not_finite import refuse_not_finite
 from mmdet.engine.resume import check_resumable, choose_checkpoint
 from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS, MODELS
@@ -42,8 +43,8 @@ from mmdet.utils.checkpoint import (
     save_checkpoint,
     set_rng_state,
 )
-from mmdet.utils.config import check_classes
-from mmdet.utils.config_check import check_keys
+from mmdet.utils.config import LaidOutConfig, check_classes
+from mmdet.utils.config_check import building, check_keys
 from mmdet.utils.environment import check_cards, check_writable, start_process_group
 from mmdet.utils.signals import hold_signals
 from mmdet.version import __version__
@@ -75,7 +76,7 @@ class DetRunner(Runner):
             OSError: `work_dir` cannot be written.
             ValueError: No checkpoint in `work_dir` is whole, or `load_from` cannot be read.
         """
-        cfg = check_keys(copy.deepcopy(cfg))
+        cfg = LaidOutConfig.of(check_keys(cfg))
         check_writable(cfg.work_dir)
         resumed = cfg.get('resume', False)
         skipped: list[str] = []
@@ -115,13 +116,40 @@ class DetRunner(Runner):
         """Seed every generator; `deterministic` warns about operations that are not instead of stopping."""
         if deterministic:
             os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-        super().set_randomness(seed, diff_rank_seed, deterministic)
+        with building('randomness'):
+            super().set_randomness(seed, diff_rank_seed, deterministic)
         if deterministic:  # the gradient of grid_sample has no deterministic form on CUDA
             torch.use_deterministic_algorithms(True, warn_only=True)
 
     def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
         """Build a model depth first, see `mmdet.registry`."""
-        return model if isinstance(model, nn.Module) else MODELS.build(model)
+        with building('model'):
+            return model if isinstance(model, nn.Module) else MODELS.build(model)
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
+        """As MMEngine."""
+        with building('optim_wrapper'):
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """As MMEngine."""
+        with building('param_scheduler'):
+            return super().build_param_scheduler(scheduler)
+
+    def register_hook(self, hook: Any, priority: Any = None) -> None:
+        """As MMEngine."""
+        name = hook.get('type') if isinstance(hook, dict) else type(hook).__name__
+        with building(f'the hook {name}'):
+            super().register_hook(hook, priority)
+
+    def build_logger(
+        self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any
+    ) -> MMLogger:
+        """As MMEngine; a text log that cannot be written costs one warning."""
+        with building('log_level'):
+            logger = super().build_logger(log_level, log_file, **kwargs)
+        tell_unwritten_lines(logger)
+        return logger
 
     def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
         """Scalars go to a JSON file, and to TensorBoard when it is installed."""
@@ -179,31 +207,27 @@ class DetRunner(Runner):
         settings = dict(copy.deepcopy(dataloader))
         seed = (seed or 0) - (get_rank() if diff_rank_seed else 0)
         dataset = DATASETS.build({'seed': seed, **settings.pop('dataset')})
-        sampler = DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')})
         if not settings.get('num_workers'):
             for key in ('persistent_workers', 'prefetch_factor'):
                 settings.pop(key, None)
         settings['pin_memory'] = settings.get('pin_memory', True) and torch.cuda.is_available()
         # its own generator, so that a new iterator does not move the model's random numbers
         generator = torch.Generator().manual_seed(seed)
-        return _Loader(
-            dataset,
-            sampler=sampler,
-            collate_fn=_collate_fn(settings.pop('collate_fn', {'type': 'default_collate'})),
-            worker_init_fn=init_worker,
-            generator=generator,
-            **settings,
-        )
+        with building(f'the data loader of {getattr(dataset, "ann_file", "this data set")}'):
+            sampler = DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')})
+            return _Loader(
+                dataset,
+                sampler=sampler,
+                collate_fn=_collate_fn(settings.pop('collate_fn', {'type': 'default_collate'})),
+                worker_init_fn=init_worker,
+                generator=generator,
+                **settings,
+            )
 
     def _init_model_weights(self) -> None:
         """Give a model the weights that training starts from, unless a checkpoint is going to fill it."""
         if self._load_from is None:
             super()._init_model_weights()
-
-    @cached_property
-    def _config_text(self) -> str:
-        """The resolved config as Python text; formatting it takes half a second."""
-        return str(self.cfg.pretty_text)
 
     def _maybe_compile(self, target: str) -> None:
         """Compile the network where the config says so; MMEngine would compile the whole step."""
@@ -292,7 +316,7 @@ class DetRunner(Runner):
             skipped_steps=loop.skipped,
             seed=self.seed,
             dataset_meta=metainfo,
-            cfg=self._config_text,
+            cfg=self.cfg.pretty_text,
             version=__version__,
             time=time.strftime('%Y-%m-%d %H:%M:%S'),
         )

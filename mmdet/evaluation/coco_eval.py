@@ -6,8 +6,6 @@ boxes xywh in pixels of the original image
 
 import contextlib
 import io
-import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +15,25 @@ from mmengine.logging import MMLogger
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet.utils.config import CHOOSE_OTHER
+from mmdet.utils.coco_file import (
+    CHOOSE_OTHER,
+    boxes_xywh,
+    class_names,
+    is_number,
+    read_columns,
+    unique_ids,
+    whole_numbers,
+)
 
+NEEDED = {
+    'images': ('id',),
+    'categories': ('id', 'name'),
+    'annotations': ('image_id', 'category_id', 'bbox'),
+}
+OPTIONAL: dict[str, dict[str, Any]] = {
+    'images': {'file_name': ''},
+    'annotations': {'id': 'without id', 'area': None, 'iscrowd': 0},
+}
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # (T,)
 ALL_AREAS, MOST_DETECTIONS = 0, -1  # of the last two dimensions of COCO's table of precisions
 
@@ -165,50 +180,52 @@ def read_annotations(ann_file: str | Path) -> COCO:
         FileNotFoundError: No such file.
         ValueError: Not JSON, or not COCO's layout; names the key or the object.
     """
-    if not Path(ann_file).is_file():
-        raise FileNotFoundError(
-            f'annotations to evaluate on not found: {Path(ann_file).absolute()}\n'
-            '  Set data_root (--data-root FOLDER) and val_ann or test_ann (--cfg-options val_ann=...).'
-        )
-    try:
-        content = json.loads(Path(ann_file).read_bytes())
-    except ValueError as error:
-        raise ValueError(f'{ann_file} is not a JSON file: {error}. {CHOOSE_OTHER}') from error
-    missing = [key for key in ('images', 'categories') if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise ValueError(
-            f'{ann_file} has no key "{missing[0]}": not COCO detection annotations. {CHOOSE_OTHER}'
-        )
+    file = Path(ann_file)
+    table = read_columns(file, NEEDED, OPTIONAL, may_lack=('annotations',))
+    images, categories = table['images'], table['categories']
+    image_ids = unique_ids(images['id'], 'images', file)
+    names = class_names(unique_ids(categories['id'], 'categories', file), categories['name'], file)
     coco = COCO()
-    coco.dataset = {'images': content['images'], 'categories': content['categories']}
-    if 'annotations' in content:
-        coco.dataset['annotations'] = list(_ground_truth(content, ann_file))
+    coco.dataset = {
+        'images': [
+            {'id': img_id, 'file_name': name}
+            for img_id, name in zip(image_ids.tolist(), images['file_name'], strict=True)
+        ],
+        'categories': [{'id': category_id, 'name': name} for name, category_id in names.items()],
+    }
+    if 'annotations' in table:
+        coco.dataset['annotations'] = list(_ground_truth(table['annotations'], file))
     _index(coco)
     return coco
 
 
-def _ground_truth(content: dict[str, Any], ann_file: str | Path) -> Iterator[dict[str, Any]]:
-    number = 0
-    for annotation in content['annotations']:
-        try:
-            x, y, width, height = (math.nan if side is None else float(side) for side in annotation['bbox'])
-            image_id, category_id = annotation['image_id'], annotation['category_id']
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f'{ann_file}: object {annotation.get("id")} needs image_id, category_id and bbox '
-                f'[x, y, width, height]: {error!r}. {CHOOSE_OTHER}'
-            ) from error
-        if not all(map(math.isfinite, (x, y, width, height))):
-            continue
-        number += 1
+def _ground_truth(columns: dict[str, list[Any]], file: Path) -> Iterator[dict[str, Any]]:
+    bboxes = boxes_xywh(columns['bbox'], columns['id'], file)  # (B, 4)
+    image_ids = whole_numbers(columns['image_id'], 'image_id', file)
+    category_ids = whole_numbers(columns['category_id'], 'category_id', file)
+    areas = _areas(columns['area'], bboxes, columns['id'], file)  # (B,)
+    rows = np.flatnonzero(np.isfinite(bboxes).all(1)).tolist()
+    for number, row in enumerate(rows, start=1):
         yield {
             'id': number,
-            'image_id': image_id,
-            'category_id': category_id,
-            'bbox': [x, y, width, height],
-            'area': annotation.get('area', width * height),
-            'iscrowd': annotation.get('iscrowd', 0),
+            'image_id': int(image_ids[row]),
+            'category_id': int(category_ids[row]),
+            'bbox': bboxes[row].tolist(),
+            'area': float(areas[row]),
+            'iscrowd': int(bool(columns['iscrowd'][row])),
         }
+
+
+def _areas(given: list[Any], bboxes: np.ndarray, ann_ids: list[Any], file: Path) -> np.ndarray:
+    """The area of each object; that of its box where none is given, or one that is not finite."""
+    for ann_id, area in zip(ann_ids, given, strict=True):
+        if area is not None and not is_number(area):
+            raise ValueError(
+                f'{file}: annotation {ann_id} has the area {area!r}, not a number. {CHOOSE_OTHER}'
+            )
+    areas = np.array(given, np.float64)
+    with np.errstate(over='ignore'):  # of boxes that are larger than any image
+        return np.where(np.isfinite(areas), areas, bboxes[:, 2] * bboxes[:, 3])
 
 
 def _index(coco: COCO) -> None:

@@ -36,7 +36,8 @@ def run_tool(main: Callable[[], Any]) -> None:
         status = stop.status
     except Exception as error:
         told = explain_worker(error)
-        if told is None and isinstance(error, USER_ERRORS) and not _inside_a_step(error):
+        of_the_user = isinstance(error, USER_ERRORS) or hasattr(error, 'config_part')
+        if told is None and of_the_user and not _inside_a_step(error):
             told = message_of(error)
         lost = explain_loss(error) if told is None else None
         if lost is None:
@@ -97,10 +98,14 @@ def explain_worker(error: BaseException) -> str | None:
 def message_of(error: BaseException) -> str:
     """What an error says, without the traceback of the data worker that raised it."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename:  # as the system says it
+        text = f'{error.filename}: {error.strerror}. Check the path, and that you may read or write there.'
     if text.startswith('Caught ') and 'Original Traceback' in text:
         parts = re.split(rf'\n(?:\w+\.)*{type(error).__name__}: ', text)  # MODULE.NAME: MESSAGE
         text = parts[-1] if len(parts) > 1 else text.rstrip().splitlines()[-1]
-    return text.strip() or type(error).__name__
+    part = getattr(error, 'config_part', None)  # see `mmdet.utils.config_check.building`
+    where = f'\n  This is said of {part} in the config (--cfg-options changes it).' if part else ''
+    return (text.strip() or type(error).__name__) + where
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmdet.utils.coco_file import CHOOSE_OTHER, class_names, column, load, unique_ids
+
 DATA_DEFAULTS: dict[str, str | None] = {
     'data_root': 'data/coco2017/',
     'train_ann': 'annotations/instances_train2017.json',
@@ -30,7 +32,6 @@ DATA_DEFAULTS: dict[str, str | None] = {
     'test_ann': None,  # None: the validation split
     'test_img': None,
 }
-CHOOSE_OTHER = 'Choose another annotation file (`--cfg-options train_ann=... val_ann=...`) or mend this one.'
 # What is read from the top level of a config: by `resolve`, by the constructor of the runner, by its methods.
 READ_KEYS = {
     *DATA_DEFAULTS,
@@ -79,7 +80,7 @@ def merge_config(
         ValueError: An override changes nothing that is read, or the file cannot be read.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'config file not found: {path}')
+        raise FileNotFoundError(f'config file not found: {path}{_configs_near(Path(path))}')
     try:
         cfg = Config.fromfile(str(path))
     except (SyntaxError, OSError) as error:
@@ -90,6 +91,41 @@ def merge_config(
     if data_root is not None:
         cfg.data_root = str(data_root)
     return cfg
+
+
+def _configs_near(path: Path) -> str:
+    """What may be meant by the path of a file that is not there."""
+    folder = path if path.is_dir() else path.parent
+    names = sorted(file.stem for file in folder.glob('*.py'))
+    near = difflib.get_close_matches(path.stem, names, n=1)
+    if near and folder != path:
+        return f'. Did you mean {folder / near[0]}.py?'
+    return (
+        f'. {folder} holds {".py, ".join(names)}.py'
+        if names
+        else '. Students are in configs/ and configs_dev/'
+    )
+
+
+class LaidOutConfig(Config):
+    """A config that keeps its text: laying it out takes half a second, and a run asks for it six times."""
+
+    @classmethod
+    def of(cls, cfg: Config) -> 'LaidOutConfig':
+        """A deep copy of another config."""
+        own = cls.__new__(cls)
+        own.__dict__.update(copy.deepcopy(cfg.__dict__))
+        return own
+
+    @property
+    def pretty_text(self) -> str:
+        """As MMEngine lays it out; anew after a change."""
+        content = repr(self.to_dict())
+        known, text = self.__dict__.get('_laid_out', (None, ''))
+        if known != content:
+            text = super().pretty_text
+            self.__dict__['_laid_out'] = content, text
+        return text
 
 
 def check_options(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
@@ -287,26 +323,14 @@ def read_classes(ann_file: str | Path) -> tuple[str, ...]:
     Raises:
         ValueError: Not JSON, no categories, or two of them with one id or one name.
     """
-    categories = _find_categories(Path(ann_file))
-    if categories is None:
-        try:
-            content = json.loads(Path(ann_file).read_bytes())
-        except ValueError as error:
-            raise ValueError(f'{ann_file} is not a JSON file: {error}. {CHOOSE_OTHER}') from error
-        categories = content.get('categories') if isinstance(content, dict) else None
-    if not categories or not all(isinstance(c, dict) and {'id', 'name'} <= c.keys() for c in categories):
-        raise ValueError(
-            f'{ann_file} has no key "categories" with a list of {{"id": ..., "name": ...}}: not COCO '
-            'detection annotations (VOC folders: python tools/misc/voc2coco.py)'
-        )
-    for key in ('id', 'name'):
-        values = [category[key] for category in categories]
-        twice = sorted({value for value in values if values.count(value) > 1})
-        if twice:
-            raise ValueError(f'{ann_file}: two categories have the {key} {twice[0]}; rename one of them')
-    return tuple(
-        str(category['name']) for category in sorted(categories, key=lambda category: category['id'])
-    )
+    file = Path(ann_file)
+    categories = _find_categories(file)
+    content = load(file) if categories is None else {'categories': categories}
+    ids = unique_ids(column(content, 'categories', 'id', file), 'categories', file)
+    names = class_names(ids, column(content, 'categories', 'name', file), file)
+    if not names:
+        raise ValueError(f"{file}: the list 'categories' is empty. {CHOOSE_OTHER}")
+    return tuple(names)
 
 
 def _find_categories(ann_file: Path) -> list[Any] | None:
@@ -321,10 +345,10 @@ def _find_categories(ann_file: Path) -> list[Any] | None:
         if len(starts) != 1:
             return None
         for size in (1 << 16, 1 << 20, len(content)):
-            text = content[starts[0] : starts[0] + size].decode('utf-8', errors='ignore')
+            text = content[starts[0] : starts[0] + size].decode('utf-8', errors='surrogateescape')
             try:
                 return list(json.JSONDecoder().raw_decode(text)[0])
-            except ValueError:  # the list goes on behind the piece
+            except (ValueError, RecursionError):  # the list goes on behind the piece, or never ends
                 continue
     return None
 

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config
@@ -32,6 +33,20 @@ TAKEN_OUT = {
     'paramwise_cfg',
 }  # before the rest goes to a constructor
 SPELLING = 0.8  # similarity from which a variable at the top of a config file is taken for a misspelt key
+
+
+@contextmanager
+def building(part: str) -> Iterator[None]:
+    """Let an error in here say, where `mmdet.utils.cli.run_tool` tells it, which part of the config it is of.
+
+    torch and MMEngine name no key when they refuse a value.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, 'config_part'):  # the innermost says most
+            error.config_part = part  # type: ignore[attr-defined]
+        raise
 
 
 def check_keys(cfg: Config) -> Config:

@@ -11,10 +11,13 @@ from typing import Any
 from mmengine.logging import MMLogger
 
 from mmdet.datasets import annotations
+from mmdet.evaluation import coco_eval
+from mmdet.utils import coco_file, config
 from tests.fuzz.harness import fuzz, one
 from tests.test_datasets.test_annotations import VALID, check, make, places
 
 PLACES = places(VALID)
+MODULES = (annotations, coco_file, coco_eval, json.decoder, json.scanner)
 VALUES = (..., None, True, '', '../x', 'cat', [], {}, [1, 2, 3], [1, 2, 3, 1e400], -1, 0, 0.5, 2**53, 10**400)
 
 
@@ -27,7 +30,9 @@ def read(file: Path) -> None:
 
 
 def read_once(file: Path) -> None:
-    """What comes back must be fit to train on."""
+    """By all readers; what comes back must be fit to train on."""
+    one(config.read_classes, file)
+    one(coco_eval.read_annotations, file)
     check(annotations.read_annotations(file, None, True))
 
 
@@ -43,4 +48,4 @@ def edits(data: bytes) -> list[tuple[tuple[Any, ...], Any]]:
 if __name__ == '__main__':
     MMLogger.get_instance('fuzz').setLevel(logging.ERROR)
     whole = json.dumps(VALID).encode()
-    fuzz(read, [whole, b'{}', b'[]', bytes(range(15))], '.json', [annotations, json.decoder, json.scanner])
+    fuzz(read, [whole, b'{}', b'[]', bytes(range(15))], '.json', MODULES)

@@ -95,6 +95,28 @@ def test_a_damaged_best_does_not_stop_a_resume(with_evaluation, tmp_path):
     assert f'the best checkpoint so far is left out: {best}' in log
 
 
+def test_of_two_best_files_the_better_stays_on_resume(with_evaluation, tmp_path):
+    """As a kill before the removal of the second best leaves them; other metrics' files are not touched."""
+
+    def config(scores, epochs, **keys):
+        cfg = with_evaluation(scores, **keys)
+        cfg.default_hooks.checkpoint.save_best = 'toy/score'
+        cfg.train_cfg.max_epochs = epochs
+        return cfg
+
+    run = tmp_path / 'run'
+    train(config([0.2], 1))
+    (second,) = run.glob('best_*')
+    kept = second.read_bytes()
+    train(config([0.2, 0.5], 2, resume=True))
+    second.write_bytes(kept)
+    others = ['best_toy_score_50_epoch_1.pth', 'best_toy_score_mine.pth']
+    for name in others:
+        (run / name).write_bytes(kept)
+    train(config([0.3, 0.1], 3, resume=True))
+    assert {path.name for path in run.glob('best_*')} == {'best_toy_score_epoch_2.pth', *others}
+
+
 def test_best_needs_a_metric_that_exists(with_evaluation):
     cfg = with_evaluation([0.1])
     cfg.default_hooks.checkpoint.save_best = 'coco/bbox_mAP'

@@ -140,6 +140,53 @@ def test_float16_leaves_gradients_that_overflow_to_its_scale(toy_config):
     assert not_finite(train(cfg).model.state_dict()) == []
 
 
+class OddLog(Hook):
+    """Logs a number that is not finite, and an average of weights that holds one from a step on."""
+
+    def __init__(self, spoil=None):
+        self.spoil = spoil
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        runner.message_hub.update_scalar('train/odd', float('nan'))
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        checkpoint['average'] = {'weight': torch.tensor([1.0, torch.inf if self.spoil else 0.0])}
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_summed_gradients_may_overflow_where_a_scaler_leaves_them_out(toy_config, tmp_path, dtype):
+    """A checkpoint between two steps of the optimizer holds them; without a scaler the next is ruined."""
+    cfg = limited(toy_config, 0, break_gradient=(3,))
+    cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=dtype, accumulative_counts=2)
+    cfg.default_hooks.checkpoint.update(interval=1, by_epoch=False)
+    file = tmp_path / 'run/iter_3.pth'
+    if dtype == 'float16':
+        assert not_finite(train(cfg).model.state_dict()) == []
+        assert not_finite(load_checkpoint(file)) == ['gradients.0.0']
+        assert not_finite(load_checkpoint(tmp_path / 'run/latest.pth')) == []
+    else:
+        with pytest.raises(
+            FloatingPointError, match=r'iter_3\.pth was not .* 1 of .*gradients\.0\.0(?s:.*)iter_2\.pth'
+        ):
+            train(cfg)
+        assert not file.exists()
+
+
+@pytest.mark.parametrize('spoil', [False, True])
+def test_logged_values_need_not_be_finite_but_what_hooks_add_must(toy_config, tmp_path, spoil):
+    runner = DetRunner.from_cfg(limited(toy_config, 0))
+    runner.register_hook(OddLog(spoil))
+    if spoil:
+        with pytest.raises(FloatingPointError, match=r'epoch_1\.pth was not .*average\.weight'):
+            runner.train()
+        return
+    runner.train()
+    assert not_finite(load_checkpoint(tmp_path / 'run/latest.pth')) == ['log.train/odd.0']
+    cfg = limited(toy_config, 0)
+    cfg.resume, cfg.train_cfg.max_epochs = True, 3
+    assert train(cfg).iter == 15  # the resumed log holds it, too
+
+
 def test_the_loop_makes_the_models_own_step(toy_config, tmp_path, monkeypatch):
     """Bit for bit what `train_step` of MMEngine's BaseModel does."""
     train(toy_config())

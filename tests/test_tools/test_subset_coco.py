@@ -38,3 +38,12 @@ def test_ids_that_are_not_there_and_the_source_itself_are_refused(
     assert '[77]' in missing.stderr
     assert run(source, source, '--ids', 1).returncode == 1
     assert len(json.loads(source.read_text())['images']) == 3
+
+
+def test_a_file_that_is_no_annotation_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / 'some.json'
+    for text, words in (('{', 'is not a JSON file'), ('{"images": [7]}', "entry 0 of 'images' has no 'id'")):
+        file.write_text(text)
+        said = run(file, tmp_path / 'out.json', '--number', 1).stderr
+        assert f'error: {file}' in said
+        assert words in said

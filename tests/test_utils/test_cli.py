@@ -51,3 +51,11 @@ def test_an_end_that_torch_does_not_chain_is_told_all_the_same():
     told = explain_worker(RuntimeError('DataLoader worker (pid 4711) is killed by signal: Aborted. '))
     assert told is not None
     assert told.startswith('DataLoader worker (pid 4711) is killed by signal: Aborted')
+
+
+def test_what_the_system_refuses_is_told_with_file_and_remedy(tmp_path, capfd):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(SystemExit):
+        run_tool((tmp_path / 'file/below').mkdir)
+    said = capfd.readouterr().err
+    assert said.startswith(f'error: {tmp_path}/file/below: Not a directory. Check the path, and that you may')

@@ -1,5 +1,7 @@
 import argparse
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -196,8 +198,17 @@ def test_overrides_that_something_reads_are_merged(folder, key):
 
 
 def test_missing_config_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'config file not found: .*none\.py'):
-        config.load_config(tmp_path / 'none.py')
+    for name in ('ssd_tiny.py', 'other.py'):
+        (tmp_path / name).write_text('')
+    for typed, words in (
+        ('none.py', f'none.py. {tmp_path} holds other.py, ssd_tiny.py'),
+        ('ssd_tny.py', f'ssd_tny.py. Did you mean {tmp_path}/ssd_tiny.py?'),
+        ('', f'{tmp_path}. {tmp_path} holds other.py, ssd_tiny.py'),
+        ('gone/ssd_tiny.py', 'ssd_tiny.py. Students are in configs/ and configs_dev/'),
+    ):
+        with pytest.raises(FileNotFoundError, match='config file not found: ') as error:
+            config.load_config(tmp_path / typed)
+        assert str(error.value).endswith(words)
 
 
 @pytest.mark.parametrize('padding', [0, 100_000, 3_000_000])
@@ -220,14 +231,10 @@ def test_read_classes_finds_the_right_one_of_two_lists(tmp_path):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('', 'is not a JSON file'),
         ('{"images": [', 'is not a JSON file'),
-        ('[]', 'no key "categories"'),
-        ('{"images": []}', 'no key "categories"'),
-        ('{"categories": []}', 'no key "categories"'),
-        ('{"categories": [{"id": 1}]}', 'no key "categories"'),
-        ('{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', 'the id 1'),
-        ('{"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', 'the name a'),
+        ('{"images": []}', "no list 'categories'; its keys are ['images']"),
+        ('{"categories": []}', "the list 'categories' is empty"),
+        ('{"categories": [{"id": 1}]}', "entry 0 (id 1) of 'categories' has no 'name'"),
     ],
 )
 def test_read_classes_names_the_file_and_the_fault(tmp_path, content, message):
@@ -331,3 +338,20 @@ def test_key_values(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', 'a.b'])
     assert 'KEY=VALUE' in capsys.readouterr().err
+
+
+def test_a_config_is_laid_out_once_until_it_changes(monkeypatch, tmp_path):
+    plain = Config({'model': {'type': 'SSD', 'sizes': [(1, 2)]}, 'work_dir': 'a'})
+    cfg = config.LaidOutConfig.of(plain)
+    calls = []
+    monkeypatch.setattr(
+        'yapf.yapflib.yapf_api.FormatCode', lambda text, **style: (calls.append(text) or text, True)
+    )
+    for _ in range(3):
+        assert cfg.pretty_text == copy.deepcopy(cfg).pretty_text
+        cfg.dump(tmp_path / 'cfg.py')
+    assert len(calls) == 1
+    assert (tmp_path / 'cfg.py').read_text() == plain.pretty_text
+    cfg.model.sizes[0] = (8, 9)
+    assert '9' in cfg.pretty_text and '9' not in plain.pretty_text
+    assert pickle.loads(pickle.dumps(cfg)).pretty_text == cfg.pretty_text

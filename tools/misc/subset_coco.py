@@ -14,6 +14,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmdet.utils.cli import run_tool
+from mmdet.utils.coco_file import column, load
 
 
 def subset(coco: dict[str, Any], img_ids: set[int]) -> dict[str, Any]:
@@ -35,8 +36,12 @@ def main() -> None:
     chosen.add_argument('--ids', type=int, nargs='+', help='the images with these ids')
     parser.add_argument('--seed', type=int, default=0, help='of --number')
     args = parser.parse_args()
-    coco = json.loads(args.ann_file.read_text(encoding='utf-8'))
-    known = [image['id'] for image in coco['images']]
+    if not args.ann_file.is_file():
+        raise FileNotFoundError(f'{args.ann_file}: there is no such annotation file')
+    coco = load(args.ann_file)
+    known = column(coco, 'images', 'id', args.ann_file)
+    if 'annotations' in coco:
+        column(coco, 'annotations', 'image_id', args.ann_file)
     if args.ids is None:
         if not 0 < args.number <= len(known):
             raise ValueError(
