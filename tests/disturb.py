@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mmengine.dist import barrier
 from mmengine.hooks import Hook
 from torch import Tensor
 
@@ -37,7 +38,11 @@ class SignalHook(Hook):
 
     def _maybe(self, runner: Any, **_: Any) -> None:
         self.left -= 1
-        if self.left == 0 and runner.rank == self.rank:
+        if self.left:
+            return
+        if runner.world_size > 1:
+            barrier()  # a process that is still loading ends as ever
+        if runner.rank == self.rank:
             if self.to == 'group':
                 os.killpg(0, signal.SIGTERM)
             else:
