@@ -25,7 +25,7 @@ class SignalHook(Hook):
         moment: A method of hooks.
         number: Which call of it, counted from 1.
         rank: The process that sends it.
-        to: 'launcher', or 'group': this process and its data workers.
+        to: 'process': itself; 'group': itself and its data workers; 'launcher'.
     """
 
     priority = 'VERY_HIGH'
@@ -43,10 +43,8 @@ class SignalHook(Hook):
         if runner.world_size > 1:
             barrier()  # a process that is still loading ends as ever
         if runner.rank == self.rank:
-            if self.to == 'group':
-                os.killpg(0, signal.SIGTERM)
-            else:
-                os.kill(os.getppid(), signal.SIGTERM)
+            targets = {'process': os.getpid(), 'group': -os.getpgid(0), 'launcher': os.getppid()}
+            os.kill(targets[self.to], signal.SIGTERM)
 
 
 @HOOKS.register_module()

@@ -107,6 +107,16 @@ def test_a_process_and_its_workers_are_told_to_end(words, tmp_path):
     assert scores[0] == scores[1] + scores[2]  # no evaluation is left out or told twice
 
 
+def test_one_of_two_processes_is_told_to_end(words, tmp_path):
+    """Both stop after the same step."""
+    disturb = {'type': 'SignalHook', 'moment': 'before_train_iter', 'number': 2, 'rank': 1, 'to': 'process'}
+    status, told = run_two(words('run', '--no-validate', hooks=[disturb], processes=2), tmp_path / 'run')
+    assert status == [128 + signal.SIGTERM] * 2, told
+    assert 'stopped by SIGTERM after 0 epochs and 2 batches, 2 iterations' in told
+    checkpoint = load_checkpoint(tmp_path / 'run/latest.pth')
+    assert (checkpoint['meta']['iter'], len(checkpoint['rng'])) == (2, 2)
+
+
 @long
 @pytest.mark.parametrize(
     'moment',

@@ -109,6 +109,24 @@ def test_workers_outlive_both_signals(config, tmp_path):
         assert worker.exitcode == 0
 
 
+def test_workers_are_born_deaf(config, tmp_path, monkeypatch):
+    """Until they know whom to obey; this process is not deaf meanwhile."""
+
+    def note(worker_id):
+        (tmp_path / 'held').write_text(' '.join(number.name for number in held()))
+
+    monkeypatch.setattr('mmdet.engine.runner.init_worker', note)
+    cfg = config('run', workers=1)
+    cfg.train_cfg.max_epochs = 1
+    train(cfg)
+    assert {'SIGTERM', 'SIGINT'} <= set((tmp_path / 'held').read_text().split())
+    assert not {signal.SIGTERM, signal.SIGINT} & held()
+
+
+def held():
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_a_signal_after_the_last_step_ends_nothing(config):
     runner = DetRunner.from_cfg(config('run'))
     runner.register_hook(SignalAt('after_train', 1))
