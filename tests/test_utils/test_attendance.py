@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from torch.distributed import DistBackendError, PrefixStore, TCPStore
+from torch.distributed import DistBackendError, DistStoreError, PrefixStore, TCPStore
 
 from mmdet.utils import attendance
 from mmdet.utils.attendance import Attendance, explain_loss, note_end, note_place
@@ -28,7 +28,10 @@ def processes(monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize('error', [LOST, DistBackendError('NCCL error: remote process exited')])
+@pytest.mark.parametrize(
+    'error',
+    [LOST, DistBackendError('NCCL error: remote process exited'), DistStoreError('wait timeout after 6000ms')],
+)
 def test_names_who_does_not_answer(processes, error):
     processes[1].note('in iteration 12 (before_train_iter)')
     processes[2].leave('')  # has lost somebody, too
