@@ -14,7 +14,6 @@ from torch import Tensor
 from mmdet.registry import HOOKS
 
 HANG, ERROR = 'hang', 'error'
-START = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'))  # how often the launcher has started it again
 
 
 @HOOKS.register_module()
@@ -71,7 +70,8 @@ class FaultHook(Hook):
     """What happens to processes; tells start, process, iteration and pid of each step.
 
     Args:
-        faults: Start, process and iteration of each, and what happens there: `HANG`, `ERROR` or a signal.
+        faults: Start, counted from 0, process and iteration of each, and what happens there: `HANG`, `ERROR`
+            or a signal.
         pause: Seconds before each step.
     """
 
@@ -80,12 +80,13 @@ class FaultHook(Hook):
     def __init__(self, faults: Sequence[Sequence[Any]] = (), pause: float = 0) -> None:
         self.faults = {tuple(place): what for *place, what in faults}
         self.pause = pause
+        self.start = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'))
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Hang, fail or be killed."""
         time.sleep(self.pause)
-        print(f'<{START} {runner.rank} {runner.iter + 1} {os.getpid()}>', flush=True)
-        what = self.faults.get((START, runner.rank, runner.iter + 1))
+        print(f'<{self.start} {runner.rank} {runner.iter + 1} {os.getpid()}>', flush=True)
+        what = self.faults.get((self.start, runner.rank, runner.iter + 1))
         if what == HANG:
             time.sleep(1000)
         elif what == ERROR:

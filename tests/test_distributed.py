@@ -1,4 +1,4 @@
-"""Several processes, one of which fails: real ones, as tools/dist_train.sh starts them."""
+"""Several processes, one of which fails: forked; in the long part as tools/dist_train.sh starts them."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -156,19 +157,25 @@ def steps_of(run: Run, start: int, rank: int) -> list[int]:
     return [step for began, one, step, _ in run.steps() if (began, one) == (start, rank)]
 
 
+def begin_two(typed: Sequence[str], folder: Path, start: int = 0) -> list[ForkServerProcess]:
+    """Two processes that train together, as torchrun starts them where it may start them once again."""
+    start_server()
+    restarts = {'TORCHELASTIC_MAX_RESTARTS': '1', 'TORCHELASTIC_RESTART_COUNT': str(start)}
+    fates = [Fate(folder, environment={**environment, **restarts}) for environment in launched(2)]
+    return [begin(train_as_typed, typed, fate=fate) for fate in fates]
+
+
 @pytest.mark.parametrize('what', [HANG, ERROR])
 def test_the_other_process_ends_and_tells_why(words, tmp_path, what):
     """Within the time-out and the few seconds in which it asks for the first one."""
-    start_server()
     limit = 6
     typed = words([(0, 1, 3, what)], further=['--launcher', 'pytorch'], **{'env_cfg.dist_cfg.timeout': limit})
-    fates = [Fate(tmp_path / 'run', environment=environment) for environment in launched(2)]
-    one, other = (begin(train_as_typed, typed, fate=fate) for fate in fates)
+    one, other = begin_two(typed, tmp_path / 'run')
     try:
         assert finish(one) == 1
     finally:
         other.kill()
-    told = said(fates[0])
+    told = said(Fate(tmp_path / 'run'))
     assert 'error: process 0 has lost the others (' in told
     if what == ERROR:
         assert 'process 1 ended with an error: a fault of its own' in told
@@ -179,14 +186,18 @@ def test_the_other_process_ends_and_tells_why(words, tmp_path, what):
         assert limit <= age <= limit + GRACE + 5  # of a busy machine
 
 
-def test_a_killed_process_goes_on_from_the_last_checkpoint(start, tmp_path):
-    """The launcher starts it again."""
-    run = start([(0, 0, 4, KILL)], processes=1, environment={'MAX_RESTARTS': '1'})
-    assert run.wait() == 0, run.said[-3000:]
-    assert 'exitcode: -9) local_rank: 0' in run.said
-    assert steps_of(run, 0, 0) == [1, 2, 3, 4]
-    assert steps_of(run, 1, 0) == [3, 4, 5, 6]
-    assert load_checkpoint(tmp_path / 'run/latest.pth')['meta']['iter'] == ITERATIONS
+def test_a_restart_goes_on_from_the_last_checkpoint(words, tmp_path):
+    """To the same weights as without."""
+    further = ['--launcher', 'pytorch']
+    whole = begin_two(words(work_dir=tmp_path / 'whole', further=further), tmp_path / 'whole')
+    assert [finish(process) for process in whole] == [0, 0]
+    typed = words([(0, 1, 4, KILL)], further=further)
+    assert [finish(process) for process in begin_two(typed, tmp_path / 'run')] == [1, -signal.SIGKILL]
+    assert [finish(process) for process in begin_two(typed, tmp_path / 'run', start=1)] == [0, 0]
+    told = said(Fate(tmp_path / 'run'))
+    assert re.findall(r'<1 0 (\d) ', told) == re.findall(r'<1 1 (\d) ', told) == ['3', '4', '5', '6']
+    ends = r'<\d ends with [^>]+>'
+    assert sorted(re.findall(ends, told)) == sorted(re.findall(ends, said(Fate(tmp_path / 'whole'))))
 
 
 @long

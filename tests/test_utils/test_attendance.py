@@ -30,7 +30,11 @@ def processes(monkeypatch):
 
 @pytest.mark.parametrize(
     'error',
-    [LOST, DistBackendError('NCCL error: remote process exited'), DistStoreError('wait timeout after 6000ms')],
+    [
+        LOST,
+        DistBackendError('NCCL error: remote process exited'),
+        DistStoreError('wait timeout after 6000ms'),
+    ],
 )
 def test_names_who_does_not_answer(processes, error):
     processes[1].note('in iteration 12 (before_train_iter)')
