@@ -86,12 +86,18 @@ def test_steps_are_left_out_whole(toy_config, tmp_path):
     assert said.count('.jpg, no boxes') == 6
 
 
-def test_gradients_are_summed_over_the_steps_that_are_made(toy_config):
-    """Three at a time, also around steps that are left out: as the definition, a step of SGD by hand."""
-    cfg = limited(toy_config, 2, explode=(3, 6), dropout=0)
-    cfg.optim_wrapper.update(accumulative_counts=3)
-    cfg.param_scheduler = None
-    runner = DetRunner.from_cfg(cfg)
+def test_gradients_are_summed_over_the_steps_that_are_made(toy_config, tmp_path):
+    """Three at a time, also around steps that are left out and a resume: as the definition, SGD by hand."""
+
+    def config(**keys):
+        cfg = limited(toy_config, 2, explode=(3, 6), dropout=0)
+        cfg.optim_wrapper.update(accumulative_counts=3)
+        cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1)
+        cfg.param_scheduler = None
+        cfg.update(keys)
+        return cfg
+
+    runner = DetRunner.from_cfg(config())
     watch = Watch()
     runner.register_hook(watch)
     model = copy.deepcopy(runner.model)
@@ -110,6 +116,14 @@ def test_gradients_are_summed_over_the_steps_that_are_made(toy_config):
     expected, found = model.state_dict(), runner.model.state_dict()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, msg=name)
+
+    middle = load_checkpoint(tmp_path / 'run/iter_7.pth')
+    assert middle['gradients']
+    resumed = config(
+        resume=True, load_from=str(tmp_path / 'run/iter_7.pth'), work_dir=str(tmp_path / 'other')
+    )
+    resumed.model.explode = ()
+    assert same(train(resumed).model.state_dict(), found)
 
 
 def test_what_is_said_of_each_image():
