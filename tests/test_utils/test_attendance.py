@@ -3,6 +3,7 @@
 import faulthandler
 import re
 import signal
+from datetime import timedelta
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ LOST = RuntimeError('[/gloo/transport/tcp/pair.cc:545] Connection closed by peer
 @pytest.fixture
 def processes(monkeypatch):
     """The attendance of three processes; this one is process 0."""
-    store = TCPStore('127.0.0.1', 0, is_master=True)
+    store = TCPStore('127.0.0.1', 0, is_master=True, timeout=timedelta(seconds=5))
     notes = [Attendance(PrefixStore('attendance', store), rank, 3) for rank in range(3)]
     monkeypatch.setattr(Attendance, 'of_run', notes[0])
     monkeypatch.setattr(attendance, 'GRACE', 0.5)
