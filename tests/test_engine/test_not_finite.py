@@ -83,6 +83,7 @@ def test_steps_are_left_out_whole(toy_config, tmp_path):
     (log,) = (tmp_path / 'run').glob('*/*.log')
     said = log.read_text()
     assert 'step left out, 3 of at most 3: loss_cls is nan, loss_bbox is nan in iteration 6' in said
+    assert '(epoch 2, batch 1) of process 0, at learning rate 0.01, on these images' in said
     assert said.count('.jpg, no boxes') == 6
 
 
