@@ -41,7 +41,8 @@ def run(settings: Settings) -> list[Row]:
     """Time to the first step, and memory of a worker."""
     root = write_set(settings.work_dir / ('startup_quick' if settings.quick else 'startup'), settings.quick)
     config = GPU_CONFIG if settings.on_gpu else CPU_CONFIG
-    starts = [start(root, config, settings.work_dir / 'startup_run') for _ in range(settings.repeats)]
+    work_dir = settings.work_dir / 'startup_run'
+    starts = [start(root, config, work_dir, settings.quick) for _ in range(settings.repeats)]
     file = root / 'annotations' / 'instances_train2017.json'
     note = f'{config}, {file.stat().st_size / 1e6:.0f} MB of annotations'
     faults = [] if all(s.own_mib > 0 for s in starts) else ['no loader worker was found']
@@ -86,8 +87,8 @@ def write_set(root: Path, quick: bool) -> Path:
     return root
 
 
-def start(root: Path, config: str, work_dir: Path) -> Start:
-    """Start a training, wait for its first steps, and stop it.
+def start(root: Path, config: str, work_dir: Path, quick: bool) -> Start:
+    """Start a training, wait for its first steps, and stop it; `quick`: small ones.
 
     Raises:
         ChildProcessError: It ended before; its last lines.
@@ -99,6 +100,8 @@ def start(root: Path, config: str, work_dir: Path) -> Start:
         'default_hooks.logger.interval=1',
         f'train_dataloader.num_workers={WORKERS}',
     ]
+    if quick:
+        options.append('train_dataloader.batch_size=2')
     command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(ROOT / config), '--no-validate']
     command += ['--data-root', str(root), '--work-dir', str(work_dir), '--cfg-options', *options]
     begun = time.perf_counter()

@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
@@ -65,6 +66,19 @@ def start(work: Callable[..., Any], *arguments: Any, fate: Fate) -> ForkServerPr
     process = CONTEXT.Process(target=_live, args=(fate, work, arguments))
     process.start()
     return process
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return int(free.getsockname()[1])
+
+
+def launched(processes: int) -> list[dict[str, str]]:
+    """What a launcher tells each of the processes that it starts."""
+    both = {'WORLD_SIZE': str(processes), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free_port())}
+    return [{'RANK': str(rank), 'LOCAL_RANK': str(rank), **both} for rank in range(processes)]
 
 
 def finish(process: ForkServerProcess, timeout: float = 120) -> int:

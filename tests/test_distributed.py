@@ -1,4 +1,4 @@
-"""Several processes, one of which fails: real ones, as tools/dist_train.sh starts them."""
+"""Several processes, one of which fails: forked; in the long part as tools/dist_train.sh starts them."""
 
 import contextlib
 import os
@@ -6,58 +6,27 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mmdet.utils.attendance import GRACE
 from mmdet.utils.checkpoint import load_checkpoint
+from tests.disturb import ERROR, HANG
+from tests.forked import Fate, finish, free_port, launched, said, start_server, train_as_typed
+from tests.forked import start as begin
 from tests.tiny_run import PLAIN, ROOT, as_arguments, options_of, write_sets
 
 long = pytest.mark.skipif(not os.environ.get('DISTILL_LONG'), reason='long: set DISTILL_LONG=1')
 ITERATIONS = 6
 TIMEOUT = 10  # seconds that a process waits for the others
-HANG, ERROR, KILL, STOP = 'hang', 'error', signal.SIGKILL.name, signal.SIGSTOP.name
-FAULT_HOOK = """
-import hashlib, os, signal, time
-from mmengine.hooks import Hook
-from mmdet.registry import HOOKS
-
-START = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))
-
-@HOOKS.register_module()
-class FaultHook(Hook):
-    '''`faults`: start, process and iteration of each, and what happens to it there.'''
-
-    priority = 'VERY_HIGH'
-
-    def __init__(self, faults, pause):
-        self.faults = {tuple(place): what for *place, what in faults}
-        self.pause = pause
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        time.sleep(self.pause)
-        print(f'<{START} {runner.rank} {runner.iter + 1} {os.getpid()}>', flush=True)
-        what = self.faults.get((START, runner.rank, runner.iter + 1))
-        if what == 'hang':
-            time.sleep(1000)
-        elif what == 'error':
-            raise ValueError('a fault of its own')
-        elif what:
-            os.kill(os.getpid(), signal.Signals[what])
-
-    def after_train(self, runner):
-        # of process 0 all that is saved; others' batch norm statistics begin anew in a resumed run
-        model = runner.model
-        kept = model.state_dict().values() if runner.rank == 0 else model.parameters()
-        weights = b''.join(value.detach().numpy().tobytes() for value in kept)
-        print(f'<{runner.rank} ends with {hashlib.sha256(weights).hexdigest()}>', flush=True)
-"""
+KILL, STOP = signal.SIGKILL.name, signal.SIGSTOP.name
 
 
 class Run:
@@ -94,7 +63,7 @@ class Run:
 
     def weights(self) -> dict[int, str]:
         """By process, a hash of the weights that it ends with."""
-        return {int(rank): found for rank, found in re.findall(r'<(\d+) ends with (\w+)>', self.said)}
+        return {int(rank): found for rank, found in re.findall(r'<(\d+) ends with ([^>]+)>', self.said)}
 
     def wait(self, limit: float = 150) -> int:
         """Wait for the launcher; no process of it is left then. Returns the exit status."""
@@ -118,50 +87,55 @@ class Run:
                 os.kill(pid, signal.SIGKILL)
 
 
+Words = Callable[..., list[str]]
 Start = Callable[..., Run]
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return int(free.getsockname()[1])
+@pytest.fixture
+def words(tiny_coco: Callable[..., Path], tmp_path: Path) -> Words:
+    """`words(faults, ...)`: what is typed to train six steps, after the name of the tool."""
+    root = write_sets(tiny_coco, tmp_path / 'set', images=12)
+    config = tmp_path / 'run.py'
+    config.write_text(f"_base_ = {str(PLAIN)!r}\ncustom_imports = dict(imports=['tests.disturb'])\n")
+
+    def type_(
+        faults: Sequence[tuple[Any, ...]] = (),
+        work_dir: Path = tmp_path / 'run',
+        further: Sequence[str] = (),
+        pause: float = 0,
+        **options: Any,
+    ) -> list[str]:
+        fault_hook = {'type': 'FaultHook', 'faults': [list(fault) for fault in faults], 'pause': pause}
+        given = {
+            'train_cfg.max_iters': ITERATIONS,
+            'default_hooks.checkpoint.interval': 2,
+            'default_hooks.checkpoint.by_epoch': False,
+            'env_cfg.dist_cfg.timeout': TIMEOUT,
+            'custom_hooks': [fault_hook, {'type': 'WeightsHook'}],
+            **options,
+        }
+        typed = [str(config), *further, '--data-root', str(root), '--work-dir', str(work_dir)]
+        return [*typed, '--no-validate', *as_arguments(options_of(**given))]
+
+    return type_
 
 
 @pytest.fixture
-def start(tiny_coco: Callable[..., Path], tmp_path: Path) -> Iterator[Start]:
-    """`start(faults, ...)` starts a training of six steps; whatever is left of it is killed in the end."""
-    root = write_sets(tiny_coco, tmp_path / 'set', images=12)
-    (tmp_path / 'fault_hook.py').write_text(FAULT_HOOK)
-    config = tmp_path / 'run.py'
-    config.write_text(f"_base_ = {str(PLAIN)!r}\ncustom_imports = dict(imports=['fault_hook'])\n")
+def start(words: Words, tmp_path: Path) -> Iterator[Start]:
+    """`start(faults, ...)` starts what is typed; whatever is left of it is killed in the end."""
     runs: list[Run] = []
 
     def start(
         faults: Sequence[tuple[Any, ...]] = (),
         processes: int = 2,
-        work_dir: Path = tmp_path / 'run',
         prefix: Sequence[str] = (),
-        launch: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
-        pause: float = 0,
-        **options: Any,
+        **keywords: Any,
     ) -> Run:
-        all_options = {
-            'train_cfg.max_iters': ITERATIONS,
-            'default_hooks.checkpoint.interval': 2,
-            'default_hooks.checkpoint.by_epoch': False,
-            'env_cfg.dist_cfg.timeout': TIMEOUT,
-            'custom_hooks': [{'type': 'FaultHook', 'faults': [list(f) for f in faults], 'pause': pause}],
-            **options,
-        }
-        launch = launch or ['bash', str(ROOT / 'tools/dist_train.sh'), str(config), str(processes)]
-        command = [*prefix, *launch]
-        command += ['--data-root', str(root), '--work-dir', str(work_dir), '--no-validate']
-        given = {'PYTHON': sys.executable, 'PYTHONPATH': str(tmp_path), 'PORT': str(free_port())}
-        log = tmp_path / f'log{len(runs)}.txt'
-        runs.append(
-            Run([*command, *as_arguments(options_of(**all_options))], {**given, **(environment or {})}, log)
-        )
+        command = [*prefix, 'bash', str(ROOT / 'tools/dist_train.sh')]
+        command += words(faults, further=[str(processes)], **keywords)
+        given = {'PYTHON': sys.executable, 'PORT': str(free_port()), **(environment or {})}
+        runs.append(Run(command, given, tmp_path / f'log{len(runs)}.txt'))
         return runs[-1]
 
     yield start
@@ -183,6 +157,50 @@ def steps_of(run: Run, start: int, rank: int) -> list[int]:
     return [step for began, one, step, _ in run.steps() if (began, one) == (start, rank)]
 
 
+def begin_two(typed: Sequence[str], folder: Path, start: int = 0) -> list[ForkServerProcess]:
+    """Two processes that train together, as torchrun starts them where it may start them once again."""
+    start_server()
+    restarts = {'TORCHELASTIC_MAX_RESTARTS': '1', 'TORCHELASTIC_RESTART_COUNT': str(start)}
+    fates = [Fate(folder, environment={**environment, **restarts}) for environment in launched(2)]
+    return [begin(train_as_typed, typed, fate=fate) for fate in fates]
+
+
+@pytest.mark.parametrize('what', [HANG, ERROR])
+def test_the_other_process_ends_and_tells_why(words, tmp_path, what):
+    """Within the time-out and the few seconds in which it asks for the first one."""
+    limit = 6
+    typed = words([(0, 1, 3, what)], further=['--launcher', 'pytorch'], **{'env_cfg.dist_cfg.timeout': limit})
+    one, other = begin_two(typed, tmp_path / 'run')
+    try:
+        assert finish(one) == 1
+    finally:
+        other.kill()
+    told = said(Fate(tmp_path / 'run'))
+    assert 'error: process 0 has lost the others (' in told
+    if what == ERROR:
+        assert 'process 1 ended with an error: a fault of its own' in told
+        assert 'has died or hangs' not in told
+    else:
+        named = rf'process 1 \(host \S+, pid {other.pid}\) .* in iteration [123] .* (\d+) s ago'
+        age = int(re.findall(named, told)[0])
+        assert limit <= age <= limit + GRACE + 5  # of a busy machine
+
+
+def test_a_restart_goes_on_from_the_last_checkpoint(words, tmp_path):
+    """To the same weights as without."""
+    further = ['--launcher', 'pytorch']
+    whole = begin_two(words(work_dir=tmp_path / 'whole', further=further), tmp_path / 'whole')
+    assert [finish(process) for process in whole] == [0, 0]
+    typed = words([(0, 1, 4, KILL)], further=further)
+    assert [finish(process) for process in begin_two(typed, tmp_path / 'run')] == [1, -signal.SIGKILL]
+    assert [finish(process) for process in begin_two(typed, tmp_path / 'run', start=1)] == [0, 0]
+    told = said(Fate(tmp_path / 'run'))
+    assert re.findall(r'<1 0 (\d) ', told) == re.findall(r'<1 1 (\d) ', told) == ['3', '4', '5', '6']
+    ends = r'<\d ends with [^>]+>'
+    assert sorted(re.findall(ends, told)) == sorted(re.findall(ends, said(Fate(tmp_path / 'whole'))))
+
+
+@long
 def test_a_killed_process_then_a_hanging_one(start, tmp_path):
     """The launcher's restart goes on from the last checkpoint; the process that hangs in it is named."""
     run = start([(0, 1, 4, KILL), (1, 1, 5, HANG)], environment={'MAX_RESTARTS': '1'})
@@ -231,23 +249,21 @@ def test_restarts_lead_to_the_same_weights(start, tmp_path):
 @long
 @pytest.mark.parametrize('rank', [0, 1])
 @pytest.mark.parametrize('what', [KILL, STOP])
-def test_processes_without_a_launcher(start, tmp_path, what, rank):
+def test_processes_without_a_launcher(words, tmp_path, request, what, rank):
     """As mpirun starts them: process 0 holds the notes, and the others end even when it does not answer."""
     port = str(free_port())
-    train = [sys.executable, str(ROOT / 'tools/train.py'), str(tmp_path / 'run.py'), '--launcher', 'mpi']
-    runs = [
-        start(
-            [(0, rank, 3, what)],
-            launch=train,
-            environment={
-                'OMPI_COMM_WORLD_RANK': str(number),
-                'OMPI_COMM_WORLD_LOCAL_RANK': str(number),
-                'OMPI_COMM_WORLD_SIZE': '2',
-                'MASTER_PORT': port,
-            },
-        )
-        for number in range(2)
-    ]
+    command = [sys.executable, str(ROOT / 'tools/train.py')]
+    command += words([(0, rank, 3, what)], further=['--launcher', 'mpi'])
+    runs = []
+    for number in range(2):
+        environment = {
+            'OMPI_COMM_WORLD_RANK': str(number),
+            'OMPI_COMM_WORLD_LOCAL_RANK': str(number),
+            'OMPI_COMM_WORLD_SIZE': '2',
+            'MASTER_PORT': port,
+        }
+        runs.append(Run(command, environment, tmp_path / f'log{number}.txt'))
+        request.addfinalizer(runs[-1].end)
     other = runs[1 - rank]
     assert other.launcher.wait(90) == 1
     assert f'process {1 - rank} has lost the others' in other.said

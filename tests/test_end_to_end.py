@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from mmengine.hooks import Hook
 from mmdet.engine import DetRunner
 from mmdet.registry import HOOKS, MODELS
 from mmdet.utils.checkpoint import load_checkpoint
+from tests.forked import free_port
 from tests.tiny_run import (
     DISTILLED,
     PLAIN,
@@ -43,13 +43,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_teacher(tmp_path_factory.mktemp('teacher') / 'model_best.pth.tar')
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return int(free.getsockname()[1])
 
 
 def tensors_of(value: Any, name: str = '') -> dict[str, torch.Tensor]:
@@ -203,7 +196,7 @@ class SaveEachProcess(Hook):
 """
 
 
-def test_two_processes_one_of_which_never_sees_an_object(tiny_coco, tmp_path, teacher, free_port):
+def test_two_processes_one_of_which_never_sees_an_object(tiny_coco, tmp_path, teacher):
     """The published command: exit status 0, and the same weights in both."""
     root = write_sets(tiny_coco, tmp_path / 'set', images=12, empty=6)
     file = root / 'annotations/train.json'
@@ -222,7 +215,7 @@ def test_two_processes_one_of_which_never_sees_an_object(tiny_coco, tmp_path, te
     )
     command = ['bash', str(ROOT / 'tools/dist_train_cls_loc.sh'), str(config), '2', '--data-root', str(root)]
     command += ['--work-dir', str(tmp_path / 'run'), *as_arguments(options)]
-    environment = {'PYTHON': sys.executable, 'PYTHONPATH': str(tmp_path), 'PORT': str(free_port)}
+    environment = {'PYTHON': sys.executable, 'PYTHONPATH': str(tmp_path), 'PORT': str(free_port())}
     done = subprocess.run(
         command,
         cwd=tmp_path,

@@ -1,6 +1,8 @@
 """Trainings that are killed anywhere: what is on disk stays good, and they end with the same bits."""
 
+import contextlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -161,3 +163,32 @@ def test_killed_at_random_moments(tiny_coco, tmp_path):
         assert finish(process) == 0, said(Fate(folder))
         assert_same_end(folder, whole)
     print(f'\n{kills} kills of {chains} runs, {tested} checkpoints tested')
+
+
+@pytest.mark.skipif(not LONG, reason='long: set DISTILL_LONG=1')
+def test_data_workers_end_with_a_killed_process(toy, tmp_path):
+    """They look for it every five seconds."""
+    cfg = toy('run')
+    cfg.train_cfg.max_epochs = 10**6
+    cfg.train_dataloader.num_workers = 2
+    process = start(train_config, cfg, fate=Fate(tmp_path / 'run'))
+    end = time.monotonic() + 60
+    while len(workers := children(process.pid)) < 2:
+        assert time.monotonic() < end, said(Fate(tmp_path / 'run'))
+        time.sleep(0.1)
+    process.kill()
+    process.join()
+    end = time.monotonic() + 8  # on a busy machine
+    while left := [pid for pid in workers if Path(f'/proc/{pid}').exists()]:
+        assert time.monotonic() < end, f'{left} are left behind'
+        time.sleep(0.1)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    found = []
+    for stat in Path('/proc').glob('[0-9]*/stat'):
+        with contextlib.suppress(OSError):  # has ended meanwhile
+            if stat.read_text().rpartition(')')[2].split()[1] == str(pid):
+                found.append(int(stat.parent.name))
+    return found

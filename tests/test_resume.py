@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from mmdet.utils.checkpoint import load_checkpoint
-from tests.forked import Fate, finish, said, start, start_server, train_config
+from tests.forked import Fate, finish, launched, said, start, start_server, train_config
 from tests.tiny_run import be_quick, save_teacher, small_config, train, write_sets
 
 CLOCK = ('time', 'data_time', 'memory', 'images/s', 'eta')  # of a process, never the same twice
@@ -167,22 +166,7 @@ class Runs:
         cfg = small_config(self.root, work_dir, **given)
         cfg.resume = work_dir.is_dir()
         cfg.launcher = 'pytorch' if processes > 1 else 'none'
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            port = str(free.getsockname()[1])
-        fates = [
-            Fate(
-                work_dir,
-                environment={
-                    'RANK': str(rank),
-                    'LOCAL_RANK': str(rank),
-                    'WORLD_SIZE': str(processes),
-                    'MASTER_ADDR': '127.0.0.1',
-                    'MASTER_PORT': port,
-                },
-            )
-            for rank in range(processes)
-        ]
+        fates = [Fate(work_dir, environment=environment) for environment in launched(processes)]
         started = [start(train_config, cfg, fate=fate) for fate in fates]
         assert [finish(process) for process in started] == [0] * processes, said(fates[0])
 

@@ -1,6 +1,8 @@
 """Numbers that are not finite: steps that are left out, the end of a run, and no ruined checkpoint."""
 
+import copy
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,12 @@ import torch
 from mmengine.hooks import Hook
 
 from mmdet.engine import DetRunner
+from mmdet.engine.not_finite import describe_step
 from mmdet.registry import MODELS
+from mmdet.structures import GroundTruth
 from mmdet.utils.checkpoint import load_checkpoint, not_finite
 
-from .conftest import ToyModel
+from .conftest import ToyDataset, ToyModel
 from .test_loops import train, weights
 
 
@@ -38,10 +42,11 @@ class Watch(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self):
-        self.states, self.outputs = [], []
+        self.states, self.batches, self.outputs = [], [], []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.states.append({name: value.clone() for name, value in runner.model.state_dict().items()})
+        self.batches.append(data_batch)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.outputs.append(outputs)
@@ -78,7 +83,64 @@ def test_steps_are_left_out_whole(toy_config, tmp_path):
     (log,) = (tmp_path / 'run').glob('*/*.log')
     said = log.read_text()
     assert 'step left out, 3 of at most 3: loss_cls is nan, loss_bbox is nan in iteration 6' in said
+    assert '(epoch 2, batch 1) of process 0, at learning rate 0.01, on these images' in said
     assert said.count('.jpg, no boxes') == 6
+
+
+def test_gradients_are_summed_over_the_steps_that_are_made(toy_config, tmp_path):
+    """Three at a time, also around steps that are left out and a resume: as the definition, SGD by hand."""
+
+    def config(**keys):
+        cfg = limited(toy_config, 2, explode=(3, 6), dropout=0)
+        cfg.optim_wrapper.update(accumulative_counts=3)
+        cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1)
+        cfg.param_scheduler = None
+        cfg.update(keys)
+        return cfg
+
+    runner = DetRunner.from_cfg(config())
+    watch = Watch()
+    runner.register_hook(watch)
+    model = copy.deepcopy(runner.model)
+    model.explode = ()
+    model.train()
+    runner.train()
+    made = [batch for batch, outputs in zip(watch.batches, watch.outputs, strict=True) if outputs]
+    assert len(made) == 8
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for first in range(0, 8, 3):
+        group = made[first : first + 3]
+        losses = [sum(model(**batch, mode='loss').values()) for batch in group]
+        optimizer.zero_grad()
+        (sum(losses) / len(group)).backward()
+        optimizer.step()
+    expected, found = model.state_dict(), runner.model.state_dict()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name)
+
+    middle = load_checkpoint(tmp_path / 'run/iter_7.pth')
+    assert middle['gradients']
+    resumed = config(
+        resume=True, load_from=str(tmp_path / 'run/iter_7.pth'), work_dir=str(tmp_path / 'other')
+    )
+    resumed.model.explode = ()
+    assert same(train(resumed).model.state_dict(), found)
+
+
+def test_what_is_said_of_each_image():
+    """Its own file, its own boxes, its own classes."""
+    boxes = torch.arange(48.0).view(2, 6, 4)
+    labels = torch.tensor([[0, 1, 1, 1, 1, 1], [5, 0, 0, 0, 0, 0]])
+    valid = torch.tensor([[True] * 6, [True] + [False] * 5])
+    shape = torch.ones(2, 2, dtype=torch.int64)
+    gt = GroundTruth(torch.tensor([7, 3]), shape, shape, boxes, labels, valid)
+    losses = {'loss': math.inf, 'loss_cls': 0.5, 'loss_bbox': -math.inf}
+    said = describe_step(losses, 'iteration 9', {'gt': gt}, ToyDataset()).splitlines()
+    assert said[0].startswith('loss_bbox is -inf in iteration 9, on these images')
+    assert said[1].startswith('  id 7: 7.jpg, [0.0 1.0 2.0 3.0] cat, [4.0 5.0 6.0 7.0] dog, ')
+    assert said[1].endswith(' dog and 2 more')
+    assert said[2:] == ['  id 3: 3.jpg, [24.0 25.0 26.0 27.0] 5']
+    assert describe_step({'loss': math.nan}, 'iteration 1', {'gt': gt}, None).startswith('loss is nan in')
 
 
 def test_one_more_stops_also_after_a_resume(toy_config, tmp_path):

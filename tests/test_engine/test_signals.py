@@ -86,12 +86,26 @@ def test_a_stopped_run_goes_on_to_the_same_end(config, tmp_path, moment, number,
     assert stop.value.code == 128 + signal.SIGTERM
     assert handlers() == before
     assert load_checkpoint(tmp_path / 'parts/latest.pth')['meta']['iter'] == iteration
+    left = runner.val_loop.evaluator.metrics[0].scores
+    assert len(left) == len(scores)  # of an evaluation that was stopped nothing is recorded
     resumed = train(config('parts', scores, resume=True))
     assert resumed.val_loop.evaluator.metrics[0].scores == []  # nothing is evaluated twice or left out
     assert (tmp_path / 'parts/best_toy_score_epoch_2.pth').is_file()
     whole, parts = (weights(tmp_path / folder / 'latest.pth') for folder in ('whole', 'parts'))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_stopped_evaluation_gives_the_average_back(config, tmp_path):
+    """Where nothing was saved before it: as the run leaves the training weights are."""
+
+    def rarely_saved(*args, **keywords):
+        cfg = config(*args, **keywords)
+        cfg.default_hooks.checkpoint.interval = 2
+        return cfg
+
+    moment = ('before_val_iter', 3, 5, (0.1, 0.2))
+    test_a_stopped_run_goes_on_to_the_same_end(rarely_saved, tmp_path, *moment)
 
 
 def test_workers_outlive_both_signals(config, tmp_path):
@@ -107,6 +121,24 @@ def test_workers_outlive_both_signals(config, tmp_path):
         worker.terminate()  # from its parent: obeyed
         worker.join(5)
         assert worker.exitcode == 0
+
+
+def test_workers_are_born_deaf(config, tmp_path, monkeypatch):
+    """Until they know whom to obey; this process is not deaf meanwhile."""
+
+    def note(worker_id):
+        (tmp_path / 'held').write_text(' '.join(number.name for number in held()))
+
+    monkeypatch.setattr('mmdet.engine.runner.init_worker', note)
+    cfg = config('run', workers=1)
+    cfg.train_cfg.max_epochs = 1
+    train(cfg)
+    assert {'SIGTERM', 'SIGINT'} <= set((tmp_path / 'held').read_text().split())
+    assert not {signal.SIGTERM, signal.SIGINT} & held()
+
+
+def held():
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_signal_after_the_last_step_ends_nothing(config):

@@ -3,13 +3,15 @@
 import faulthandler
 import re
 import signal
+from datetime import timedelta
 
 import pytest
 import torch
-from torch.distributed import DistBackendError, PrefixStore, TCPStore
+from torch.distributed import DistBackendError, DistStoreError, PrefixStore, TCPStore
 
 from mmdet.utils import attendance
 from mmdet.utils.attendance import Attendance, explain_loss, note_end, note_place
+from mmdet.utils.cli import run_tool
 
 LOST = RuntimeError('[/gloo/transport/tcp/pair.cc:545] Connection closed by peer [10.0.0.2]:4711')
 
@@ -17,7 +19,7 @@ LOST = RuntimeError('[/gloo/transport/tcp/pair.cc:545] Connection closed by peer
 @pytest.fixture
 def processes(monkeypatch):
     """The attendance of three processes; this one is process 0."""
-    store = TCPStore('127.0.0.1', 0, is_master=True)
+    store = TCPStore('127.0.0.1', 0, is_master=True, timeout=timedelta(seconds=5))
     notes = [Attendance(PrefixStore('attendance', store), rank, 3) for rank in range(3)]
     monkeypatch.setattr(Attendance, 'of_run', notes[0])
     monkeypatch.setattr(attendance, 'GRACE', 0.5)
@@ -27,7 +29,14 @@ def processes(monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize('error', [LOST, DistBackendError('NCCL error: remote process exited')])
+@pytest.mark.parametrize(
+    'error',
+    [
+        LOST,
+        DistBackendError('NCCL error: remote process exited'),
+        DistStoreError('wait timeout after 6000ms'),
+    ],
+)
 def test_names_who_does_not_answer(processes, error):
     processes[1].note('in iteration 12 (before_train_iter)')
     processes[2].leave('')  # has lost somebody, too
@@ -37,6 +46,33 @@ def test_names_who_does_not_answer(processes, error):
     assert re.search(r'last seen in iteration 12 \(before_train_iter\), [01] s ago', said)
     assert 'process 2' not in said
     assert '--resume' in said
+
+
+def test_asks_in_peace_but_not_for_ever(processes, monkeypatch):
+    """The launcher's SIGTERM does not interrupt it; a store that does not answer ends it."""
+    ends = []
+    monkeypatch.setattr(attendance.faulthandler, 'dump_traceback_later', lambda *a, **k: ends.append((a, k)))
+    explain_loss(LOST)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    assert ends == [((4 * attendance.GRACE,), {'exit': True})]
+    assert processes[1].store.get('left/0') == b''  # it is there, and no culprit
+
+
+@pytest.mark.parametrize(
+    ('error', 'reason'),
+    [
+        (ValueError('there is no such file'), 'there is no such file'),
+        (RuntimeError('a bug'), 'RuntimeError: a bug'),
+        (KeyboardInterrupt(), 'interrupted'),
+    ],
+)
+def test_a_tool_leaves_its_own_error_to_the_others(processes, error, reason):
+    def fail():
+        raise error
+
+    with pytest.raises((SystemExit, RuntimeError)):
+        run_tool(fail)
+    assert processes[1].store.get('left/0').decode() == reason
 
 
 def test_names_who_ended_with_an_error_and_who_never_began(processes):
