@@ -129,17 +129,23 @@ def _sampled(parts: list[Tensor], to_part: Tensor, shape: tuple[int, int]) -> Te
     areas = sizes.prod(1)
     first = (areas.cumsum(0) - areas)[:, None]  # (N, 1)
     nothing = parts[0].new_zeros(3, 1)  # what a part without pixels is looked up in
-    pixels = torch.cat([*(part.flatten(1) for part in parts), nothing], 1).flip(0)  # (3, P + 1) BGR
+    pixels = (
+        torch.cat([*(part.flatten(1) for part in parts), nothing], 1).flip(0).T.contiguous()
+    )  # (P + 1, 3)
     across, down, x, y = to_part.T[..., None]  # (N, 1) each
     left, right, to_right = _neighbours(across, x, sizes[:, 1:], shape[1])  # (N, W) each
     upper, lower, to_lower = _neighbours(down, y, sizes[:, :1], shape[0])  # (N, H) each
 
-    def row(number: Tensor) -> Tensor:  # (3, N, H, W)
-        begin = (first + number * sizes[:, 1:])[:, :, None]
-        at_left, at_right = (pixels[:, begin + column[:, None, :]].float() for column in (left, right))
-        return at_left.lerp(at_right, to_right[:, None, :])
+    def across_row(row: Tensor) -> Tensor:  # (N, H) -> (N, H, W, 3)
+        begin = (first + row * sizes[:, 1:])[:, :, None]
+        at_left, at_right = (look_up(begin + column[:, None, :]) for column in (left, right))
+        return at_left.lerp(at_right, to_right[:, None, :, None])
 
-    return row(upper).lerp(row(lower), to_lower[:, :, None]).transpose(0, 1)
+    def look_up(index: Tensor) -> Tensor:  # a pixel at a time: a quarter of the time of `pixels[index]`, CPU
+        return pixels.index_select(0, index.flatten()).view(*index.shape, 3).float()
+
+    drawn = across_row(upper).lerp(across_row(lower), to_lower[:, :, None, None])
+    return drawn.permute(0, 3, 1, 2).contiguous()
 
 
 def _neighbours(step: Tensor, start: Tensor, size: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
