@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.device_data import device_row
 from benchmarks.reference.augmentation import reference_sample, stock_pipeline
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
@@ -29,7 +30,7 @@ LINEAR = Target(0.9)
 
 
 def run(settings: Settings) -> list[Row]:
-    """Speed of one core, share of bare decoding, scaling over loader workers."""
+    """Speed of one core, share of bare decoding, scaling over loader workers, speed of a device."""
     cfg = load_config(CONFIG, {'model.backbone.weights': None}, settings.data_root)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     count = min(len(dataset), 4 if settings.quick else 400)
@@ -69,7 +70,7 @@ def run(settings: Settings) -> list[Row]:
         faults=faults,
         parity=PARITY,
     )
-    return [speed, share, scaling(settings, cfg, times['ours'].rate(count))]
+    return [speed, share, scaling(settings, cfg, times['ours'].rate(count)), device_row(settings, cfg)]
 
 
 def our_pass(dataset: CocoDataset, count: int) -> Callable[[], None]:
