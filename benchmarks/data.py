@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.device_data import device_row
+from benchmarks.parity import CHECKED, MEAN_DIFFERENCE, MOST_DIFFERENCE
 from benchmarks.reference.augmentation import reference_sample, stock_pipeline
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
@@ -23,8 +24,6 @@ from mmdet.engine import DetRunner
 from mmdet.registry import DATASETS
 from mmdet.utils.config import load_config
 
-CHECKED = 24  # photos of the parity check
-MEAN_DIFFERENCE, MOST_DIFFERENCE = 0.45, 1.2  # grey levels; rounding to uint8 costs 0.25 to 0.35
 PARITY = 'same random numbers: boxes 0.001 pixels, mean of the photo 0.45 grey levels, each photo 1.2'
 LINEAR = Target(0.9)
 

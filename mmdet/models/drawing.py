@@ -3,6 +3,7 @@
 N images · H, W size of the batch in pixels · h, w of the part of a photo that is seen · P pixels of all parts
 """
 
+import logging
 from collections.abc import Sequence
 from functools import cache
 
@@ -112,7 +113,7 @@ def _tell_once(device: str, reason: str) -> None:
         f'a batch could not be decoded on {device} ({reason}). OpenCV decodes such batches in this process, '
         f'which is slow. {REMEDY}',
         'current',
-        level=30,
+        level=logging.WARNING,
     )
 
 
