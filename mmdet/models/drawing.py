@@ -146,7 +146,7 @@ def _sampled(parts: list[Tensor], to_part: Tensor, shape: tuple[int, int]) -> Te
         return pixels.index_select(0, index.flatten()).view(*index.shape, 3).float()
 
     drawn = across_row(upper).lerp(across_row(lower), to_lower[:, :, None, None])
-    return drawn.permute(0, 3, 1, 2).contiguous()
+    return drawn.permute(0, 3, 1, 2)
 
 
 def _neighbours(step: Tensor, start: Tensor, size: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -152,10 +152,16 @@ def test_other_jpegs_are_left_to_opencv(tmp_path, picture, change, monkeypatch):
 
 
 def test_jpegs_of_red_green_and_blue_are_left_to_opencv(tmp_path, picture):
-    """Adobe's marker says so; a decoder that takes them for YCbCr would show other colours."""
+    """Adobe's marker says so, or their names; a decoder that takes them for YCbCr shows other colours."""
     Image.fromarray(picture[..., ::-1]).save(tmp_path / 'a.jpg', quality=95, keep_rgb=True)
-    photo = read_photo(tmp_path / 'a.jpg', SIZE)
-    assert np.abs(photo.astype(int) - picture).mean() < 4
+    named = (tmp_path / 'a.jpg').read_bytes()
+    frame, scan = named.index(b'\xff\xc0') + 10, named.index(b'\xff\xda') + 5
+    numbered = bytearray(named)
+    numbered[frame : frame + 9 : 3] = numbered[scan : scan + 6 : 2] = b'\x01\x02\x03'
+    for data in (named, numbered, named.replace(b'Adobe', b'other')):
+        (tmp_path / 'a.jpg').write_bytes(data)
+        photo = read_photo(tmp_path / 'a.jpg', SIZE)
+        assert np.abs(photo.astype(int) - picture).mean() < 4
 
 
 def test_other_formats_and_turned_photos_are_decoded(tmp_path, picture):
