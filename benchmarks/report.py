@@ -18,6 +18,7 @@ from mmdet.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_MEASURED = 'not measured'
+MODES = ('quick', 'amp', 'channels_last', 'compile')  # of the settings
 
 
 class Target(NamedTuple):
@@ -79,7 +80,7 @@ def machine(settings: Settings) -> dict[str, str]:
         'cores': str(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()),
         'threads': str(settings.threads),
         'load': f'{os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else '',
-        'mode': ' '.join(name for name in ('quick', 'amp', 'channels_last') if getattr(settings, name)),
+        'mode': ' '.join(name for name in MODES if getattr(settings, name)),
         'python': platform.python_version(),
         'torch': torch.__version__,
         'torchvision': torchvision.__version__,
@@ -95,8 +96,8 @@ def table(rows: Sequence[Row]) -> str:
         [
             row.name,
             row.unit,
-            _cell(row.ours) if row.ours else NOT_MEASURED,
-            *map(_cell, (row.reference, row.torchvision, row.ratio)),
+            cell(row.ours) if row.ours else NOT_MEASURED,
+            *map(cell, (row.reference, row.torchvision, row.ratio)),
             'FAILED' if row.faults else 'equal' if row.ours and row.parity else '',
             str(row.target or ''),
             row.verdict,
@@ -139,7 +140,8 @@ def _record(row: Row) -> dict[str, str]:
     }
 
 
-def _cell(spread: Spread | None) -> str:
+def cell(spread: Spread | None) -> str:
+    """Median and, in brackets, the quartiles where they differ from it."""
     if spread is None:
         return ''
     median, low, high = (f'{value:.3g}' if abs(value) < 1000 else f'{value:.0f}' for value in spread)

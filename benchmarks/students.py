@@ -21,6 +21,7 @@ from benchmarks.reference.training import training_losses
 from benchmarks.report import ROOT
 from benchmarks.settings import Settings
 from mmdet.datasets.collate import collate_detection
+from mmdet.engine.compiling import compile_network
 from mmdet.registry import DATASETS, MODELS
 from mmdet.utils.config import load_config
 
@@ -89,6 +90,8 @@ def subject(settings: Settings, batch_size: int, teacher: Path | None = None) ->
     detector.to(settings.device)
     if settings.channels_last:
         detector.to(memory_format=torch.channels_last)
+    if settings.compile and (reason := compile_network(detector)):
+        raise RuntimeError(f'--compile: this machine cannot: {reason}')
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     data = collate_detection([dataset[i % len(dataset)] for i in range(batch_size)])
     gt = data['gt']

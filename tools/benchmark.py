@@ -57,9 +57,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
         command.add_argument('--amp', action='store_true', help='bfloat16 autocast')
         command.add_argument('--channels-last', action='store_true', help='memory format of our student')
+        command.add_argument('--compile', action='store_true', help='torch.compile our student')
         command.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
         command.add_argument('--work-dir', type=Path, default=default.work_dir, help='for generated files')
-        command.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv')
+        command.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv of each benchmark')
     return parser.parse_args(argv)
 
 
@@ -82,16 +83,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = {field: args[field] for field in Settings._fields if args[field] is not None}
     torch.set_num_threads(args['threads'])
     cv2.setNumThreads(0)
-    rows = []
+    rows: list[Row] = []
     for name in wanted:
         settings = Settings(**{'repeats': FEWER_REPEATS.get(name, Settings().repeats), **given})
-        rows += [row._replace(repeats=settings.repeats) for row in measure(name, settings)]
-    about = machine(Settings(**given))
-    out = args['out'] or RESULTS / f'{args["benchmark"]}.csv'
-    write_csv(rows, about, out)
+        new = [row._replace(repeats=settings.repeats) for row in measure(name, settings)]
+        rows += new
+        about = machine(settings)
+        if args['out']:
+            write_csv(rows, about, args['out'])
+        else:
+            write_csv(new, about, RESULTS / f'{name}.csv')
     print(table(rows))
     print(' · '.join(f'{key} {value}' for key, value in about.items() if value))
-    print(f'written to {out}')
+    print(f'written to {args["out"] or RESULTS}')
     failed = [row.name for row in rows if row.faults]
     if failed:
         print(f'parity failed: {", ".join(failed)}', file=sys.stderr)

@@ -44,6 +44,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='MODE',
         help='torch.compile the network; MODE as torch names it, reduce-overhead for CUDA graphs',
     )
+    parser.add_argument(
+        '--channels-last', action='store_true', help='memory layout for the tensor cores of a GPU'
+    )
     parser.add_argument('--seed', type=int, help='of all random numbers; default: the one of the config')
     parser.add_argument('--deterministic', action='store_true', help='the same result every time, slower')
     parser.add_argument(
@@ -87,6 +90,8 @@ def configure(cfg: Config, args: argparse.Namespace) -> Config:
         raise ValueError('--amp-dtype goes with --amp')
     if args.compile:
         cfg.compile = {'mode': args.compile}
+    if args.channels_last:
+        cfg.channels_last = True
     randomness = dict(cfg.get('randomness') or {})
     if args.seed is not None:
         randomness['seed'] = args.seed

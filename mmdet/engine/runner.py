@@ -140,8 +140,10 @@ class DetRunner(Runner):
         """Wrap a model for several processes, on GPUs or on CPUs.
 
         Buffers are not broadcast: each process keeps its own BatchNorm statistics and the main one's are
-        saved.
+        saved. `channels_last=True` in the config lays the weights out so; feature maps follow.
         """
+        if self.cfg.get('channels_last'):
+            model = model.to(memory_format=torch.channels_last)
         if self.distributed and not is_model_wrapper(model):
             on_gpu = get_device() == 'cuda'
             newer = 'forward_sync_buffers' in inspect.signature(DistributedDataParallel).parameters

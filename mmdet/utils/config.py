@@ -36,6 +36,7 @@ READ_KEYS = {
     *DATA_DEFAULTS,
     *(name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')),
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile', 'activation_checkpointing'),
+    'channels_last',
 }
 MMDETECTION2_KEYS = {  # what their values are called now
     'data': 'train_dataloader, val_dataloader or test_dataloader',

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from benchmarks.reference import ssd_loss
+from benchmarks.report import Row
 from tests.tiny_run import ROOT
+from tools import benchmark
 from tools.benchmark import main
 
 
@@ -65,6 +67,24 @@ def test_small_run(
     printed = capsys.readouterr().out
     assert all(row['row'] in printed for row in rows)
     assert 'equal' in printed
+
+
+def test_each_benchmark_writes_its_file_before_the_next_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(name: str, settings: object) -> list[Row]:
+        if name == 'infer':
+            raise RuntimeError('stop')
+        return [Row(name, f'row of {name}', 's')]
+
+    monkeypatch.setattr(benchmark, 'measure', measure)
+    monkeypatch.setattr(benchmark, 'RESULTS', tmp_path)
+    with pytest.raises(RuntimeError, match='stop'):
+        main(['all', '--threads', '1'])
+    assert {file.stem for file in tmp_path.iterdir()} == {'data', 'step', 'distill', 'end_to_end'}
+    main(['eval', '--threads', '1'])
+    assert 'row of eval' in (tmp_path / 'eval.csv').read_text()
+    assert 'row of eval' in capsys.readouterr().out
 
 
 def test_a_deviation_fails(

@@ -172,6 +172,8 @@ def test_arguments_reach_the_config():
     assert cfg.randomness == {'seed': 7, 'deterministic': True}
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert 'dtype' not in cfg.optim_wrapper
+    assert 'channels_last' not in cfg
+    assert configured('--channels-last').channels_last
     cfg = configured('--resume', 'a.pth', '--amp', '--amp-dtype', 'float16', '--no-validate')
     assert cfg.load_from == 'a.pth'
     assert cfg.optim_wrapper.dtype == 'float16'

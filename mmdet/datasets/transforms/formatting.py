@@ -51,7 +51,7 @@ class PackDetInputs:
             colour, fill = results.get('colour', Colour()), results.get('fill', (0, 0, 0))
             img = torch.from_numpy(render(source, window, colour, fill))
         bboxes, labels = results['bboxes'], results['labels']
-        whole = (bboxes[:, 2] > bboxes[:, 0]) & (bboxes[:, 3] > bboxes[:, 1])
+        whole = (bboxes[:, 2:] > bboxes[:, :2]).all(1)
         return {
             'img': img,
             'bboxes': torch.from_numpy(bboxes[whole]),

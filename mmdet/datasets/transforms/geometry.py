@@ -88,9 +88,10 @@ class MinIoURandomCrop:
         """Draw and cut."""
         rng, bboxes = results['rng'], results['bboxes']
         height, width = results['window'].height, results['window'].width
+        highest = self._highest_iou(bboxes, height, width)
         while (min_iou := self.modes[int(rng.random() * len(self.modes))]) != 1:
             numbers = rng.random((TRIES, 4))
-            if self._is_hopeless(bboxes, height, width, min_iou):
+            if min_iou > highest + EPS:
                 continue
             patches = self._patches(numbers, height, width)
             fits = np.flatnonzero(_fit(patches, bboxes, min_iou))
@@ -98,16 +99,15 @@ class MinIoURandomCrop:
                 return _crop(results, patches[fits[0]])
         return results
 
-    def _is_hopeless(self, bboxes: NDArray[np.float32], height: int, width: int, min_iou: float) -> bool:
-        """Whether no patch can reach the IoU: it is at most area of the smallest box / of the smallest patch.
+    def _highest_iou(self, bboxes: NDArray[np.float32], height: int, width: int) -> float:
+        """What no patch can exceed with every box: area of the smallest box / of the smallest patch.
 
         Spares most of the rounds on photos with small objects.
         """
-        if not len(bboxes):
-            return False
-        areas = (bboxes[:, 2] - bboxes[:, 0]) * (bboxes[:, 3] - bboxes[:, 1])
-        smallest_patch = max(width * self.min_crop_size - 1, 0) * max(height * self.min_crop_size - 1, 0)
-        return bool(areas.min() < (min_iou - EPS) * smallest_patch)
+        smallest_patch = (width * self.min_crop_size - 1) * (height * self.min_crop_size - 1)
+        if not len(bboxes) or min(width, height) * self.min_crop_size <= 1:
+            return 1.0
+        return float(_areas(bboxes).min()) / smallest_patch
 
     def _patches(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float32]:
         """Patches of an acceptable shape, xyxy in whole pixels.
@@ -136,9 +136,14 @@ def _fit(patches: NDArray[np.float32], bboxes: NDArray[np.float32], min_iou: flo
         start, end = patches[:, None, :2], patches[:, None, 2:]  # (T, 1, 2)
         sides = np.maximum(np.minimum(end, bboxes[:, 2:]) - np.maximum(start, bboxes[:, :2]), 0)
         overlap = sides[..., 0] * sides[..., 1]  # (T, G)
-        union = (end - start).prod(2) + (bboxes[:, 2:] - bboxes[:, :2]).prod(1) - overlap
-        fits &= (overlap / np.maximum(union, EPS)).min(1) >= min_iou
+        union = _areas(patches)[:, None] + _areas(bboxes) - overlap
+        fits &= (overlap >= min_iou * union).all(1)
     return np.asarray(fits)
+
+
+def _areas(bboxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(G, 4) -> (G,)."""
+    return (bboxes[:, 2] - bboxes[:, 0]) * (bboxes[:, 3] - bboxes[:, 1])
 
 
 def _centred(patches: NDArray[np.float32], bboxes: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -152,7 +157,8 @@ def _crop(results: Results, patch: NDArray[np.float32]) -> Results:
     left, top, right, bottom = (int(side) for side in patch)
     kept = _centred(patch[None], results['bboxes'])[0]
     corner = np.array([left, top, left, top], np.float32)
-    bboxes = np.clip(results['bboxes'][kept], corner, np.array([right, bottom, right, bottom], np.float32))
+    end = np.array([right, bottom, right, bottom], np.float32)
+    bboxes = np.minimum(np.maximum(results['bboxes'][kept], corner), end)  # np.clip takes three times as long
     return {
         **results,
         'window': results['window'].cut(left, top, right, bottom),
@@ -191,7 +197,7 @@ class Resize:
         return {
             **results,
             'window': window._replace(height=height, width=width),
-            'bboxes': np.clip(results['bboxes'] * factors, 0, limits),
+            'bboxes': np.minimum(np.maximum(results['bboxes'] * factors, 0), limits),
         }
 
 
@@ -213,5 +219,6 @@ class RandomFlip:
         if results['rng'].random() >= self.prob:
             return results
         window, bboxes = results['window'], results['bboxes'].copy()
-        bboxes[:, [0, 2]] = window.width - bboxes[:, [2, 0]]
+        bboxes[:, 0] = window.width - results['bboxes'][:, 2]
+        bboxes[:, 2] = window.width - results['bboxes'][:, 0]
         return {**results, 'window': window._replace(flip=not window.flip), 'bboxes': bboxes}
