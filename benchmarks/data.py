@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.device_data import device_row
+from benchmarks.parity import CHECKED, MEAN_DIFFERENCE, MOST_DIFFERENCE
 from benchmarks.reference.augmentation import reference_sample, stock_pipeline
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
@@ -22,14 +24,12 @@ from mmdet.engine import DetRunner
 from mmdet.registry import DATASETS
 from mmdet.utils.config import load_config
 
-CHECKED = 24  # photos of the parity check
-MEAN_DIFFERENCE, MOST_DIFFERENCE = 0.45, 1.2  # grey levels; rounding to uint8 costs 0.25 to 0.35
 PARITY = 'same random numbers: boxes 0.001 pixels, mean of the photo 0.45 grey levels, each photo 1.2'
 LINEAR = Target(0.9)
 
 
 def run(settings: Settings) -> list[Row]:
-    """Speed of one core, share of bare decoding, scaling over loader workers."""
+    """Speed of one core, share of bare decoding, scaling over loader workers, speed of a device."""
     cfg = load_config(CONFIG, {'model.backbone.weights': None}, settings.data_root)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     count = min(len(dataset), 4 if settings.quick else 400)
@@ -69,7 +69,7 @@ def run(settings: Settings) -> list[Row]:
         faults=faults,
         parity=PARITY,
     )
-    return [speed, share, scaling(settings, cfg, times['ours'].rate(count))]
+    return [speed, share, scaling(settings, cfg, times['ours'].rate(count)), device_row(settings, cfg)]
 
 
 def our_pass(dataset: CocoDataset, count: int) -> Callable[[], None]:

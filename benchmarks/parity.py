@@ -5,6 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+CHECKED = 24  # photos whose pixels are compared
+MEAN_DIFFERENCE, MOST_DIFFERENCE = 0.45, 1.2  # grey levels; rounding to uint8 costs 0.2 to 0.35
+
 
 def differing_numbers(
     ours: Mapping[str, float], theirs: Mapping[str, float], tolerance: float | Mapping[str, float]

@@ -1,11 +1,17 @@
 """The same numbers on a GPU as on the CPU."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from mmdet.datasets import collate_detection
+from mmdet.datasets.transforms import Colour, PackDetInputs, Window
 from mmdet.distillation import ClassifierDistiller, CropL1Loss
+from mmdet.models import DetDataPreprocessor
 from mmdet.structures import crop_boxes
 from tests.golden_model import golden_ssd300
+from tests.test_models.test_drawing import task, write
 from tests.test_structures.test_boxes import random_boxes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -21,6 +27,24 @@ def test_crops() -> None:
         crops.square().sum().backward()
         results.append((crops.detach().cpu(), leaf.grad.cpu()))
     torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-3)
+
+
+def test_decoding(tmp_path: Path) -> None:
+    """nvJPEG rounds and smooths colours otherwise than libjpeg: a few grey levels, on average under two."""
+    kinds = ['rgb.jpg', 'progressive.jpg', 'gray.jpg', 'rgb.png'] * 4
+    tasks = [
+        task(
+            write(tmp_path, kind, seed),
+            Window(-20 * seed, 5, 200, 250, 60, 80, seed % 2 == 1),
+            Colour(hue=seed),
+        )
+        for seed, kind in enumerate(kinds)
+    ]
+    data = collate_detection([PackDetInputs('device')(each) for each in tasks])
+    preprocessor = DetDataPreprocessor(mean=[0, 0, 0], std=[1, 1, 1])
+    here, there = (preprocessor.to(device)(data)['inputs'] for device in ('cpu', 'cuda'))
+    assert there.is_cuda
+    assert (here - there.cpu()).abs().mean((1, 2, 3)).max() < 2
 
 
 def test_losses_of_ssd300(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import cv2
 import torch
+from torch import Tensor
 
 from mmdet.registry import COLLATES
-from mmdet.structures import GroundTruth
+from mmdet.structures import EncodedImages, GroundTruth
 from mmdet.utils.signals import obey_parent_only
 
 BOX_ROWS = 16  # box rows come in multiples of this, so that few shapes occur
@@ -38,7 +39,8 @@ def collate_detection(
     size that the first bad one would have had, which every network of that pipeline accepts.
 
     Returns:
-        inputs uint8 (N, 3, H, W) · gt: GroundTruth of N images · bad_images: list[BadImage].
+        inputs uint8 (N, 3, H, W), or EncodedImages of N where the device decodes ·
+        gt: GroundTruth of N images · bad_images: list[BadImage].
     """
     bad_images = [sample for sample in samples if isinstance(sample, BadImage)]
     good = [sample for sample in samples if not isinstance(sample, BadImage)]
@@ -50,14 +52,11 @@ def collate_detection(
         -(-max(sample['img_shape'][side] for sample in good) // pad_size_divisor) * pad_size_divisor
         for side in (0, 1)
     )
-    inputs = torch.zeros(len(good), 3, height, width, dtype=torch.uint8)
     bboxes = torch.zeros(len(good), rows, 4)
     labels = torch.zeros(len(good), rows, dtype=torch.int64)
     valid = torch.zeros(len(good), rows, dtype=torch.bool)
     for i, sample in enumerate(good):
-        h, w = sample['img_shape']
         count = len(sample['labels'])
-        inputs[i, :, :h, :w] = sample['img']
         bboxes[i, :count] = sample['bboxes']
         labels[i, :count] = sample['labels']
         valid[i, :count] = True
@@ -69,7 +68,19 @@ def collate_detection(
         labels=labels,
         valid=valid,
     )
+    inputs = _together([sample['img'] for sample in good], height, width)
     return {'inputs': inputs, 'gt': gt, 'bad_images': bad_images}
+
+
+def _together(images: Sequence[Any], height: int, width: int) -> Tensor | EncodedImages:
+    """Images of a batch of this size: all of them drawn (3, h, w), or all of them encoded."""
+    if isinstance(images[0], EncodedImages):
+        fields = zip(*(image[:-1] for image in images), strict=True)
+        return EncodedImages._make([*map(torch.cat, fields), (height, width)])
+    inputs = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
+    for place, image in zip(inputs, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return inputs
 
 
 def _blank(shape: tuple[int, int]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from mmdet.models.drawing import draw_images, pixels_inside
 from mmdet.registry import MODELS
-from mmdet.structures import GroundTruth, Normalization
+from mmdet.structures import EncodedImages, GroundTruth, Normalization
 
 
 @MODELS.register_module()
@@ -43,20 +44,20 @@ class DetDataPreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Normalise a batch.
 
-        data: `inputs` uint8 (N, 3, H, W), `gt` GroundTruth; `bad_images` is for the hooks
+        data: `inputs` uint8 (N, 3, H, W), or EncodedImages, which are decoded and drawn here; `gt`
+            GroundTruth; `bad_images` is for the hooks
         returns `inputs` float32 (N, 3, H, W), 0 (the mean colour) in the padding, and `gt`, on the device
         """
-        images: Tensor = self.cast_data(data['inputs'])
+        inputs = data['inputs']
+        images: Tensor
+        if isinstance(inputs, EncodedImages):  # its files stay on the CPU, where decoders take them
+            images = draw_images(inputs, self.mean.device, data['gt'].img_id.tolist())
+        else:
+            images = self.cast_data(inputs)
         gt: GroundTruth = self.cast_data(data['gt'])
         if self.bgr_to_rgb:
             images = images.flip(1)
         images = (images.float() - self.mean[:, None, None]) / self.std[:, None, None]
-        return {'inputs': images * _inside(images, gt.img_shape), 'gt': gt}
-
-
-def _inside(images: Tensor, img_shape: Tensor) -> Tensor:
-    """(N, 1, H, W) bool, True on the pixels of the image, False on its padding."""
-    height, width = images.shape[-2:]
-    rows = torch.arange(height, device=images.device) < img_shape[:, :1]  # (N, H)
-    columns = torch.arange(width, device=images.device) < img_shape[:, 1:]  # (N, W)
-    return (rows[:, :, None] & columns[:, None, :])[:, None]
+        bboxes = torch.cat([torch.zeros_like(gt.img_shape), gt.img_shape.flip(1)], 1)  # (N, 4) of the images
+        height, width = images.shape[-2:]
+        return {'inputs': images * pixels_inside(bboxes, (height, width)), 'gt': gt}

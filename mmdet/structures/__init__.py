@@ -3,12 +3,14 @@
 from mmdet.structures.boxes import bbox_overlaps, clip_boxes
 from mmdet.structures.crops import crop_boxes
 from mmdet.structures.det_data_sample import DetDataSample
+from mmdet.structures.encoded_images import EncodedImages
 from mmdet.structures.ground_truth import GroundTruth
 from mmdet.structures.normalization import Normalization
 from mmdet.structures.positive_samples import PositiveSamples
 
 __all__ = [
     'DetDataSample',
+    'EncodedImages',
     'GroundTruth',
     'Normalization',
     'PositiveSamples',

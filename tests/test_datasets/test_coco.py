@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from benchmarks.reference.augmentation import PIPELINE, TEST_PIPELINE
 from mmdet.datasets import BadImage, BadImageError, DetSampler, coco, collate_detection, init_worker
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, TRANSFORMS
+from mmdet.structures import EncodedImages
 
 
 def build(root, split='train', pipeline=PIPELINE, **kwargs):
@@ -444,6 +445,29 @@ def test_same_samples_for_any_number_of_workers(tiny_coco):
     assert same(alone, load(dataset, 1))
     assert same(alone, load(dataset, 3))
     assert not same(alone, load(build(tiny_coco(images=5, empty=1), seed=10), 0))
+
+
+@pytest.mark.filterwarnings('ignore:This DataLoader will create')
+def test_encoded_samples_are_functions_of_seed_and_draw_too(tiny_coco):
+    """Where the device decodes, workers hand over files and numbers: the same for any number of them."""
+    root = tiny_coco(images=5, empty=1)
+    damage(root, 2, DAMAGES['truncated'])
+    pipeline = [*PIPELINE[:-1], {'type': 'PackDetInputs', 'decode': 'device'}]
+    dataset = build(root, seed=9, pipeline=pipeline, on_bad_image='skip')
+    alone, more = load(dataset, 0), load(dataset, 2)
+    for first, second in zip(alone, more, strict=True):
+        assert isinstance(second['inputs'], EncodedImages)
+        assert all(
+            torch.equal(a, b) for a, b in zip(first['inputs'][:-1], second['inputs'][:-1], strict=True)
+        )
+        assert first['inputs'].shape == second['inputs'].shape == (300, 300)
+        assert len(first['inputs'].lengths) == len(first['gt'].img_id)
+    assert sum(len(batch['bad_images']) for batch in alone) == 2  # each image twice
+
+
+def test_an_unknown_place_to_decode_is_refused():
+    with pytest.raises(ValueError, match="must be 'worker' or 'device', but is 'gpu'"):
+        TRANSFORMS.build({'type': 'PackDetInputs', 'decode': 'gpu'})
 
 
 def test_global_generators_neither_matter_nor_move(tiny_coco):

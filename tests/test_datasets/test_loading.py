@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet.datasets.transforms import BadImageError, read_image
+from mmdet.datasets.transforms import BadImageError, loading, read_image, read_photo
 from mmdet.registry import TRANSFORMS
 
 SIZE = (40, 60)  # (h, w)
@@ -116,6 +116,79 @@ def test_exif_rotation_only_when_it_gives_the_annotated_size(tmp_path, picture):
     assert (read_image(tmp_path / 'a.jpg') == turned).all()
     with pytest.raises(BadImageError, match=r'60 x 40 pixels.*annotation says 60 x 50'):
         read_image(tmp_path / 'a.jpg', (50, 60))
+
+
+# Handed over without being decoded
+
+
+@pytest.mark.parametrize('options', [{}, {'progressive': True}, {'subsampling': 0}, {'quality': 10}])
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_plain_jpegs_are_handed_over_as_they_are(tmp_path, picture, options, mode):
+    Image.fromarray(picture[..., ::-1]).convert(mode).save(tmp_path / 'a.jpg', **options)
+    assert read_photo(tmp_path / 'a.jpg', SIZE) == (tmp_path / 'a.jpg').read_bytes()
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {1: 0xC1},  # extended
+        {1: 0xC3},  # lossless
+        {1: 0xC9},  # arithmetic
+        {4: 12},  # bits
+        {9: 4},  # components
+        {10: ord('R'), 13: ord('G'), 16: ord('B')},
+    ],
+)
+def test_other_jpegs_are_left_to_opencv(tmp_path, picture, change, monkeypatch):
+    data = bytearray(cv2.imencode('.jpg', picture)[1].tobytes())
+    at = data.index(b'\xff\xc0')  # the frame header of a baseline JPEG
+    for offset, value in change.items():
+        data[at + offset] = value
+    (tmp_path / 'a.jpg').write_bytes(data)
+    decoded = []
+    monkeypatch.setattr(loading, '_decode', lambda data, flags: decoded.append(flags) or picture)
+    assert read_photo(tmp_path / 'a.jpg', SIZE) is picture
+    assert decoded == [loading.AS_STORED]
+
+
+def test_jpegs_of_red_green_and_blue_are_left_to_opencv(tmp_path, picture):
+    """Adobe's marker says so, or their names; a decoder that takes them for YCbCr shows other colours."""
+    Image.fromarray(picture[..., ::-1]).save(tmp_path / 'a.jpg', quality=95, keep_rgb=True)
+    named = (tmp_path / 'a.jpg').read_bytes()
+    frame, scan = named.index(b'\xff\xc0') + 10, named.index(b'\xff\xda') + 5
+    numbered = bytearray(named)
+    numbered[frame : frame + 9 : 3] = numbered[scan : scan + 6 : 2] = b'\x01\x02\x03'
+    for data in (named, numbered, named.replace(b'Adobe', b'other')):
+        (tmp_path / 'a.jpg').write_bytes(data)
+        photo = read_photo(tmp_path / 'a.jpg', SIZE)
+        assert np.abs(photo.astype(int) - picture).mean() < 4
+
+
+def test_other_formats_and_turned_photos_are_decoded(tmp_path, picture):
+    cv2.imwrite(str(tmp_path / 'a.png'), picture)
+    assert (read_photo(tmp_path / 'a.png', SIZE) == picture).all()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture[..., ::-1]).save(tmp_path / 'a.jpg', exif=exif)
+    assert isinstance(read_photo(tmp_path / 'a.jpg', SIZE), bytes)
+    assert read_photo(tmp_path / 'a.jpg', SIZE[::-1]).shape == (*SIZE[::-1], 3)
+
+
+@pytest.mark.parametrize('name', ['missing', 'empty', 'html', 'cut', 'size', 'zeros', 'folder'])
+def test_both_ways_refuse_alike(tmp_path, picture, name):
+    data, file = cv2.imencode('.jpg', picture)[1].tobytes(), tmp_path / 'a.jpg'
+    if name == 'folder':
+        file.mkdir()
+    elif name != 'missing':
+        content = {'empty': b'', 'html': b'<html>404</html>', 'cut': data[:-9], 'size': data}
+        file.write_bytes(content.get(name, data[: len(data) // 2] + bytes(len(data) // 2)))
+    size = (41, 60) if name == 'size' else SIZE
+    said = []
+    for read in (read_image, read_photo):
+        with pytest.raises(BadImageError) as caught:
+            read(file, size)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
 
 
 def test_images_without_annotations_and_images_as_pixels(tmp_path, picture):

@@ -47,7 +47,7 @@ def rows_of(tmp_path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(
     ('name', 'measured', 'unmeasured'),
-    [('data', 2, 1), ('step', 1, 1), ('distill', 2, 1), ('infer', 4, 2), ('eval', 1, 0)],
+    [('data', 3, 1), ('step', 1, 1), ('distill', 2, 1), ('infer', 4, 2), ('eval', 1, 0)],
 )
 def test_small_run(
     name: str,

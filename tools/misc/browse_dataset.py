@@ -7,14 +7,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from mmdet.datasets.collate import BadImage
+from mmdet.models.drawing import draw_images
 from mmdet.registry import DATASETS
+from mmdet.structures import EncodedImages
 from mmdet.utils.cli import add_config_arguments, run_tool, take_old_spellings
 from mmdet.utils.config import load_config
 from mmdet.visualization import draw_detections, tile, with_title
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(sample, BadImage):
             print(f'left out: {sample.file}: {sample.reason}')
             continue
-        picture = np.ascontiguousarray(sample['img'].permute(1, 2, 0).numpy())
+        picture = np.ascontiguousarray(drawn(sample).permute(1, 2, 0).numpy())
         picture = draw_detections(
             picture, sample['bboxes'], sample['labels'], classes=dataset.metainfo['classes']
         )
@@ -62,6 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if pictures:
         write(out_dir / 'sheet.png', tile(pictures, SHEET_COLUMNS))
     print(f'{len(pictures)} samples of {args.split} in {out_dir}, all of them in {out_dir / "sheet.png"}')
+
+
+def drawn(sample: dict[str, Any]) -> Tensor:
+    """The image of a sample, uint8 (3, H, W), BGR: drawn here where training leaves that to the device."""
+    img = sample['img']
+    if isinstance(img, EncodedImages):
+        return draw_images(img, torch.device('cpu'), [sample['img_id']])[0].round().byte()
+    return img
 
 
 def write(file: Path, picture: Picture) -> None:

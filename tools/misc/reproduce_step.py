@@ -21,7 +21,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmdet.registry import MODELS
-from mmdet.structures import GroundTruth
+from mmdet.structures import EncodedImages, GroundTruth
 from mmdet.utils.checkpoint import load_checkpoint, load_weights, not_finite, set_rng_state
 from mmdet.utils.cli import add_config_arguments, run_tool, take_old_spellings
 from mmdet.utils.config import load_config
@@ -49,7 +49,9 @@ def first_not_finite(model: nn.Module, dump: dict[str, Any], device: str) -> tup
             how = 'finite' if finite(given) else 'not finite'
             found.append(f'{name or "the model"} ({type(module).__name__}), whose input was {how}')
 
-    batch = {**dump['batch'], 'gt': GroundTruth(**dump['batch']['gt'])}
+    inputs = dump['batch']['inputs']
+    encoded = EncodedImages(**inputs) if isinstance(inputs, dict) else inputs
+    batch = {**dump['batch'], 'inputs': encoded, 'gt': GroundTruth(**dump['batch']['gt'])}
     amp = dump['meta']['amp_dtype']
     set_rng_state(dump['rng'][0])
     with ExitStack() as stack:

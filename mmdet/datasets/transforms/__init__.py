@@ -3,7 +3,13 @@
 from mmdet.datasets.transforms.color import PhotoMetricDistortion
 from mmdet.datasets.transforms.formatting import PackDetInputs
 from mmdet.datasets.transforms.geometry import Expand, MinIoURandomCrop, RandomFlip, Resize
-from mmdet.datasets.transforms.loading import BadImageError, LoadAnnotations, LoadImageFromFile, read_image
+from mmdet.datasets.transforms.loading import (
+    BadImageError,
+    LoadAnnotations,
+    LoadImageFromFile,
+    read_image,
+    read_photo,
+)
 from mmdet.datasets.transforms.window import Colour, Results, Window
 
 __all__ = [
@@ -20,4 +26,5 @@ __all__ = [
     'Results',
     'Window',
     'read_image',
+    'read_photo',
 ]

@@ -3,17 +3,18 @@
 H, W size of the output in pixels
 """
 
-import math
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmdet.datasets.transforms.color import distort
-from mmdet.datasets.transforms.loading import read_image
+from mmdet.datasets.transforms.loading import read_image, read_photo
 from mmdet.datasets.transforms.window import Colour, Image, Results, Window
 from mmdet.registry import TRANSFORMS
+from mmdet.structures import EncodedImages
 
 
 @TRANSFORMS.register_module()
@@ -24,19 +25,35 @@ class PackDetInputs:
     img uint8 (3, H, W) tensor, BGR · bboxes float32 (G, 4) xyxy in pixels of img, none empty ·
     labels int64 (G,) · img_id int · ori_shape (h, w) · img_shape (H, W).
 
+    Args:
+        decode: Where a photo is decoded and drawn: here, in the 'worker', or on the 'device', by
+            DetDataPreprocessor. Then img is an `EncodedImages` of one image. The file is read and checked
+            here all the same, and decoded here where a device could not do it.
+
     Raises:
         BadImageError: The file cannot be used.
     """
 
+    def __init__(self, decode: Literal['worker', 'device'] = 'worker') -> None:
+        if decode not in ('worker', 'device'):
+            raise ValueError(f"PackDetInputs: decode must be 'worker' or 'device', but is {decode!r}")
+        self.decode = decode
+
     def __call__(self, results: Results) -> dict[str, Any]:
         """Make the sample."""
         ori_shape, window = results['ori_shape'], results['window']
-        source = results['img'] if 'img' in results else read_image(results['img_path'], ori_shape)
-        img = render(source, window, results.get('colour', Colour()), results.get('fill', (0, 0, 0)))
+        img: Tensor | EncodedImages
+        if self.decode == 'device':
+            photo = results['img'] if 'img' in results else read_photo(results['img_path'], ori_shape)
+            img = encode(photo, ori_shape, results)
+        else:
+            source = results['img'] if 'img' in results else read_image(results['img_path'], ori_shape)
+            colour, fill = results.get('colour', Colour()), results.get('fill', (0, 0, 0))
+            img = torch.from_numpy(render(source, window, colour, fill))
         bboxes, labels = results['bboxes'], results['labels']
         whole = (bboxes[:, 2:] > bboxes[:, :2]).all(1)
         return {
-            'img': torch.from_numpy(img),
+            'img': img,
             'bboxes': torch.from_numpy(bboxes[whole]),
             'labels': torch.from_numpy(labels[whole]),
             'img_id': results['img_id'],
@@ -73,31 +90,52 @@ def _covers(source: Image, window: Window) -> bool:
 
 
 def _draw_beside_fill(source: Image, window: Window) -> tuple[Image, int, int]:
-    """The output pixels whose centres lie on the source: (h, w, 3), and x, y of the first one.
+    """The output pixels whose centres lie on the source, not flipped: (h, w, 3), and x, y of the first one.
 
     The edge of the source falls inside an output pixel. To round it away and resize would move the whole
     photo by up to half a pixel of the output, which can be several of the source, so this is an exact warp.
     It takes three times as long as a resize, of the fewer pixels beside a fill.
     """
-    left, right = max(window.left, 0), min(window.right, source.shape[1])
-    top, bottom = max(window.top, 0), min(window.bottom, source.shape[0])
-    across = (window.right - window.left) / window.width  # pixels of the source per pixel of the output
-    down = (window.bottom - window.top) / window.height
-    x1, x2 = (math.ceil((edge - window.left) / across - 0.5) for edge in (left, right))
-    y1, y2 = (math.ceil((edge - window.top) / down - 0.5) for edge in (top, bottom))
-    if x1 >= x2 or y1 >= y2:
+    view = window._replace(flip=False).view(*source.shape[:2])
+    left, top, right, bottom = view.seen
+    x1, y1, x2, y2 = view.place
+    if x1 == x2:
         return np.empty((0, 0, 3), np.uint8), 0, 0
-    to_source = np.array(
-        [
-            [across, 0, across * (x1 + 0.5) - 0.5 + window.left - left],
-            [0, down, down * (y1 + 0.5) - 0.5 + window.top - top],
-        ]
-    )
+    across, down, x, y = view.to_part
     patch = cv2.warpAffine(
         source[top:bottom, left:right],
-        to_source,
+        np.array([[across, 0, across * x1 + x], [0, down, down * y1 + y]]),
         (x2 - x1, y2 - y1),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
     return patch, x1, y1
+
+
+def encode(photo: bytes | Image, size: tuple[int, int], results: Results) -> EncodedImages:
+    """What a device needs to draw one window as `render` does.
+
+    Args:
+        photo: A JPEG file that is not decoded, or uint8 (h, w, 3), BGR, of which only what is seen is kept.
+        size: (h, w) of the photo.
+        results: Of the pipeline: window, colour, fill.
+    """
+    window, colour = results['window'], results.get('colour', Colour())
+    view = window.view(*size)
+    if isinstance(photo, bytes):
+        data = np.frombuffer(photo, np.uint8).copy()
+    else:
+        left, top, right, bottom = view.seen
+        data = photo[top:bottom, left:right, ::-1].transpose(2, 0, 1).flatten()
+    return EncodedImages(
+        data=torch.from_numpy(data),
+        lengths=torch.tensor([data.size]),
+        is_jpeg=torch.tensor([isinstance(photo, bytes)]),
+        seen=torch.tensor([view.seen]),
+        place=torch.tensor([view.place]),
+        to_part=torch.tensor([view.to_part]),
+        colours=torch.tensor([colour[:4]]),
+        channels=torch.tensor([colour.channels]),
+        fills=torch.tensor([results.get('fill', (0, 0, 0))], dtype=torch.float32).round(),
+        shape=(window.height, window.width),
+    )

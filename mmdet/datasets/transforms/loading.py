@@ -4,6 +4,7 @@ H, W height and width of an image · images are uint8 (H, W, 3) BGR
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ JPEG_END = b'\xff\xd9'
 PNG_START = b'\x89PNG\r\n\x1a\n'
 START_OF_SCAN = 0xDA
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers behind which a JPEG says its size
+PLAIN_FRAMES = {0xC0, 0xC2}  # baseline, progressive; others are lossless, arithmetically coded, extended
+ADOBE = 0xEE  # says which colours three or four components are
 
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 AS_SHOWN = cv2.IMREAD_COLOR  # turned as its EXIF data says
@@ -40,6 +43,41 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image:
     Raises:
         BadImageError: The file is missing, empty, truncated, not an image, or of another size.
     """
+    data, _ = _read(path, size)
+    return _decode_as_annotated(data, size)
+
+
+def read_photo(path: Path, size: tuple[int, int]) -> bytes | Image:
+    """The content of an image file, checked but not decoded, or the image where only OpenCV can decode it.
+
+    Args:
+        path: The file.
+        size: (h, w) that the annotations were made for.
+
+    Returns:
+        A JPEG file of that size as stored that every decoder reads alike, else what `read_image` returns.
+
+    Raises:
+        BadImageError: As `read_image`, except for damage that only decoding would find.
+    """
+    data, head = _read(path, size)
+    return data if head.plain_jpeg and head.size == size else _decode_as_annotated(data, size)
+
+
+class _Head(NamedTuple):
+    """What a file tells without being decoded."""
+
+    size: tuple[int, int] | None = None  # (h, w), where it says one
+    truncated: bool = False
+    plain_jpeg: bool = False  # of 8 bits, baseline or progressive, gray or YCbCr
+
+
+def _read(path: Path, size: tuple[int, int] | None) -> tuple[bytes, _Head]:
+    """An image file and what it tells of itself.
+
+    Raises:
+        BadImageError: The file is missing, empty or truncated, or says another size.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -47,13 +85,17 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image:
         raise BadImageError(reason) from error
     if not data:
         raise BadImageError('the file is empty')
-    stored, truncated = _look_at(data)
-    if truncated:
+    head = _look_at(data)
+    if head.truncated:
         raise BadImageError('the file is truncated')
+    if size is not None and head.size is not None and head.size not in (size, size[::-1]):
+        raise _other_size(head.size, size)  # and is not decoded: a small file can hold gigabytes
+    return data, head
+
+
+def _decode_as_annotated(data: bytes, size: tuple[int, int] | None) -> Image:
     if size is None:
         return _decode(data, AS_SHOWN)
-    if stored not in (None, size, size[::-1]):  # and is not decoded: a small file can hold gigabytes
-        raise _other_size(stored, size)
     img = _decode(data, AS_STORED)
     if img.shape[:2] != size:
         stored, img = img.shape[:2], _decode(data, AS_SHOWN)
@@ -82,28 +124,36 @@ def _decode(data: bytes, flags: int) -> Image:
     return img
 
 
-def _look_at(data: bytes) -> tuple[tuple[int, ...] | None, bool]:
+def _look_at(data: bytes) -> _Head:
     """What a JPEG or PNG tells without being decoded; of other formats, which fail in the decoder, nothing.
 
-    Its size (h, w), where it says one, and whether its end is missing: the decoder fills the missing part
-    with grey and only warns.
+    Whether the end is missing is asked because the decoder fills the missing part with grey and only warns.
 
     A few microseconds a file: the headers are stepped over (a thumbnail inside them has an end marker of
     its own), then the end marker is looked for from behind. It cannot occur inside compressed JPEG data,
     and bytes behind it do no harm.
     """
     if data.startswith(PNG_START):
-        size = tuple(int.from_bytes(data[at : at + 4], 'big') for at in (20, 16))
-        return size, data.rfind(b'IEND') < 0
+        height, width = (int.from_bytes(data[at : at + 4], 'big') for at in (20, 16))
+        return _Head((height, width), data.rfind(b'IEND') < 0)
     if not data.startswith(JPEG_START):
-        return None, False
-    size, at = (0, 0), 2
+        return _Head()
+    height, width, at, plain, as_rgb = 0, 0, 2, False, False
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != START_OF_SCAN:
-        if data[at + 1] in START_OF_FRAME:
-            size = tuple(int.from_bytes(data[side : side + 2], 'big') for side in (at + 5, at + 7))
-        padding = data[at + 1] == 0xFF  # any number of fill bytes may stand in front of a marker
+        marker = data[at + 1]
+        if marker in START_OF_FRAME:
+            height, width = (int.from_bytes(data[side : side + 2], 'big') for side in (at + 5, at + 7))
+            bits, names = data[at + 4 : at + 5], data[at + 10 : at + 19 : 3]  # names: one byte a component
+            plain = (
+                marker in PLAIN_FRAMES and bits == b'\x08' and data[at + 9 : at + 10] in (b'\x01', b'\x03')
+            )
+            as_rgb |= names == b'RGB'
+        elif marker == ADOBE:
+            as_rgb |= data[at + 4 : at + 9] == b'Adobe' and data[at + 15 : at + 16] == b'\x00'
+        padding = marker == 0xFF  # any number of fill bytes may stand in front of a marker
         at += 1 if padding else 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
-    return size if all(size) else None, data.rfind(JPEG_END, at) < 0
+    size = (height, width) if height and width else None
+    return _Head(size, data.rfind(JPEG_END, at) < 0, plain and not as_rgb)
 
 
 @TRANSFORMS.register_module()

@@ -6,6 +6,7 @@ resized once, whatever is in the list, and the size of a sample is known even wh
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -13,6 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[Any]  # uint8 (H, W, 3) BGR, or a part of one; OpenCV's annotations do not tell uint8
+
+
+class View(NamedTuple):
+    """What a window shows of a photo. All 0 where that is nothing, or less than the centre of one pixel."""
+
+    seen: tuple[int, int, int, int] = (0, 0, 0, 0)  # xyxy of the part of the photo, in its pixels
+    place: tuple[int, int, int, int] = (0, 0, 0, 0)  # xyxy of the output pixels whose centres lie on it
+    # across, down, x, y: the centre of output pixel (i, j) lies at (across i + x, down j + y) of the part,
+    # whose first pixel has its centre at (0, 0)
+    to_part: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 class Window(NamedTuple):
@@ -53,6 +64,22 @@ class Window(NamedTuple):
             height=bottom - top,
             width=right - left,
         )
+
+    def view(self, height: int, width: int) -> View:
+        """What it shows of a photo of this size."""
+        left, right = max(self.left, 0), min(self.right, width)
+        top, bottom = max(self.top, 0), min(self.bottom, height)
+        across = (self.right - self.left) / self.width  # pixels of the photo per pixel of the output
+        down = (self.bottom - self.top) / self.height
+        x1, x2 = (math.ceil((edge - self.left) / across - 0.5) for edge in (left, right))
+        y1, y2 = (math.ceil((edge - self.top) / down - 0.5) for edge in (top, bottom))
+        if x1 >= x2 or y1 >= y2:
+            return View()
+        x, y = across / 2 - 0.5 + self.left - left, down / 2 - 0.5 + self.top - top
+        if self.flip:
+            x1, x2 = self.width - x2, self.width - x1
+            across, x = -across, x + across * (self.width - 1)
+        return View((left, top, right, bottom), (x1, y1, x2, y2), (across, down, x, y))
 
 
 class Colour(NamedTuple):
