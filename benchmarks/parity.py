@@ -1,5 +1,6 @@
 """Whether two contenders computed the same, and whether their trainings end at the same AP."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -48,10 +49,12 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> Comparison:
     deviation pooled over both ways; and this interval reaches less than RESOLUTION to each side, so that
     noise does not pass for agreement. Two equal ways are told apart by chance once in twenty times.
     """
+    difference = statistics.fmean(theirs) - statistics.fmean(ours)
     freedom = len(ours) + len(theirs) - 2
+    if not freedom:
+        return Comparison(difference, math.inf, 'spread too wide')  # one seed says nothing of it
     squares = sum(sum((ap - statistics.fmean(of)) ** 2 for ap in of) for of in (ours, theirs))
     deviation = (squares / freedom * (1 / len(ours) + 1 / len(theirs))) ** 0.5
-    difference = statistics.fmean(theirs) - statistics.fmean(ours)
     allowed = T95[min(freedom, len(T95)) - 1] * deviation
     apart = not abs(difference) <= allowed  # NaN is equal to nothing
     return Comparison(

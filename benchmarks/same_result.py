@@ -55,10 +55,10 @@ class Sizes(NamedTuple):
     images: tuple[int, int] = (600, 100)  # of the training and of the validation split
     side: int = 192  # longer side of a photo, in pixels
     width: float = 1 / 8  # factor on SSD300's channels
-    batch_size: int = 8
-    teacher_steps: int = 300
-    start_steps: int = 500
-    steps: int = 90  # of each way
+    batch_size: int = 4
+    teacher_steps: int = 100  # of batches four times as large: it sees crops only
+    start_steps: int = 300
+    steps: int = 60  # of each way
     lr: float = 5e-4  # of each way
 
 
@@ -106,6 +106,7 @@ class Work(NamedTuple):
         if not teacher.exists():
             options = {'model.arch': ARCH, 'model.crop_size': CROP_SIZE}
             cfg = self.config(TEACHER_CONFIG, 'teacher', self.sizes.teacher_steps, 2e-3, options)
+            cfg.train_dataloader.batch_size *= 4
             cfg.custom_hooks = [{'type': 'SaveTeacherHook', 'file': str(teacher)}]
             DetRunner.from_cfg(cfg).train()
         if not start.exists():

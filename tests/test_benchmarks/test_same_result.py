@@ -34,6 +34,10 @@ def test_the_rule(theirs: tuple[float, ...], verdict: str) -> None:
     assert compare(OURS, theirs).verdict == verdict
 
 
+def test_one_seed_each_says_nothing() -> None:
+    assert compare([0.3], [0.3]).verdict == 'spread too wide'
+
+
 def test_the_interval_is_that_of_student() -> None:
     """Two samples of three with a deviation of 0.005: 2.776 times it times the root of 2/3."""
     found = compare(OURS, [ap + 0.01 for ap in OURS])
