@@ -57,8 +57,8 @@ class Sizes(NamedTuple):
     width: float = 1 / 8  # factor on SSD300's channels
     batch_size: int = 4
     teacher_steps: int = 100  # of batches four times as large: it sees crops only
-    start_steps: int = 300
-    steps: int = 60  # of each way
+    start_steps: int = 1200
+    steps: int = 80  # of each way
     lr: float = 5e-4  # of each way
 
 
@@ -86,8 +86,10 @@ class Work(NamedTuple):
         cfg.default_hooks.checkpoint = {'type': 'CheckpointHook', 'interval': -1}
         return cfg
 
-    def student(self, name: str, options: Mapping[str, Any] = {}, distilled: bool = False) -> Config:
-        """Config of the narrow student; its training is not evaluated."""
+    def student(
+        self, name: str, options: Mapping[str, Any] = {}, distilled: bool = False, start: bool = False
+    ) -> Config:
+        """Config of the narrow student or of its start; its training is not evaluated."""
         narrow = narrowed(self.sizes.width)
         teacher = {
             'model.distiller.crop_size': CROP_SIZE,
@@ -95,7 +97,8 @@ class Work(NamedTuple):
             'model.distiller.teacher.checkpoint': str(self.folder / 'teacher.pth'),
         }
         file, taught = (DISTILLED_CONFIG, teacher) if distilled else (CONFIG, {})
-        cfg = self.config(file, name, self.sizes.steps, self.sizes.lr, {**narrow, **taught, **options})
+        steps, lr = (self.sizes.start_steps, 2e-3) if start else (self.sizes.steps, self.sizes.lr)
+        cfg = self.config(file, name, steps, lr, {**narrow, **taught, **options})
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         return cfg
 
@@ -110,10 +113,10 @@ class Work(NamedTuple):
             cfg.custom_hooks = [{'type': 'SaveTeacherHook', 'file': str(teacher)}]
             DetRunner.from_cfg(cfg).train()
         if not start.exists():
-            cfg = self.student('start', {'model.backbone.batch_norm': True, 'model.neck.batch_norm': True})
+            options = {'model.backbone.batch_norm': True, 'model.neck.batch_norm': True}
+            cfg = self.student('start', options, start=True)
             cfg.train_dataloader.dataset.pipeline = [PIPELINE[i] for i in (0, 1, 4, 5, 7)]  # learns sooner
-            cfg.train_cfg.max_iters = self.sizes.start_steps
-            cfg.optim_wrapper.optimizer.lr = 2e-3
+            cfg.param_scheduler = None  # so that what the ways gain shows: their rate falls
             runner = DetRunner.from_cfg(cfg)
             runner.train()
             plain = MODELS.build(self.student('plain').model)
