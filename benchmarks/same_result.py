@@ -14,7 +14,7 @@ import argparse
 import csv
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +29,9 @@ from torch._dynamo.utils import counters
 
 from benchmarks.bfloat16 import quick_bfloat16
 from benchmarks.parity import compare
-from benchmarks.reference.augmentation import PIPELINE, stock_pipeline
+from benchmarks.reference.augmentation import PIPELINE
 from benchmarks.reference.network import StockSSD300
-from benchmarks.reference.training import training_losses
+from benchmarks.reference.training import train
 from benchmarks.report import ROOT, machine
 from benchmarks.settings import Settings
 from benchmarks.students import CONFIG, DISTILLED_CONFIG, anchors_of, narrowed
@@ -155,19 +155,11 @@ class Work(NamedTuple):
         teacher.eval().requires_grad_(requires_grad=False)
         optimizer = torch.optim.AdamW(student.parameters(), self.sizes.lr, weight_decay=DECAY)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones(self.sizes.steps))
-        anchors, rng = anchors_of(detector, torch.device('cpu')), np.random.default_rng([seed, 1])
-        rows = endless(len(dataset), rng)
-        for _ in range(self.sizes.steps):
-            samples = [stock_sample(dataset, next(rows), rng) for _ in range(self.sizes.batch_size)]
-            images, objects, labels = ([s[key] for s in samples] for key in ('img', 'bboxes', 'labels'))
-            optimizer.zero_grad()
-            losses = training_losses(
-                student, torch.stack(images), anchors, objects, labels, teacher, CROP_SIZE
-            )
-            torch.stack(list(losses.values())).sum().backward()
-            nn.utils.clip_grad_norm_(student.parameters(), MAX_NORM)
-            optimizer.step()
-            schedule.step()
+        train(
+            student, teacher, CROP_SIZE, anchors_of(detector, torch.device('cpu')), photos_of(dataset),
+            self.sizes.batch_size, self.sizes.steps, optimizer, schedule, MAX_NORM,
+            np.random.default_rng([seed, 1]),
+        )  # fmt: skip
         student.give_weights(detector)
         return detector
 
@@ -211,16 +203,10 @@ def take_folded(plain: nn.Module, student: Any) -> None:
             own.copy_(folded)
 
 
-def endless(count: int, rng: np.random.Generator) -> Iterator[int]:
-    """Rows of a data set, in a new order each time through."""
-    while True:
-        yield from rng.permutation(count).tolist()
-
-
-def stock_sample(dataset: Any, row: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    """A photo through the stock pipeline."""
-    given = dataset._results(row, 0)
-    return stock_pipeline(given['img_path'], *given['annotations'], rng, bool(rng.random() < 0.5))
+def photos_of(dataset: Any) -> list[tuple[Path, Any, Any]]:
+    """File, boxes and labels of each photo."""
+    given = [dataset._results(row, row) for row in range(len(dataset))]
+    return [(photo['img_path'], *photo['annotations']) for photo in given]
 
 
 def report(units: Sequence[Mapping[str, Any]], out: Path) -> bool:

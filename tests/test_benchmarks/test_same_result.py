@@ -12,7 +12,8 @@ import torch
 
 from benchmarks.bfloat16 import RoundedConvolutions
 from benchmarks.parity import T95, compare
-from benchmarks.same_result import QUICK, WAYS, Work, endless, main
+from benchmarks.reference.training import endless
+from benchmarks.same_result import QUICK, WAYS, Work, main
 from tests.tiny_run import be_quick
 
 LONG = os.environ.get('DISTILL_LONG')
