@@ -118,6 +118,7 @@ class Work(NamedTuple):
             cfg = self.student('start', options, start=True)
             cfg.train_dataloader.dataset.pipeline = [PIPELINE[i] for i in (0, 1, 4, 5, 7)]  # learns sooner
             cfg.param_scheduler = None  # so that what the ways gain shows: their rate falls
+            cfg.resume = True  # where it was stopped
             runner = DetRunner.from_cfg(cfg)
             runner.train()
             plain = MODELS.build(self.student('plain').model)
