@@ -12,8 +12,11 @@ import torch
 
 from benchmarks.bfloat16 import RoundedConvolutions
 from benchmarks.parity import T95, compare
+from benchmarks.reference.network import StockSSD300
 from benchmarks.reference.training import endless
-from benchmarks.same_result import QUICK, WAYS, Work, main
+from benchmarks.same_result import QUICK, WAYS, Work, main, take_folded
+from mmdet.datasets.synthetic import make_dataset
+from mmdet.registry import MODELS
 from tests.tiny_run import be_quick
 
 LONG = os.environ.get('DISTILL_LONG')
@@ -82,6 +85,25 @@ def test_each_photo_comes_once_each_time_through() -> None:
     passes = [[next(rows) for _ in range(5)] for _ in range(3)]
     assert all(sorted(rows) == [0, 1, 2, 3, 4] for rows in passes)
     assert passes[0] != passes[1]
+
+
+def test_weights_come_through(tmp_path: Path) -> None:
+    """Folding the batch norms of the start, and the way to the stock network and back, change no output."""
+    work = Work(tmp_path, QUICK)
+    make_dataset(tmp_path / 'data', *QUICK.images, size=QUICK.side)
+    torch.manual_seed(0)
+    options = {'model.backbone.batch_norm': True, 'model.neck.batch_norm': True}
+    start = MODELS.build(work.student('start', options, start=True).model)
+    images = 60 * torch.randn(2, 3, 300, 300)
+    with torch.no_grad():
+        start.raw_outputs(images)  # the statistics of the batch norms move away from 0 and 1
+        expected = start.eval().raw_outputs(images)
+        plain, back = (MODELS.build(work.student('plain').model).eval() for _ in range(2))
+        take_folded(plain, start)
+        StockSSD300(plain.bbox_head.num_classes, QUICK.width).take_weights(plain).give_weights(back)
+        for detector in (plain, back):
+            for found, of_start in zip(detector.raw_outputs(images)[:2], expected[:2], strict=True):
+                assert (found - of_start).abs().max() <= 1e-4 * of_start.abs().max()
 
 
 def plant(folder: Path, way: str, aps: tuple[float, ...]) -> None:
