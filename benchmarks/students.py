@@ -53,9 +53,26 @@ class Subject(NamedTuple):
 
     def anchors(self, device: torch.device) -> Tensor:
         """(A, 4)."""
-        sizes = [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
-        anchors: Tensor = self.detector.bbox_head.anchor_generator(sizes, device)
-        return anchors
+        return anchors_of(self.detector, device)
+
+
+def anchors_of(detector: Any, device: torch.device) -> Tensor:
+    """(A, 4): of an SSD300 of this toolbox."""
+    sizes = [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
+    anchors: Tensor = detector.bbox_head.anchor_generator(sizes, device)
+    return anchors
+
+
+def narrowed(width: float) -> dict[str, Any]:
+    """Overrides that give SSD300 `width` times its channels."""
+    channels = [int(c * width) for c in (512, 1024, 512, 256, 256, 256)]
+    return {
+        'model.backbone.weights': None,
+        'model.backbone.width': width,
+        'model.neck.in_channels': channels[:2],
+        'model.neck.out_channels': channels,
+        'model.bbox_head.in_channels': channels,
+    }
 
 
 def subject(settings: Settings, batch_size: int, teacher: Path | None = None) -> Subject:
@@ -70,13 +87,7 @@ def subject(settings: Settings, batch_size: int, teacher: Path | None = None) ->
     distilled = {'model.distiller.teacher.checkpoint': str(teacher), 'model.distiller.teacher.arch': arch}
     options: dict[str, Any] = {'model.backbone.weights': None} | (distilled if teacher else {})
     if settings.quick:
-        channels = [int(c * QUICK_WIDTH) for c in (512, 1024, 512, 256, 256, 256)]
-        options |= {
-            'model.backbone.width': QUICK_WIDTH,
-            'model.neck.in_channels': channels[:2],
-            'model.neck.out_channels': channels,
-            'model.bbox_head.in_channels': channels,
-        }
+        options |= narrowed(QUICK_WIDTH)
     if settings.quick and teacher:
         options['model.distiller.crop_size'] = QUICK_CROP
     cfg = load_config(DISTILLED_CONFIG if teacher else CONFIG, options, settings.data_root)

@@ -91,10 +91,12 @@ class Reference(NamedTuple):
         return float(of_canvas), float(of_photo.mean()) if photo.any() else 0.0
 
 
-def stock_pipeline(file: Path, boxes: Any, labels: Any, rng: np.random.Generator) -> dict[str, Any]:
+def stock_pipeline(
+    file: Path, boxes: Any, labels: Any, rng: np.random.Generator, contrast_first: bool = True
+) -> dict[str, Any]:
     """From a file to what the stock data set hands over: img (3, 300, 300) normalised, RGB; boxes, labels."""
     photo: Any = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    sample = reference_sample(photo, boxes, labels, rng, contrast_first=True)
+    sample = reference_sample(photo, boxes, labels, rng, contrast_first)
     img: Any = cv2.cvtColor(np.ascontiguousarray(sample.img), cv2.COLOR_BGR2RGB)
     img -= np.array(MEAN_RGB, np.float32)
     img /= np.ones(3, np.float32)

@@ -56,6 +56,12 @@ class StockSSD300(nn.Module):
                 own.copy_(theirs)
         return self
 
+    def give_weights(self, detector: nn.Module) -> None:
+        """Copy the parameters back into a detector of this toolbox."""
+        with torch.no_grad():
+            for own, theirs in zip(self.parameters_in_order(), detector.parameters(), strict=True):
+                theirs.copy_(own)
+
     def parameters_in_order(self) -> list[nn.Parameter]:
         """Backbone, L2Norm, added levels, class convolutions, box convolutions."""
         parts = (self.features, self.extra, self.cls_convs, self.reg_convs)
