@@ -37,7 +37,6 @@ from benchmarks.report import ROOT, machine
 from benchmarks.settings import Settings
 from benchmarks.students import CONFIG, DISTILLED_CONFIG, anchors_of, narrowed
 from mmdet.datasets.synthetic import make_dataset
-from mmdet.distillation.folding import fold_batch_norms
 from mmdet.engine import DetRunner
 from mmdet.registry import DATASETS, MODELS
 from mmdet.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -87,11 +86,10 @@ class Work(NamedTuple):
         cfg.default_hooks.checkpoint = {'type': 'CheckpointHook', 'interval': -1}
         return cfg
 
-    def student(
-        self, name: str, options: Mapping[str, Any] = {}, distilled: bool = False, start: bool = False
-    ) -> Config:
-        """Config of the narrow student or of its start; its training is not evaluated."""
+    def student(self, name: str, distilled: bool = False, start: bool = False) -> Config:
+        """Config of the narrow student, with batch norms, or of its start; its training is not evaluated."""
         narrow = narrowed(self.sizes.width)
+        narrow |= {'model.backbone.batch_norm': True, 'model.neck.batch_norm': True}
         teacher = {
             'model.distiller.crop_size': CROP_SIZE,
             'model.distiller.teacher.arch': ARCH,
@@ -99,7 +97,7 @@ class Work(NamedTuple):
         }
         file, taught = (DISTILLED_CONFIG, teacher) if distilled else (CONFIG, {})
         steps, lr = (self.sizes.start_steps, 2e-3) if start else (self.sizes.steps, self.sizes.lr)
-        cfg = self.config(file, name, steps, lr, {**narrow, **taught, **options})
+        cfg = self.config(file, name, steps, lr, narrow | taught)
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         return cfg
 
@@ -114,13 +112,12 @@ class Work(NamedTuple):
             cfg.custom_hooks = [{'type': 'SaveTeacherHook', 'file': str(teacher)}]
             DetRunner.from_cfg(cfg).train()
         if not start.exists():
-            options = {'model.backbone.batch_norm': True, 'model.neck.batch_norm': True}
             whole_photos = [PIPELINE[i] for i in (0, 1, 4, 5, 7)]  # neither expanded nor cut: learns sooner
             for steps, pipeline in (
                 (self.sizes.start_steps // 2, whole_photos),
                 (self.sizes.start_steps, None),
             ):
-                cfg = self.student('start', options, start=True)
+                cfg = self.student('start', start=True)
                 cfg.train_cfg.max_iters = steps
                 cfg.param_scheduler = None  # so that what the ways gain shows: their rate falls
                 cfg.resume = True  # after the first half, or where it was stopped
@@ -128,9 +125,7 @@ class Work(NamedTuple):
                     cfg.train_dataloader.dataset.pipeline = pipeline
                 runner = DetRunner.from_cfg(cfg)
                 runner.train()
-            plain = MODELS.build(self.student('plain').model)
-            take_folded(plain, runner.model, ('backbone', 'neck'))  # each way teaches the heads from scratch
-            save_checkpoint({'state_dict': plain.state_dict()}, start)
+            save_checkpoint({'state_dict': runner.model.state_dict()}, start)
 
     def train(self, way: str, seed: int) -> tuple[dict[str, torch.Tensor], float]:
         """Weights at the end of a training, and its seconds with all set-up, compilation included."""
@@ -158,7 +153,8 @@ class Work(NamedTuple):
         detector = MODELS.build({**cfg.model, 'distiller': None})
         load_weights(detector, load_checkpoint(cfg.load_from)['state_dict'], cfg.load_from)
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
-        student = StockSSD300(len(dataset.metainfo['classes']), self.sizes.width).take_weights(detector)
+        student = StockSSD300(len(dataset.metainfo['classes']), self.sizes.width, batch_norm=True)
+        student.take_weights(detector)
         teacher = torchvision.models.get_model(ARCH, weights=None, num_classes=student.num_classes)
         teacher.load_state_dict(load_checkpoint(self.folder / 'teacher.pth')['state_dict'])
         teacher.eval().requires_grad_(requires_grad=False)
@@ -200,18 +196,6 @@ class Work(NamedTuple):
 def milestones(steps: int) -> list[int]:
     """Steps at which the learning rate falls to a tenth: after 2/3 and 8/9 of them."""
     return [steps * 2 // 3, steps * 8 // 9]
-
-
-def take_folded(plain: Any, student: Any, parts: Sequence[str]) -> None:
-    """Copy parts of a student with batch norms into one without: they are folded into the convolutions."""
-    student.eval()
-    for layers in (student.backbone.features, *student.neck.extra_layers):
-        fold_batch_norms(layers)
-    with torch.no_grad():
-        for part in parts:
-            pairs = zip(getattr(plain, part).parameters(), getattr(student, part).parameters(), strict=True)
-            for own, folded in pairs:
-                own.copy_(folded)
 
 
 def photos_of(dataset: Any) -> list[tuple[Path, Any, Any]]:

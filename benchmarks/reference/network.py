@@ -9,8 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-VGG16 = (64, 64, 'M', 128, 128, 'M', 256, 256, 256, 'M', 512, 512, 512, 'M', 512, 512, 512)
-CONV4_3 = 23  # layers up to the ReLU behind conv4_3
+VGG16: tuple[int | str, ...] = (
+    64,
+    64,
+    'M',
+    128,
+    128,
+    'M',
+    256,
+    256,
+    256,
+    'M',
+    512,
+    512,
+    512,
+    'M',
+    512,
+    512,
+    512,
+)
+CONV5_1 = 14  # its entry; the pooling before it is behind conv4_3
 ANCHORS_PER_CELL = (4, 6, 6, 6, 4, 4)
 EXTRA_STRIDES = ((2, 1), (2, 1), (1, 0), (1, 0))  # stride and padding of each added level
 
@@ -21,46 +39,65 @@ class StockSSD300(nn.Module):
     Args:
         num_classes: K.
         width: Factor on the channels of VGG16 and of the added levels.
+        batch_norm: Batch norm behind each convolution but those of the head.
     """
 
-    def __init__(self, num_classes: int, width: float = 1.0) -> None:
+    def __init__(self, num_classes: int, width: float = 1.0, batch_norm: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
         wide = [int(channels * width) for channels in (512, 1024, 512, 256, 256, 256)]
+
+        def conv(
+            before: int, out: int, kernel_size: int, stride: int = 1, padding: int = 0, dilation: int = 1
+        ) -> list[nn.Module]:
+            layer = nn.Conv2d(before, out, kernel_size, stride, padding, dilation, bias=not batch_norm)
+            return [layer, nn.BatchNorm2d(out)] if batch_norm else [layer]
+
         layers: list[nn.Module] = []
         channels = 3
-        for entry in VGG16:
+        for number, entry in enumerate(VGG16):
+            if number == CONV5_1 - 1:
+                self.conv4_3 = len(layers)  # layers up to the ReLU behind it
             if isinstance(entry, str):
                 layers.append(nn.MaxPool2d(2, 2, ceil_mode=True))
             else:
                 out = int(entry * width)
-                layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU(inplace=True)]
+                layers += [*conv(channels, out, 3, padding=1), nn.ReLU(inplace=True)]
                 channels = out
         layers += [nn.MaxPool2d(3, 1, padding=1)]
-        layers += [nn.Conv2d(channels, wide[1], 3, padding=6, dilation=6), nn.ReLU(inplace=True)]
-        layers += [nn.Conv2d(wide[1], wide[1], 1), nn.ReLU(inplace=True)]
+        layers += [*conv(channels, wide[1], 3, padding=6, dilation=6), nn.ReLU(inplace=True)]
+        layers += [*conv(wide[1], wide[1], 1), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
         self.l2_norm = nn.Parameter(torch.full((wide[0],), 20.0))
         self.extra = nn.ModuleList()
         for before, out, (stride, padding) in zip(wide[1:], wide[2:], EXTRA_STRIDES, strict=False):
-            self.extra.append(nn.Conv2d(before, out // 2, 1))
-            self.extra.append(nn.Conv2d(out // 2, out, 3, stride, padding))
+            self.extra.append(nn.Sequential(*conv(before, out // 2, 1)))
+            self.extra.append(nn.Sequential(*conv(out // 2, out, 3, stride=stride, padding=padding)))
         heads = list(zip(wide, ANCHORS_PER_CELL, strict=True))
         self.cls_convs = nn.ModuleList(nn.Conv2d(c, b * (num_classes + 1), 3, padding=1) for c, b in heads)
         self.reg_convs = nn.ModuleList(nn.Conv2d(c, b * 4, 3, padding=1) for c, b in heads)
 
     def take_weights(self, detector: nn.Module) -> 'StockSSD300':
-        """Copy the parameters of a detector of this toolbox, which come in the same order; returns itself."""
+        """Copy the weights of a detector of this toolbox, which come in the same order; returns itself."""
         with torch.no_grad():
-            for own, theirs in zip(self.parameters_in_order(), detector.parameters(), strict=True):
+            for own, theirs in self._beside(detector):
                 own.copy_(theirs)
         return self
 
     def give_weights(self, detector: nn.Module) -> None:
-        """Copy the parameters back into a detector of this toolbox."""
+        """Copy the weights back into a detector of this toolbox."""
         with torch.no_grad():
-            for own, theirs in zip(self.parameters_in_order(), detector.parameters(), strict=True):
+            for own, theirs in self._beside(detector):
                 theirs.copy_(own)
+
+    def _beside(self, detector: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        """Own parameters and statistics of batch norms, each with that of the detector."""
+        own, theirs = (
+            [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)] for net in (self, detector)
+        )
+        parameters = zip(self.parameters_in_order(), detector.parameters(), strict=True)
+        statistics = (zip(a.buffers(), b.buffers(), strict=True) for a, b in zip(own, theirs, strict=True))
+        return [*parameters, *(pair for of_layer in statistics for pair in of_layer)]
 
     def parameters_in_order(self) -> list[nn.Parameter]:
         """Backbone, L2Norm, added levels, class convolutions, box convolutions."""
@@ -73,8 +110,8 @@ class StockSSD300(nn.Module):
 
         returns L x (N, B_l (K + 1), H_l, W_l) and L x (N, 4 B_l, H_l, W_l)
         """
-        conv4_3 = self.features[:CONV4_3](images)
-        x = self.features[CONV4_3:](conv4_3)
+        conv4_3 = self.features[: self.conv4_3](images)
+        x = self.features[self.conv4_3 :](conv4_3)
         norm = conv4_3.float().pow(2).sum(1, keepdim=True).sqrt() + 1e-10
         levels = [(self.l2_norm[None, :, None, None] * conv4_3 / norm).to(conv4_3.dtype), x]
         for number, conv in enumerate(self.extra):
