@@ -92,7 +92,7 @@ def subject(settings: Settings, batch_size: int, teacher: Path | None = None) ->
         options['model.distiller.crop_size'] = QUICK_CROP
     cfg = load_config(DISTILLED_CONFIG if teacher else CONFIG, options, settings.data_root)
     if settings.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.type = 'mmdet.AmpOptimWrapper'  # MMEngine has one of this name, too
         cfg.optim_wrapper.dtype = 'bfloat16'
     cfg.optim_wrapper.optimizer.lr = 0.0  # all the work of a step, and the next one finds the same weights
     torch.manual_seed(0)

@@ -89,6 +89,11 @@ def test_each_benchmark_writes_its_file_before_the_next_begins(
     assert 'row of eval' in capsys.readouterr().out
 
 
+def test_our_student_in_bfloat16_with_the_channels_last(data_root: Path, tmp_path: Path) -> None:
+    main([*arguments('step', data_root, tmp_path), '--amp', '--channels-last'])
+    assert rows_of(tmp_path)[0]['mode'] == 'quick amp channels_last'
+
+
 def test_a_deviation_fails(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
