@@ -13,6 +13,8 @@ from mmdet.utils.checkpoint import save_checkpoint
 
 from .test_loops import train
 
+SGD = {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 5e-4}
+
 
 def test_seed_goes_to_data_set_and_sampler(toy_config):
     runner = DetRunner.from_cfg(toy_config(randomness={'seed': 5}))
@@ -137,3 +139,14 @@ def test_a_process_group_without_gpus(toy_config, monkeypatch):
         assert not runner.model.broadcast_buffers
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_a_fused_optimizer_makes_the_same_step(toy_config):
+    """An option of the config, as torch has it."""
+    plain, fused = (
+        train(toy_config(optim_wrapper={'type': 'OptimWrapper', 'optimizer': {**SGD, **how}}))
+        for how in ({}, {'fused': True})
+    )
+    assert fused.optim_wrapper.optimizer.param_groups[0]['fused'] is True
+    for one, other in zip(fused.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
