@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from torch import nn
 
 from mmdet.registry import MODELS
 from mmdet.utils.checkpoint import load_checkpoint
+from mmdet.utils.signals import StoppedBySignal
 from tests.tiny_run import (
     DISTILLED,
     NARROW,
@@ -26,7 +30,7 @@ from tests.tiny_run import (
     small_config,
     write_sets,
 )
-from tools.analysis.run_rows import METRICS, keep_row, main, student_numbers
+from tools.analysis.run_rows import METRICS, keep_row, main, run, student_numbers
 
 TEACHER = ROOT / 'configs_dev/teachers/resnet18_tiny.py'
 OPTIONS = {**SPLITS, **NARROW, **SHORT}
@@ -166,3 +170,30 @@ def test_size_of_the_student(set_root: Path, tmp_path: Path) -> None:
     assert found['gmacs'] == pytest.approx(sum(macs) / 1e9)
     assert found['parameters'] == sum(parameter.numel() for parameter in model.parameters())
     assert found['latency_ms'] > 0
+
+
+def test_a_training_that_is_told_to_end_saves_first(tmp_path: Path) -> None:
+    """SIGTERM of the tool alone, as a scheduler sends it: the training ends before the tool does."""
+    training = (
+        'import pathlib, signal, sys, time\n'
+        'def save(*_):\n'
+        '    time.sleep(0.5)\n'
+        f'    pathlib.Path({str(tmp_path / "saved")!r}).touch()\n'
+        '    sys.exit(143)\n'
+        'signal.signal(signal.SIGTERM, save)\n'
+        f'pathlib.Path({str(tmp_path / "ready")!r}).touch()\n'
+        'while True: time.sleep(0.05)\n'
+    )
+
+    def end() -> None:
+        while not (tmp_path / 'ready').exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=end, daemon=True).start()
+    with pytest.raises(StoppedBySignal) as stopped:
+        run([sys.executable, '-c', training], tmp_path / 'log')
+    assert stopped.value.status == 143
+    assert (tmp_path / 'saved').exists()
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -41,6 +42,7 @@ from mmdet.evaluation.rows import FORMAT, METRICS, TITLES
 from mmdet.utils.checkpoint import load_checkpoint
 from mmdet.utils.cli import add_config_arguments, run_tool, take_old_spellings
 from mmdet.utils.config import DATA_DEFAULTS, KeyValues, annotation_metrics, load_config, merge_config
+from mmdet.utils.signals import StoppedBySignal
 from mmdet.visualization.curves import read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,14 +111,25 @@ def _keep_pixels(kd_loc: Config) -> None:
 
 
 def run(command: Sequence[str], log: Path) -> None:
-    """Run a tool with its output added to a log.
+    """Run a tool with its output added to a log. SIGTERM and Ctrl-C end it, and then this.
 
     Raises:
         ChildProcessError: It failed; gives the end of the log.
+        StoppedBySignal: It was told to end; the same command goes on.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open('a') as file:
-        failed = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    with log.open('a') as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
+        before = {
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number)),
+            signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),  # the terminal tells both
+        }
+        try:
+            failed = process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    if failed in (128 + number for number in before):
+        raise StoppedBySignal(failed - 128)
     if failed:
         end = '\n'.join(log.read_text(errors='replace').splitlines()[-10:])
         raise ChildProcessError(f'{shlex.join(command)} failed. The end of {log}:\n{end}')
