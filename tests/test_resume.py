@@ -1,4 +1,7 @@
-"""A training that is stopped and resumed is the training that was not: bit for bit, on the CPU."""
+"""A training that is stopped and resumed is the training that was not: bit for bit.
+
+On the CPU; where there is a GPU, on that in deterministic mode.
+"""
 
 import json
 import math
@@ -20,6 +23,7 @@ EVERY = {
     'default_hooks__checkpoint__by_epoch': False,
     'train_cfg__max_iters': 8,
     'train_cfg__val_interval': 1,
+    'randomness__deterministic': torch.cuda.is_available(),
 }
 AVERAGED = [
     {'type': 'EMAHook', 'momentum': 0.3},
