@@ -139,6 +139,7 @@ class Work(NamedTuple):
                 cfg.optim_wrapper |= {'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}
             if way == 'compiled':
                 cfg.compile = {'mode': 'default'}
+            torch._dynamo.reset()  # or a training would run what an earlier one has compiled
             counters.clear()
             runner = DetRunner.from_cfg(cfg)
             with quick_bfloat16() if way == 'bfloat16' else contextlib.nullcontext():
