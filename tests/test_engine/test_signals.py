@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
+from mmdet.datasets.collate import init_worker
 from mmdet.engine import DetRunner
 from mmdet.utils.checkpoint import load_checkpoint
 from mmdet.utils.signals import SignalWatch, StoppedBySignal
@@ -128,6 +129,7 @@ def test_workers_are_born_deaf(config, tmp_path, monkeypatch):
 
     def note(worker_id):
         (tmp_path / 'held').write_text(' '.join(number.name for number in held()))
+        init_worker(worker_id)  # or nothing would end this worker
 
     monkeypatch.setattr('mmdet.engine.runner.init_worker', note)
     cfg = config('run', workers=1)
