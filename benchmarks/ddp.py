@@ -38,6 +38,7 @@ def run(settings: Settings) -> list[Row]:
         note = f'needs two threads, this run has {settings.threads}'
         return [row._replace(note=note) for row in (SCALING, WRAPPER)]
     batch = settings.batch_size or (4 if settings.quick else BATCH)
+    batch += batch % 2  # two processes share it
     with Group(1, settings.threads, batch, settings) as solo:
         with Group(2, max(1, settings.threads // 2), batch // 2, settings) as pair:
             gradients = pair.ask('gradient')
