@@ -50,10 +50,10 @@ class Timing(NamedTuple):
 def interleaved(
     contenders: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device, warm_up: int = 1
 ) -> dict[str, Timing]:
-    """Run contenders in turns, every other round backwards; returns what was measured of each under its name.
+    """Run contenders in turns, every other round backwards; returns what was measured of each by its name.
 
-    Backwards (A B C, C B A), because what ran before leaves memory and caches behind: nobody is always the one
-    after the largest. The rounds of the warm-up are not timed. What runs on a GPU is waited for.
+    Backwards (A B C, C B A), because what ran before leaves memory and caches behind: nobody is always the
+    one after the largest. The rounds of the warm-up are not timed. What runs on a GPU is waited for.
     """
     if repeats < 1 or warm_up < 1:
         raise ValueError(f'repeats and warm_up must be at least 1; got {repeats} and {warm_up}')
