@@ -1,6 +1,6 @@
 """`distill`: what distillation adds to a training step, beside the published way."""
 
-from benchmarks.parity import differing_numbers
+from benchmarks.parity import differing_numbers, exact_float32
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
 from benchmarks.step import BATCH, BATCH_GPU, peaks
@@ -21,7 +21,8 @@ def run(settings: Settings) -> list[Row]:
     distilled = subject(exact, count, file)
     student = stock_student(plain, settings.device)
     steps = (our_step(distilled), stock_step(distilled, student, exact, teacher))
-    ours, theirs = (with_gradient(step) for step in steps)
+    with exact_float32():
+        ours, theirs = map(with_gradient, steps)
     faults = differing_numbers(ours, theirs, TOLERANCE)
     if settings.amp:
         plain, distilled = subject(settings, count), subject(settings, count, file)

@@ -1,8 +1,9 @@
 """Whether two contenders computed the same, and whether their trainings end at the same AP."""
 
+import contextlib
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,17 @@ def differing_numbers(
         if not abs(ours[name] - theirs[name]) <= allowed * abs(theirs[name]):
             faults.append(f'{name} is {ours[name]:.7g}, the reference says {theirs[name]:.7g}')
     return faults
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Convolutions of float32 in float32: cuDNN rounds their operands to TF32's ten bits otherwise."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def gradient_norm(parameters: list[Tensor]) -> float:

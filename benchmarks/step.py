@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from benchmarks.parity import differing_numbers
+from benchmarks.parity import differing_numbers, exact_float32
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
 from benchmarks.students import Subject, our_step, stock_step, stock_student, subject, with_gradient
@@ -52,7 +52,9 @@ def check(settings: Settings, count: int) -> list[str]:
     exact = settings._replace(amp=False)
     plain = subject(exact, count)
     student = stock_student(plain, settings.device)
-    ours, theirs = (with_gradient(step) for step in (our_step(plain), stock_step(plain, student, exact)))
+    steps = (our_step(plain), stock_step(plain, student, exact))
+    with exact_float32():
+        ours, theirs = map(with_gradient, steps)
     return differing_numbers(ours, theirs, TOLERANCE)
 
 

@@ -1,6 +1,6 @@
 """Timing of contenders that take turns, so that what slows the machine down slows all of them.
 
-R rounds · in each round every contender runs once, in the same order: A B C A B C ...
+R rounds · in each round every contender runs once, every other round backwards: A B C, C B A, A B C ...
 """
 
 import statistics

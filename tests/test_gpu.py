@@ -1,6 +1,12 @@
 """The same numbers on a GPU as on the CPU."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +16,12 @@ from mmdet.datasets.transforms import Colour, PackDetInputs, Window
 from mmdet.distillation import ClassifierDistiller, CropL1Loss
 from mmdet.models import DetDataPreprocessor
 from mmdet.structures import crop_boxes
+from tests.forked import free_port
 from tests.golden_model import golden_ssd300
 from tests.test_models.test_drawing import task, write
+from tests.test_resume import assert_same_files
 from tests.test_structures.test_boxes import random_boxes
+from tests.tiny_run import DISTILLED, ROOT, as_arguments, options_of, save_teacher, write_sets
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
@@ -61,3 +70,40 @@ def test_losses_of_ssd300(monkeypatch: pytest.MonkeyPatch) -> None:
         model.to('cpu').distiller = None
     assert results[1] == pytest.approx(results[0], rel=1e-3)
     assert results[1]['loss_cls'] == pytest.approx(float(expected['loss_cls']), rel=1e-3)
+
+
+def test_a_restart_over_nccl(tiny_coco, tmp_path):
+    """Distilled, by the tool: killed and started again by torchrun it ends as without, bit for bit."""
+    root = write_sets(tiny_coco, tmp_path / 'set', images=12)
+    teacher = save_teacher(tmp_path / 'teacher.pth')
+    config = tmp_path / 'run.py'
+    config.write_text(f"_base_ = {str(DISTILLED)!r}\ncustom_imports = dict(imports=['tests.disturb'])\n")
+    environment = {**os.environ, 'PYTHON': sys.executable, 'MAX_RESTARTS': '1', 'NCCL_DEBUG': 'VERSION'}
+
+    def run(name: str, *faults: list[Any]) -> str:
+        options = options_of(
+            teacher,
+            train_cfg__max_iters=6,
+            default_hooks__checkpoint__interval=2,
+            default_hooks__checkpoint__by_epoch=False,
+            custom_hooks=[{'type': 'FaultHook', 'faults': list(faults)}],
+        )
+        typed = [config, '1', '--deterministic', '--no-validate', '--data-root', root]
+        typed += ['--work-dir', tmp_path / name, *as_arguments(options)]
+        done = subprocess.run(
+            ['bash', ROOT / 'tools/dist_train_cls_loc.sh', *typed],
+            env={**environment, 'PORT': str(free_port())},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-3000:]
+        return done.stdout
+
+    assert 'NCCL version' in run('whole')
+    told = run('killed', [0, 0, 4, signal.SIGKILL.name])
+    steps = [f'{start} {step}' for start, step in re.findall(r'<(\d) 0 (\d) ', told)]
+    assert steps == ['0 1', '0 2', '0 3', '0 4', '1 3', '1 4', '1 5', '1 6']
+    assert_same_files(tmp_path / 'whole', tmp_path / 'killed')

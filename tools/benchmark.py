@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = {field: args[field] for field in Settings._fields if args[field] is not None}
     torch.set_num_threads(args['threads'])
     cv2.setNumThreads(0)
+    torch.backends.cudnn.benchmark = True  # as the configs set it, for all contenders
     rows: list[Row] = []
     for name in wanted:
         settings = Settings(**{'repeats': FEWER_REPEATS.get(name, Settings().repeats), **given})
