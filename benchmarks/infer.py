@@ -187,7 +187,8 @@ def torchvisions(found: Subject, settings: Settings) -> dict[str, Callable[[], A
 
     @torch.no_grad()
     def post() -> Any:
-        return model.postprocess_detections(outputs, anchors, sizes)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):  # NMS knows no bfloat16
+            return model.postprocess_detections(outputs, anchors, sizes)
 
     return {'torchvision': whole, 'torchvision network': network, 'torchvision post-processing': post}
 

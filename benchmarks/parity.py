@@ -33,13 +33,17 @@ def differing_numbers(
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Convolutions of float32 in float32: cuDNN rounds their operands to TF32's ten bits otherwise."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    """Convolutions of float32 in float32: cuDNN rounds their operands to TF32's ten bits otherwise.
+
+    It does not look for the fastest ones either: among the slow ones of float32 that takes minutes.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32 = cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        cudnn.allow_tf32, cudnn.benchmark = before
 
 
 def gradient_norm(parameters: list[Tensor]) -> float:

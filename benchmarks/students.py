@@ -106,6 +106,8 @@ def subject(settings: Settings, batch_size: int, teacher: Path | None = None) ->
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     data = collate_detection([dataset[i % len(dataset)] for i in range(batch_size)])
     gt = data['gt']
+    if settings.on_gpu:  # as the loader does
+        data |= {'inputs': data['inputs'].pin_memory(), 'gt': type(gt)(*(each.pin_memory() for each in gt))}
     per_image = [(gt.bboxes[i, valid], gt.labels[i, valid]) for i, valid in enumerate(gt.valid)]
     objects, labels = ([x.to(settings.device) for x in column] for column in zip(*per_image, strict=True))
     return Subject(cfg, detector, data, objects, labels, QUICK_WIDTH if settings.quick else 1.0)

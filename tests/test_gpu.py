@@ -13,7 +13,7 @@ import torch
 
 from mmdet.datasets import collate_detection
 from mmdet.datasets.transforms import Colour, PackDetInputs, Window
-from mmdet.distillation import ClassifierDistiller, CropL1Loss
+from mmdet.distillation import ClassifierDistiller, CropL1Loss, FrozenTeacher, SoftmaxKDLoss
 from mmdet.models import DetDataPreprocessor
 from mmdet.structures import crop_boxes
 from tests.forked import free_port
@@ -31,7 +31,7 @@ def test_crops() -> None:
     bboxes, index = random_boxes(3, 7, 60), torch.tensor([2, 0, 1, 0, 2, 2, 2])
     results = []
     for device in ('cpu', 'cuda'):
-        leaf = bboxes.to(device).requires_grad_()
+        leaf = bboxes.detach().to(device).requires_grad_()
         crops = crop_boxes(images.to(device), leaf, index.to(device), 14)
         crops.square().sum().backward()
         results.append((crops.detach().cpu(), leaf.grad.cpu()))
@@ -56,10 +56,12 @@ def test_decoding(tmp_path: Path) -> None:
     assert (here - there.cpu()).abs().mean((1, 2, 3)).max() < 2
 
 
-def test_losses_of_ssd300(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_of_ssd300(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     model, images, gt, expected = golden_ssd300()
-    model.distiller = ClassifierDistiller(kd_loc=CropL1Loss(('pixels',), (4,)))
+    classes = tuple(map(str, range(80)))
+    teacher = FrozenTeacher('resnet18', str(save_teacher(tmp_path / 'teacher.pth', classes=classes)), 80)
+    model.distiller = ClassifierDistiller(112, teacher, SoftmaxKDLoss(), CropL1Loss())
     results = []
     try:
         for device in ('cpu', 'cuda'):

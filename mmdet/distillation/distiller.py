@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdet.distillation.losses import PIXELS, CropL1Loss
@@ -19,6 +20,7 @@ from mmdet.structures import Normalization, PositiveSamples, crop_boxes
 
 CROPS_AT_ONCE = 16  # crops whose feature maps are held together
 CROPS_AT_ONCE_CUDA = 512
+MULTIPLES = {'cuda': 64}  # by the type of device: the teacher gets such a multiple of crops
 GRADIENT_SCALE = 2.0**14  # keeps the gradient inside a float16 trunk from vanishing; a power of 2 is exact
 
 
@@ -99,14 +101,14 @@ class ClassifierDistiller(nn.Module):
         def logits(crops: Tensor) -> Tensor:
             assert self.teacher is not None
             with torch.autocast(device, enabled=teacher_autocast):
-                return self.teacher.logits(crops, normalization)
+                return self.teacher.logits(_rounded_up(crops), normalization)[: len(crops)]
 
         def features(crops: Tensor) -> dict[str, Tensor]:
             levels = {PIXELS: crops}
             if self.teacher is not None and self._trunk[0] is not None:
                 with torch.autocast(device, enabled=teacher_autocast):
-                    found = self._trunk[0](self.teacher.prepared(crops, normalization))
-                levels |= {level: feature.float() for level, feature in found.items()}
+                    found = self._trunk[0](self.teacher.prepared(_rounded_up(crops), normalization))
+                levels |= {level: feature[: len(crops)].float() for level, feature in found.items()}
             return levels
 
         losses = {}
@@ -171,6 +173,16 @@ class _KnownGradient(torch.autograd.Function):
         """The chain rule."""
         (gradient,) = ctx.saved_tensors
         return grad_outputs[0] * gradient, None, None
+
+
+def _rounded_up(crops: Tensor) -> Tensor:
+    """Crops (M, 3, S, S), on a GPU followed by blank ones up to the next of `MULTIPLES`.
+
+    Every batch has another number of objects and of positives, and for each number cuDNN looks anew for the
+    fastest algorithm of each convolution (`env_cfg.cudnn_benchmark`): so there are few numbers.
+    """
+    further = -len(crops) % MULTIPLES.get(crops.device.type, 1)
+    return F.pad(crops, [0] * 7 + [further]) if further else crops
 
 
 def _per_image_normaliser(samples: PositiveSamples, num_images: int) -> Tensor:

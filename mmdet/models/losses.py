@@ -18,7 +18,8 @@ def multibox_cls_loss(
     Each image contributes its positives and the `neg_pos_ratio` times as many negatives of largest loss;
     an image without positives contributes nothing.
     """
-    loss = F.cross_entropy(cls_logits.transpose(1, 2), targets, reduction='none')  # (N, A)
+    loss = F.cross_entropy(cls_logits.flatten(0, 1), targets.flatten(), reduction='none')
+    loss = loss.view(targets.shape)  # (N, A)
     count = (positive.sum(1, keepdim=True) * neg_pos_ratio).long()  # (N, 1) negatives to keep
     # Losses are at least 0, so a 0 in place of an anchor that is no negative never displaces one.
     hardest = torch.where(negative, loss, 0).sort(1, descending=True).values

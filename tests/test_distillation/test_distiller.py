@@ -20,6 +20,7 @@ from mmdet.distillation import (
     SoftmaxKDLoss,
     StandardizedKDLoss,
 )
+from mmdet.distillation.distiller import MULTIPLES
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
 from tests.test_structures.test_boxes import random_boxes
 
@@ -114,7 +115,12 @@ def slow_losses(teacher: FrozenTeacher, images: Tensor, samples: PositiveSamples
     }
 
 
-def test_equals_one_object_at_a_time(teacher: FrozenTeacher, images: Tensor) -> None:
+@pytest.mark.parametrize('multiple', [1, 16])
+def test_equals_one_object_at_a_time(
+    teacher: FrozenTeacher, images: Tensor, multiple: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where blank crops are added, as on a GPU."""
+    monkeypatch.setitem(MULTIPLES, 'cpu', multiple)
     samples = make_samples((3, 0, 2), (4, 0, 3))
     losses = full(teacher)(images, SOURCE, samples)
     expected = slow_losses(teacher, images, samples)
@@ -127,12 +133,16 @@ def test_equals_one_object_at_a_time(teacher: FrozenTeacher, images: Tensor) -> 
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
-def test_the_teacher_sees_each_object_once(teacher: FrozenTeacher, images: Tensor) -> None:
+@pytest.mark.parametrize(('multiple', 'seen'), [(1, 5), (4, 8)])
+def test_the_teacher_sees_each_object_once(
+    teacher: FrozenTeacher, images: Tensor, multiple: int, seen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MULTIPLES, 'cpu', multiple)
     crops_seen = []
     handle = teacher.network.fc.register_forward_hook(lambda _, __, output: crops_seen.append(len(output)))
     full(teacher)(images, SOURCE, make_samples((3, 0, 2), (40, 0, 30)))
     handle.remove()
-    assert crops_seen == [5]
+    assert crops_seen == [seen]
 
 
 def test_the_trunk_ends_at_the_deepest_level(teacher: FrozenTeacher) -> None:
