@@ -19,7 +19,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
 
 CROPS_AT_ONCE = 16  # crops whose feature maps are held together
-CROPS_AT_ONCE_CUDA = 512
+CROPS_AT_ONCE_CUDA = 1024
 MULTIPLES = {'cuda': 64}  # by the type of device: the teacher gets such a multiple of crops
 GRADIENT_SCALE = 2.0**14  # keeps the gradient inside a float16 trunk from vanishing; a power of 2 is exact
 
@@ -187,5 +187,6 @@ def _rounded_up(crops: Tensor) -> Tensor:
 
 def _per_image_normaliser(samples: PositiveSamples, num_images: int) -> Tensor:
     """Sum over the images of max(positives, 1), as published."""
-    per_image = torch.bincount(samples.gt_image[samples.gt_index], minlength=num_images)
-    return per_image.clamp(min=1).sum()
+    images = torch.arange(num_images, device=samples.gt_image.device)
+    of_image = samples.gt_image[samples.gt_index] == images[:, None]  # (N, P); bincount waits for the device
+    return of_image.sum(1).clamp(min=1).sum()

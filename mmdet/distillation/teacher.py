@@ -16,7 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from mmdet.distillation.folding import fold_batch_norms, quicken_input_gradient
 from mmdet.registry import MODELS
-from mmdet.structures import Normalization
+from mmdet.structures import Normalization, constant
 from mmdet.utils.checkpoint import load_checkpoint, load_weights
 
 LAYER_NAMES = {'stem': 'maxpool'}  # METHOD's name -> torchvision's name of the layer in a ResNet
@@ -131,7 +131,7 @@ class FrozenTeacher(nn.Module):
         """Crops (M, 3, S, S), normalised as `source` says -> normalised as this teacher needs them."""
         if self.mean is None or self.std is None:
             return crops
-        own = Normalization(crops.new_tensor(self.mean), crops.new_tensor(self.std))
+        own = Normalization(constant(self.mean, crops), constant(self.std, crops))
         return own.convert(crops, source)
 
     def logits(self, crops: Tensor, source: Normalization) -> Tensor:

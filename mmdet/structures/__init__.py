@@ -1,6 +1,7 @@
 """The values that travel between the parts; imports nothing else of this package."""
 
 from mmdet.structures.boxes import bbox_overlaps, clip_boxes
+from mmdet.structures.constants import constant
 from mmdet.structures.crops import crop_boxes
 from mmdet.structures.det_data_sample import DetDataSample
 from mmdet.structures.encoded_images import EncodedImages
@@ -16,5 +17,6 @@ __all__ = [
     'PositiveSamples',
     'bbox_overlaps',
     'clip_boxes',
+    'constant',
     'crop_boxes',
 ]

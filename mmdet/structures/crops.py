@@ -18,11 +18,11 @@ def crop_boxes(images: Tensor, bboxes: Tensor, image_index: Tensor, size: int) -
     images (N, 3, H, W) · bboxes (M, 4) xyxy in pixels of `images` · image_index (M,) in [0, N)
     returns (M, 3, size, size)
     """
-    if len(bboxes) == 0:  # `affine_grid` and `grid_sample` refuse that; the result must stay in the graph
+    if len(bboxes) == 0:  # `grid_sample` refuses that; the result must stay in the graph
         return images.new_zeros(0, images.shape[1], size, size) + bboxes.sum()
     with torch.autocast(images.device.type, enabled=False):
         grid = sampling_grid(bboxes.to(images.dtype), images.shape[-2:], size)  # (M, S, S, 2)
-        sample = _sample_stacked if images.is_cuda else _sample_expanded
+        sample = _sample_as_volume if images.is_cuda else _sample_expanded
         return sample(images, grid, image_index)
 
 
@@ -33,14 +33,12 @@ def sampling_grid(bboxes: Tensor, image_size: tuple[int, ...], size: int) -> Ten
     returns (M, S, S, 2), (x, y) in [-1, 1] as `F.grid_sample` takes them
     """
     height, width = image_size
-    x1, y1, x2, y2 = bboxes.unbind(1)  # (M,)
-    zero = torch.zeros_like(x1)
-    rows = (
-        [(x2 - x1) / width, zero, (x1 + x2) / width - 1],
-        [zero, (y2 - y1) / height, (y1 + y2) / height - 1],
-    )
-    affine = torch.stack([torch.stack(row, 1) for row in rows], 1)  # (M, 2, 3)
-    return F.affine_grid(affine, [len(bboxes), 1, size, size], align_corners=False)
+    x1, y1, x2, y2 = bboxes[:, :, None].unbind(1)  # (M, 1)
+    centres = torch.linspace(-1, 1, size, device=bboxes.device, dtype=bboxes.dtype) * (size - 1) / size
+    x = (x2 - x1) / width * centres + ((x1 + x2) / width - 1)  # (M, S), as `F.affine_grid` rounds it
+    y = (y2 - y1) / height * centres + ((y1 + y2) / height - 1)
+    shape = (len(bboxes), size, size)
+    return torch.stack([x[:, None].expand(shape), y[:, :, None].expand(shape)], 3)
 
 
 def _sample_expanded(images: Tensor, grid: Tensor, image_index: Tensor) -> Tensor:
@@ -54,16 +52,9 @@ def _sample_expanded(images: Tensor, grid: Tensor, image_index: Tensor) -> Tenso
     return torch.cat(crops)[torch.cat(rows).argsort()]
 
 
-def _sample_stacked(images: Tensor, grid: Tensor, image_index: Tensor) -> Tensor:
-    """One call for the batch, the crops of each image stacked along the grid's height: fast on a GPU."""
-    count, size = grid.shape[:2]
-    per_image = torch.bincount(image_index, minlength=len(images))  # (N,)
-    most = int(per_image.max())
-    order = image_index.argsort(stable=True)
-    rank = torch.empty_like(order)  # (M,) position of the box among those of its image
-    first = per_image.cumsum(0) - per_image  # (N,) position in `order` of each image's first box
-    rank[order] = torch.arange(count, device=grid.device) - first[image_index[order]]
-    stacked = grid.new_full((len(images), most, size, size, 2), 2.0)  # 2 lies outside: zeros
-    stacked = stacked.index_put((image_index, rank), grid).flatten(1, 2)
-    crops = F.grid_sample(images, stacked, align_corners=False)  # (N, 3, most * S, S)
-    return crops.unflatten(2, (most, size))[image_index, :, rank]
+def _sample_as_volume(images: Tensor, grid: Tensor, image_index: Tensor) -> Tensor:
+    """One call for the batch, the images as the slices of one volume, without copy or padding: for a GPU."""
+    depth = (2 * image_index + 1).to(grid.dtype) / len(images) - 1  # (M,) of the slice
+    places = torch.cat([grid, depth[:, None, None, None].expand(*grid.shape[:3], 1)], 3)  # (M, S, S, 3)
+    crops = F.grid_sample(images.transpose(0, 1)[None], places[None], align_corners=False)  # (1, 3, M, S, S)
+    return crops[0].transpose(0, 1)

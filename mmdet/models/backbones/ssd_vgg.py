@@ -54,7 +54,8 @@ class SSDVGG(nn.Module):
             if stage == 3:
                 self._conv4_3 = len(layers)  # layers up to the ReLU after conv4_3
             if stage < 4:
-                layers.append(nn.MaxPool2d(2, 2, ceil_mode=True))
+                # Before the ReLU, which gives the same and has a quarter to do; conv4_3 is an output with it.
+                layers.insert(len(layers) - (stage < 3), nn.MaxPool2d(2, 2, ceil_mode=True))
         self._vgg_layers = len(layers)
         layers.append(nn.MaxPool2d(3, 1, padding=1))
         conv(int(1024 * width), 3, padding=6, dilation=6)

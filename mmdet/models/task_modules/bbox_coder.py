@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmdet.registry import MODELS
+from mmdet.structures import constant
 
 
 @MODELS.register_module()
@@ -38,11 +39,11 @@ class DeltaXYWHBBoxCoder:
         anchor_xy, anchor_wh = _centre_and_size(anchors)
         xy, wh = _centre_and_size(bboxes)
         deltas = torch.cat([(xy - anchor_xy) / anchor_wh, (wh / anchor_wh).log()], -1)
-        return (deltas - deltas.new_tensor(self.means)) / deltas.new_tensor(self.stds)
+        return (deltas - constant(self.means, deltas)) / constant(self.stds, deltas)
 
     def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
         """anchors, deltas (..., 4), broadcast against each other -> boxes (..., 4), not clipped."""
-        deltas = deltas * deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
+        deltas = deltas * constant(self.stds, deltas) + constant(self.means, deltas)
         anchor_xy, anchor_wh = _centre_and_size(anchors)
         log_ratio = deltas[..., 2:].clamp(min=-self.max_log_ratio).clamp(max=self.max_log_ratio)
         xy = anchor_xy + anchor_wh * deltas[..., :2]
