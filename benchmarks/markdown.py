@@ -16,7 +16,7 @@ from mmdet.utils.markdown import table
 
 RESULTS = ROOT / 'benchmarks' / 'results'
 ORDER = ('data', 'step', 'distill', 'end_to_end', 'infer', 'eval', 'startup', 'ddp')
-HEAD = ('', 'unit', 'ours', 'stock way', 'torchvision', 'ratio', 'target', '', 'commit')
+HEAD = ('', 'unit', 'ours', 'stock way', 'torchvision', 'ratio', 'target', '', 'on', 'commit')
 
 
 def lines(results: Path = RESULTS) -> list[str]:
@@ -50,8 +50,9 @@ def _cells(row: dict[str, str]) -> list[str]:
     target = row['target'].replace('>=', '≥').replace('<=', '≤')
     numbers = [_spread(row, name) for name in ('ours', 'reference', 'torchvision', 'ratio')]
     if row['verdict'] == NOT_MEASURED:
-        return [row['row'], row['unit'], NOT_MEASURED, *numbers[1:], target, '', '']
-    return [row['row'], row['unit'], *numbers, target, row['verdict'], row['commit']]
+        return [row['row'], row['unit'], NOT_MEASURED, *numbers[1:], target, '', '', '']
+    device = row['device'].partition(',')[0].removeprefix('NVIDIA ')  # 'CPU', 'H200'
+    return [row['row'], row['unit'], *numbers, target, row['verdict'], device, row['commit']]
 
 
 def _spread(row: dict[str, str], name: str) -> str:
