@@ -1,7 +1,11 @@
 """Cards and launchers."""
 
-import pytest
+from datetime import timedelta
 
+import pytest
+import torch
+
+from mmdet.utils.attendance import Attendance, note_end
 from mmdet.utils.environment import check_cards, interface_to, start_process_group
 
 NEW_TORCH = ['sm_75', 'sm_80', 'sm_86', 'sm_90', 'sm_100', 'sm_120', 'compute_120']
@@ -44,3 +48,34 @@ def test_launchers_say_what_they_lack(monkeypatch):
 def test_the_interface_to_a_host():
     assert interface_to('127.0.0.1') == 'lo'
     assert interface_to('no-such-host.invalid') is None
+
+
+def test_a_restart_does_not_find_what_the_start_before_has_noted(monkeypatch):
+    """In one store, the launcher's; and both ways of waiting end in time."""
+    store = torch.distributed.HashStore()
+    waits = []
+    monkeypatch.setattr(Attendance, 'of_run', None)
+    monkeypatch.setattr(
+        torch.distributed,
+        'rendezvous',
+        lambda url, timeout: waits.append(timeout) or iter([(store, 0, 2)]),
+    )
+    monkeypatch.setattr(
+        torch.distributed, 'init_process_group', lambda *_, timeout, **__: waits.append(timeout)
+    )
+    for name, value in (
+        ('RANK', '0'),
+        ('LOCAL_RANK', '0'),
+        ('WORLD_SIZE', '2'),
+        ('MASTER_ADDR', '127.0.0.1'),
+    ):
+        monkeypatch.setenv(name, value)
+    for name in ('MASTER_PORT', 'GLOO_SOCKET_IFNAME'):
+        monkeypatch.setenv(name, 'to be restored')
+    for count in '012':
+        monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', count)
+        start_process_group('pytorch', timeout=9)
+        assert not Attendance.of_run.store.check(['left/0'])
+        note_end('an error')
+        assert Attendance.of_run.store.check(['left/0'])
+    assert waits == [timedelta(seconds=9)] * 6
