@@ -1,4 +1,4 @@
-"""Hooks by which a training disturbs itself: signals, faults of a process, losses that are not finite."""
+"""Hooks by which a training disturbs itself: signals, faults of a process, numbers that are not finite."""
 
 import hashlib
 import os
@@ -63,6 +63,23 @@ class OverflowHook(Hook):
 
     def _spoil(self, module: Any, given: Any, returned: Any) -> Any:
         return returned._replace(cls_logits=returned.cls_logits * float('nan')) if self.now else None
+
+
+@HOOKS.register_module()
+class RuinHook(Hook):
+    """After a step, counted from 1, the weights of every process are not finite."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Ruin the first."""
+        if runner.iter + 1 == self.step:
+            next(runner.model.parameters()).data.fill_(float('nan'))
 
 
 @HOOKS.register_module()

@@ -117,6 +117,16 @@ def test_one_of_two_processes_is_told_to_end(words, tmp_path):
     assert (checkpoint['meta']['iter'], len(checkpoint['rng'])) == (2, 2)
 
 
+def test_one_of_two_processes_is_told_to_end_in_an_evaluation(words, tmp_path):
+    """Both leave it after the same batch, and none waits for the other."""
+    disturb = {'type': 'SignalHook', 'moment': 'before_val_iter', 'rank': 1, 'to': 'process'}
+    typed = words('run', hooks=[disturb], processes=2, **{'train_cfg.val_interval': 1})
+    status, told = run_two(typed, tmp_path / 'run')
+    assert status == [128 + signal.SIGTERM] * 2, told
+    assert 'stopped by SIGTERM after 1 epochs and 0 batches, 3 iterations' in told
+    assert 'coco/bbox_mAP:' not in told
+
+
 @long
 @pytest.mark.parametrize(
     'moment',
@@ -155,6 +165,18 @@ def test_a_step_of_one_of_two_processes_is_left_out(words, tmp_path):
     (first, own), (second, others) = re.findall(r'<(\d) ends with (\w+)', told)
     assert {first, second} == {'0', '1'}
     assert own == others
+
+
+def test_weights_that_are_not_finite_stop_both_processes(words, tmp_path):
+    """Process 0 looks at what it would write; process 1 does not wait for it in vain."""
+    hooks = [{'type': 'RuinHook', 'step': 3}]
+    every = {'default_hooks.checkpoint.interval': 1}
+    typed = words('run', '--no-validate', hooks=hooks, processes=2, **every)
+    status, told = run_two(typed, tmp_path / 'run')
+    assert status == [1, 1], told
+    assert re.search(r'(?<!\] )error: \S+epoch_1\.pth was not written: ', told), told
+    assert re.search(r'\[process 1\] error: \S+epoch_1\.pth was not written: ', told), told
+    assert 'has lost the others' not in told
 
 
 def test_one_such_step_too_many_stops_both_processes(words, tmp_path):

@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 import torch
 from mmengine.hooks import Hook
+from torch.utils.data import DataLoader
 
 from mmdet.datasets.collate import init_worker
 from mmdet.engine import DetRunner
@@ -143,11 +145,26 @@ def held():
     return signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_a_signal_after_the_last_step_ends_nothing(config):
-    runner = DetRunner.from_cfg(config('run'))
-    runner.register_hook(SignalAt('after_train', 1))
+@pytest.mark.parametrize(('moment', 'number'), [('after_train', 1), ('before_train_iter', 10)])
+def test_a_signal_when_nothing_is_left_to_do_ends_nothing(config, moment, number):
+    """In the last step, where no evaluation follows, or after it."""
+    cfg = config('run')
+    if moment == 'before_train_iter':
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        cfg.default_hooks.checkpoint.save_best = None
+    runner = DetRunner.from_cfg(cfg)
+    runner.register_hook(SignalAt(moment, number))
     runner.train()
     assert runner.iter == 10
+
+
+def test_a_worker_ends_as_soon_as_its_loader():
+    """torch would wait for five seconds before it ends one by force."""
+    batches = iter(DataLoader(range(4), num_workers=1, worker_init_fn=init_worker))
+    next(batches)
+    start = time.monotonic()
+    del batches
+    assert time.monotonic() - start < 4
 
 
 def test_a_second_signal_ends_at_once(monkeypatch):
