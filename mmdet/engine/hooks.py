@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather, barrier, broadcast, is_main_process
+from mmengine.dist import barrier, broadcast, is_main_process
 from mmengine.hooks import EarlyStoppingHook as MMEngineEarlyStoppingHook
 from mmengine.hooks import Hook
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
@@ -25,6 +25,7 @@ from mmdet.engine.loops import image_ids
 from mmdet.engine.resume import NUMBERED
 from mmdet.registry import HOOKS
 from mmdet.utils.checkpoint import load_checkpoint, point_to, write_whole
+from mmdet.utils.gather import gather_rows
 
 RECENT = 50  # steps that the images per second are taken over
 HISTORY = 1000  # values of each scalar that are kept in memory; MMEngine copies them all in every step
@@ -356,13 +357,7 @@ def write_bad_data(path: Path, annotations: list[dict[str, Any]], images: list[d
 def gather_ids(ids: set[int]) -> set[int]:
     """The union of the sets of all processes, exchanged as int64 tensors."""
     own = torch.tensor(sorted(ids), dtype=torch.int64)
-    sizes = [int(size) for size in all_gather(torch.tensor([len(own)]))]
-    rows = torch.zeros(max(sizes), dtype=torch.int64)
-    if len(rows) == 0:
-        return set()
-    rows[: len(own)] = own
-    gathered = all_gather(rows)
-    return {img_id for row, size in zip(gathered, sizes, strict=True) for img_id in row[:size].tolist()}
+    return set(torch.cat(gather_rows(own[:, None])).flatten().tolist())
 
 
 @HOOKS.register_module()

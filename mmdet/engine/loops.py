@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, is_main_process
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from mmdet.engine.not_finite import GENTLER, describe_step, device_rng, dump_step, newest_checkpoint
 from mmdet.registry import LOOPS
 from mmdet.utils.checkpoint import not_finite
+from mmdet.utils.gather import gather_text
 from mmdet.utils.signals import SignalWatch, StoppedBySignal
 
 
@@ -277,7 +278,7 @@ class TrainLoop(BaseLoop):
             report = describe_step(outputs, where, data_batch, self.dataloader.dataset)
             if last and not spoilt:
                 report += '\n' + self._dump(outputs, data_batch, rng, where)
-        reports = [text for text in all_gather_object(report) if text]
+        reports = [text for text in gather_text(report) if text]
         if not last:
             self.skipped += 1
             self._count_updates(self.iter + 1)

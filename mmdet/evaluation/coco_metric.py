@@ -25,8 +25,8 @@ from mmdet.evaluation.coco_eval import (
     mean_precision,
     read_annotations,
 )
-from mmdet.evaluation.gather import gather_rows
 from mmdet.registry import METRICS
+from mmdet.utils.gather import gather_rows
 
 AP_NAMES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
 

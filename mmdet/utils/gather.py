@@ -1,4 +1,4 @@
-"""Collecting results from all processes as tensors; pickled lists of a whole evaluation take minutes."""
+"""What all processes know, exchanged as tensors: nothing that one receives from another is unpickled."""
 
 import torch
 from mmengine import dist
@@ -12,3 +12,10 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
     padded[: len(rows)] = rows
     gathered = dist.all_gather(padded) if max(counts) else [padded] * len(counts)
     return [part[:count] for part, count in zip(gathered, counts, strict=True)]
+
+
+def gather_text(text: str) -> list[str]:
+    """The text of every process."""
+    encoded = torch.tensor(list(text.encode(errors='surrogateescape')), dtype=torch.uint8)
+    rows = gather_rows(encoded[:, None])
+    return [bytes(row[:, 0].tolist()).decode(errors='surrogateescape') for row in rows]
