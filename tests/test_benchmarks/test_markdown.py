@@ -24,11 +24,12 @@ def test_a_table_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     measured = Row(
         'step', 'a', 's', Target(2, of='ratio'), ours=Spread(1234.5, 1, 2000), ratio=Spread(3, 3, 3)
     )
-    write_csv([measured, Row('step', 'b', 's', Target(1))], {'commit': 'abc'}, tmp_path / 'step.csv')
+    about = {'device': 'NVIDIA H200, one', 'commit': 'abc'}
+    write_csv([measured, Row('step', 'b', 's', Target(1))], about, tmp_path / 'step.csv')
     new = markdown.lines(tmp_path)
     assert new[2:] == [
-        '| a | s | 1234 [1, 2000] |  |  | 3 | ratio ≥ 2 | met | abc |',
-        '| b | s | not measured |  |  |  | ours ≥ 1 |  |  |',
+        '| a | s | 1234 [1, 2000] |  |  | 3 | ratio ≥ 2 | met | H200 | abc |',
+        '| b | s | not measured |  |  |  | ours ≥ 1 |  |  |  |',
     ]
     file = tmp_path / 'some.md'
     file.write_text('\n'.join(['before', '', *new[:2], '| old |', '', '| another |', 'after']) + '\n')
