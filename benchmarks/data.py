@@ -18,13 +18,13 @@ from benchmarks.settings import Settings
 from benchmarks.step import peaks
 from benchmarks.students import CONFIG
 from benchmarks.timing import Spread, Timing, interleaved, ratio
+from mmdet.config.resolve import load_config
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import read_image
 from mmdet.engine import DetRunner
 from mmdet.registry import DATASETS
-from mmdet.utils.config import load_config
 
-PARITY = 'same random numbers: boxes 0.001 pixels, mean of the photo 0.45 grey levels, each photo 1.2'
+PARITY = 'same random numbers: boxes 0.001 pixels, mean of the photo 0.45 gray levels, each photo 1.2'
 LINEAR = Target(0.9)
 
 
@@ -136,10 +136,10 @@ def check(dataset: CocoDataset, count: int) -> list[str]:
             faults.append(f'{name} has other boxes or labels')
         of_canvas, of_photo = theirs.differences(img, photo.shape[:2])
         if of_canvas > 0.5 or of_photo > MOST_DIFFERENCE:
-            faults.append(f'{name} differs by {of_photo:.2f} grey levels, its canvas by {of_canvas:.2f}')
+            faults.append(f'{name} differs by {of_photo:.2f} gray levels, its canvas by {of_canvas:.2f}')
         differences.append(of_photo)
     if np.mean(differences) > MEAN_DIFFERENCE:
-        faults.append(f'{count} photos differ by {np.mean(differences):.2f} grey levels on average')
+        faults.append(f'{count} photos differ by {np.mean(differences):.2f} gray levels on average')
     return faults
 
 

@@ -12,7 +12,7 @@ from benchmarks.step import peaks
 from benchmarks.timing import interleaved, ratio
 from mmdet.datasets import CocoDataset, collate_detection
 from mmdet.models import DetDataPreprocessor
-from mmdet.models.drawing import draw_images
+from mmdet.models.device_decoding import draw_images
 from mmdet.registry import DATASETS
 
 BATCH = 64
@@ -20,7 +20,7 @@ ROW = Row(
     'data',
     f'decoding and drawing on the device, batch {BATCH}',
     'images/s',
-    parity='same draws, drawn by the worker and by the device: 0.45 grey levels on average, each photo 1.2',
+    parity='same draws, drawn by the worker and by the device: 0.45 gray levels on average, each photo 1.2',
 )
 
 
@@ -66,8 +66,8 @@ def check(here: CocoDataset, there: CocoDataset, count: int, device: torch.devic
         drawn = draw_images(encoded, device, [img_id])[0].cpu()
         differences.append((drawn - sample['img'].float()).abs().mean().item())
         if differences[-1] > MOST_DIFFERENCE:
-            faults.append(f'image {img_id} differs by {differences[-1]:.2f} grey levels')
+            faults.append(f'image {img_id} differs by {differences[-1]:.2f} gray levels')
     mean = sum(differences) / count
     if mean > MEAN_DIFFERENCE:
-        faults.append(f'{count} photos differ by {mean:.2f} grey levels on average')
+        faults.append(f'{count} photos differ by {mean:.2f} gray levels on average')
     return faults

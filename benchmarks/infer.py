@@ -12,7 +12,7 @@ from benchmarks.reference.postprocess import MAX_PER_IMAGE, NMS_IOU, SCORE_THR, 
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
 from benchmarks.step import peaks, photos
-from benchmarks.students import Subject, normalised, stock_student, subject
+from benchmarks.students import Subject, normalized, stock_student, subject
 from benchmarks.timing import Timing, interleaved, ratio
 
 CANDIDATES = 60_000  # class scores of an image above the threshold, where the network has 80 classes
@@ -38,7 +38,7 @@ def of_batch(settings: Settings, count: int, row: Row) -> list[Row]:
     found = subject(settings, count)
     detector, student = found.detector.eval(), stock_student(found, settings.device).eval()
     with torch.no_grad():
-        logits = detector(normalised(found.data['inputs'], settings.device)).cls_logits
+        logits = detector(normalized(found.data['inputs'], settings.device)).cls_logits
         gain = gain_for(logits.roll(1, 2))  # background first
         for heads in (detector.bbox_head.cls_convs, student.cls_convs):
             scale(heads, gain)
@@ -135,12 +135,12 @@ def stock(found: Subject, student: StockSSD300, settings: Settings) -> dict[str,
     """Whole, network, post-processing of the reference."""
     device, anchors = settings.device, found.anchors(settings.device)
     with torch.no_grad():
-        maps = student(normalised(found.data['inputs'], device))
+        maps = student(normalized(found.data['inputs'], device))
 
     @torch.no_grad()
     def network() -> Any:
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
-            return student(normalised(found.data['inputs'], device))
+            return student(normalized(found.data['inputs'], device))
 
     @torch.no_grad()
     def whole() -> Any:

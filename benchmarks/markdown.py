@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.report import NOT_MEASURED, ROOT, cell
 from benchmarks.timing import Spread
-from mmdet.utils.markdown import table
+from mmdet.analysis.markdown import table
 
 RESULTS = ROOT / 'benchmarks' / 'results'
 ORDER = ('data', 'step', 'distill', 'end_to_end', 'infer', 'eval', 'startup', 'ddp')

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 CHECKED = 24  # photos whose pixels are compared
-MEAN_DIFFERENCE, MOST_DIFFERENCE = 0.45, 1.2  # grey levels; rounding to uint8 costs 0.2 to 0.35
+MEAN_DIFFERENCE, MOST_DIFFERENCE = 0.45, 1.2  # gray levels; rounding to uint8 costs 0.2 to 0.35
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
 RESOLUTION = 0.25  # of the AP: a difference of this size may not hide in the spread of the seeds

@@ -20,10 +20,10 @@ from benchmarks.reference.network import StockSSD300
 from benchmarks.reference.training import training_losses
 from benchmarks.report import ROOT
 from benchmarks.settings import Settings
+from mmdet.config.resolve import load_config
 from mmdet.datasets.collate import collate_detection
-from mmdet.engine.compiling import compile_network
+from mmdet.engine.compile import compile_network
 from mmdet.registry import DATASETS, MODELS
-from mmdet.utils.config import load_config
 
 CONFIG = ROOT / 'configs' / 'ssd' / 'ssd300.py'
 DISTILLED_CONFIG = ROOT / 'configs_dev' / 'ssd' / 'ssd300_coco_cls_loc.py'
@@ -148,7 +148,7 @@ def stock_step(
     """A training step the stock way; with a teacher, distilled the published way."""
     device = settings.device
     optimizer = torch.optim.SGD(student.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
-    images, anchors = normalised(subject.data['inputs'], device), subject.anchors(device)
+    images, anchors = normalized(subject.data['inputs'], device), subject.anchors(device)
     crop_size = 112 if teacher is None else int(subject.cfg.model.distiller.crop_size)
 
     def run() -> dict[str, float]:
@@ -178,7 +178,7 @@ def with_gradient(step: STEP) -> dict[str, float]:
     return {**found, 'gradient': lengths[0]}
 
 
-def normalised(inputs: Tensor, device: torch.device) -> Tensor:
+def normalized(inputs: Tensor, device: torch.device) -> Tensor:
     """uint8 BGR -> float32 RGB, mean-subtracted: what the published student sees."""
     mean = torch.tensor([123.675, 116.28, 103.53], device=device)[:, None, None]
     return inputs.to(device).flip(1).float() - mean

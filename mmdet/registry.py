@@ -56,7 +56,7 @@ MODELS = Registry(
 )
 METRICS = Registry('metric', parent=root.METRICS, scope='mmdet', locations=['mmdet.evaluation'])
 LOOPS = Registry('loop', parent=root.LOOPS, scope='mmdet', locations=['mmdet.engine'])
-HOOKS = Registry('hook', parent=root.HOOKS, scope='mmdet', locations=['mmdet.engine', 'mmdet.distillation'])
+HOOKS = Registry('hook', parent=root.HOOKS, scope='mmdet', locations=['mmdet.engine'])
 OPTIM_WRAPPERS = Registry(
     'optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmdet', locations=['mmdet.engine']
 )

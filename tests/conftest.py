@@ -21,8 +21,8 @@ def shared_data() -> Callable[[str], Path]:
 
     Looked for in $DISTILL_DATA, else in shared/data next to the repository.
     """
-    neighbour = Path(__file__).resolve().parents[2] / 'shared' / 'data'
-    root = Path(os.environ.get('DISTILL_DATA', neighbour))
+    neighbor = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+    root = Path(os.environ.get('DISTILL_DATA', neighbor))
 
     def find(name: str) -> Path:
         if not (root / name / 'annotations').is_dir():
@@ -37,7 +37,7 @@ def tiny_coco(tmp_path: Path) -> Callable[..., Path]:
     """Writes a small COCO-format set of generated JPEGs and returns its root.
 
     The images of `split` land in `root/<split>/1.jpg ...`, ids from 1, annotations in
-    `root/annotations/<split>.json`. Each object is a rectangle of its class's colour on a noisy ground;
+    `root/annotations/<split>.json`. Each object is a rectangle of its class's color on a noisy ground;
     category ids are 1, 3, 5, ... The last `empty` images hold no object, and each of the first `crowds`
     images one crowd besides its objects.
     """
@@ -57,7 +57,7 @@ def tiny_coco(tmp_path: Path) -> Callable[..., Path]:
         height, width = size
         (root / 'annotations').mkdir(parents=True, exist_ok=True)
         (root / split).mkdir(exist_ok=True)
-        colours = np.random.default_rng(7).integers(0, 256, (len(classes), 3))
+        colors = np.random.default_rng(7).integers(0, 256, (len(classes), 3))
         annotations = []
         for img_id in range(1, images + 1):
             img = rng.integers(90, 166, (height, width, 3), dtype=np.uint8)
@@ -66,7 +66,7 @@ def tiny_coco(tmp_path: Path) -> Callable[..., Path]:
                 w, h = rng.integers(width // 6, width // 2), rng.integers(height // 6, height // 2)
                 x, y = rng.integers(0, width - w), rng.integers(0, height - h)
                 label = int(rng.integers(len(classes)))
-                img[y : y + h, x : x + w] = colours[label]
+                img[y : y + h, x : x + w] = colors[label]
                 annotations.append(
                     {
                         'id': len(annotations) + 1,

@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/_dist_launch.sh"
 import sys
 from pathlib import Path
 
-from mmdet.utils.config import merge_config
+from mmdet.config.resolve import merge_config
 
 if Path(sys.argv[1]).is_file() and not merge_config(sys.argv[1]).model.get('distiller'):
     print(f'warning: {sys.argv[1]} has no model.distiller: this trains a plain student', file=sys.stderr)

@@ -1,8 +1,8 @@
 """The stock SSD training pipeline in float32 on whole photos, as plainly as it can be written.
 
 MMDetection 2.x decodes a photo, turns it into float32, and takes every step of the augmentation on all of
-its pixels: colour on the full photo, a canvas filled with the mean colour, a crop, a resize, a flip, the
-normalisation. Nothing is rounded or clipped in between. It takes the same random numbers as the package's
+its pixels: color on the full photo, a canvas filled with the mean color, a crop, a resize, a flip, the
+normalization. Nothing is rounded or clipped in between. It takes the same random numbers as the package's
 transforms, in the same order, and shares no code with them.
 
 H, W size of the photo · G boxes, xyxy in pixels
@@ -64,23 +64,23 @@ class Geometry(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """A sample of the stock pipeline, before its normalisation."""
+    """A sample of the stock pipeline, before its normalization."""
 
     img: Pixels  # float32 (300, 300, 3) BGR, not clipped
     bboxes: NDArray[np.float64]  # (G, 4)
     labels: list[int]
     geometry: Geometry
-    colour: dict[str, Any]  # what was drawn, by name; None: left alone
+    color: dict[str, Any]  # what was drawn, by name; None: left alone
 
     @property
     def steps(self) -> dict[str, Any]:
         """All that was drawn, by name."""
-        return {**self.geometry._asdict(), **self.colour}
+        return {**self.geometry._asdict(), **self.color}
 
     def differences(self, img: Pixels, photo_shape: tuple[int, int]) -> tuple[float, float]:
-        """How far a sample (300, 300, 3) BGR is from this one, in grey levels, away from the photo's edge.
+        """How far a sample (300, 300, 3) BGR is from this one, in gray levels, away from the photo's edge.
 
-        Returns the largest difference to the mean colour on the canvas, and the mean difference on the photo.
+        Returns the largest difference to the mean color on the canvas, and the mean difference on the photo.
         """
         share = self.geometry.of_photo(np.ones(photo_shape, np.float32), 0)  # of the photo in each pixel
         near = np.ones((5, 5))
@@ -94,7 +94,7 @@ class Reference(NamedTuple):
 def stock_pipeline(
     file: Path, boxes: Any, labels: Any, rng: np.random.Generator, contrast_first: bool = True
 ) -> dict[str, Any]:
-    """From a file to what the stock data set hands over: img (3, 300, 300) normalised, RGB; boxes, labels."""
+    """From a file to what the stock data set hands over: img (3, 300, 300) normalized, RGB; boxes, labels."""
     photo: Any = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     sample = reference_sample(photo, boxes, labels, rng, contrast_first)
     img: Any = cv2.cvtColor(np.ascontiguousarray(sample.img), cv2.COLOR_BGR2RGB)
@@ -145,9 +145,9 @@ def reference_sample(
     if geometry.flip:
         boxes = [[SIZE - x2, y1, SIZE - x1, y2] for x1, y1, x2, y2 in boxes]
 
-    img, colour = distort(photo.astype(np.float32), rng.random((5, 2)), contrast_first)
+    img, color = distort(photo.astype(np.float32), rng.random((5, 2)), contrast_first)
     img = geometry.of_photo(img, MEAN_RGB[::-1])
-    return Reference(img, np.array(boxes, np.float64).reshape(-1, 4), labels, geometry, colour)
+    return Reference(img, np.array(boxes, np.float64).reshape(-1, 4), labels, geometry, color)
 
 
 def draw_patch(
@@ -168,8 +168,8 @@ def draw_patch(
                 continue
             if boxes and min(iou(patch, box) for box in boxes) < min_iou:
                 continue
-            centres = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in boxes]
-            if boxes and not any(patch[0] < x < patch[2] and patch[1] < y < patch[3] for x, y in centres):
+            centers = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in boxes]
+            if boxes and not any(patch[0] < x < patch[2] and patch[1] < y < patch[3] for x, y in centers):
                 continue
             return patch, min_iou
 

@@ -63,7 +63,7 @@ def distillation_losses(
 ) -> dict[str, Tensor]:
     """`loss_kd_cls` (Eq 1) and `loss_kd_loc` (Eq 9 to 11).
 
-    images (N, 3, H, W) normalised · teacher: a ResNet in eval mode that takes such images
+    images (N, 3, H, W) normalized · teacher: a ResNet in eval mode that takes such images
     cls_logits (P, K + 1), boxes (P, 4): of the student, with gradient · object_of_positive (P,)
     objects (G, 4) · image_of_object (G,) · positives_per_image: N counts · size: S
     """
@@ -76,8 +76,8 @@ def distillation_losses(
     target = torch.cat([target, target.new_zeros(len(target), 1)], 1)  # no background
     student = F.softmax(cls_logits / TEMPERATURE, 1)
     divergence = target * (torch.log(target + 1e-10) - torch.log(student + 1e-10))
-    normaliser = sum(max(count, 1) for count in positives_per_image)
-    loss_cls = CLS_WEIGHT * TEMPERATURE**2 * divergence.sum() / normaliser
+    avg_factor = sum(max(count, 1) for count in positives_per_image)
+    loss_cls = CLS_WEIGHT * TEMPERATURE**2 * divergence.sum() / avg_factor
 
     image = image_of_object[object_of_positive]
     predicted = crops(images, boxes, image, size)  # (P, 3, S, S)

@@ -72,7 +72,7 @@ def targets_of_image(anchors: Tensor, objects: Tensor, labels: Tensor, num_class
 
 
 def encode(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """Normalised deltas (P, 4) of boxes to anchors (arXiv 1311.2524)."""
+    """Normalized deltas (P, 4) of boxes to anchors (arXiv 1311.2524)."""
     anchor_xy, anchor_wh = (anchors[:, :2] + anchors[:, 2:]) * 0.5, anchors[:, 2:] - anchors[:, :2]
     xy, wh = (boxes[:, :2] + boxes[:, 2:]) * 0.5, boxes[:, 2:] - boxes[:, :2]
     deltas = torch.cat([(xy - anchor_xy) / anchor_wh, torch.log(wh / anchor_wh)], 1)
@@ -102,7 +102,7 @@ def losses(
     """
     images = range(len(objects))
     targets = [targets_of_image(anchors, objects[i], labels[i], num_classes) for i in images]
-    normaliser = sum(max(len(t.positive), 1) for t in targets)
+    avg_factor = sum(max(len(t.positive), 1) for t in targets)
     cls_logits = [flat(cls_maps, i, num_classes + 1).float() for i in images]
     box_deltas = [flat(box_maps, i, 4).float() for i in images]
     if not all(torch.isfinite(torch.stack(x)).all() for x in (cls_logits, box_deltas)):
@@ -114,7 +114,7 @@ def losses(
         negative = torch.nonzero(targets[i].labels == num_classes).flatten()
         count = min(NEGATIVES_PER_POSITIVE * len(positive), len(negative))
         hardest, _ = loss[negative].topk(count)
-        of_class.append((loss[positive].sum() + hardest.sum()) / normaliser)
+        of_class.append((loss[positive].sum() + hardest.sum()) / avg_factor)
         distance = F.smooth_l1_loss(box_deltas[i], targets[i].boxes, reduction='none')
-        of_box.append((distance * targets[i].box_weights).sum() / normaliser)
+        of_box.append((distance * targets[i].box_weights).sum() / avg_factor)
     return {'loss_cls': torch.stack(of_class).sum(), 'loss_bbox': torch.stack(of_box).sum()}, targets

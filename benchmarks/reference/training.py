@@ -29,7 +29,7 @@ def training_losses(
 ) -> dict[str, Tensor]:
     """`loss_cls` and `loss_bbox`; with a teacher also `loss_kd_cls` and `loss_kd_loc`.
 
-    images (N, 3, 300, 300) normalised · anchors (A, 4) · objects, labels: per image (G, 4) and (G,)
+    images (N, 3, 300, 300) normalized · anchors (A, 4) · objects, labels: per image (G, 4) and (G,)
     """
     cls_maps, box_maps = student(images)
     found, targets = losses(cls_maps, box_maps, anchors, objects, labels, student.num_classes)

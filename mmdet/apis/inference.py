@@ -11,12 +11,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import nn
 
+from mmdet.checkpoint.io import checkpoint_classes, load_checkpoint, load_weights
+from mmdet.config.resolve import merge_config, set_classes
 from mmdet.datasets import collate_detection
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS, TRANSFORMS
 from mmdet.structures import DetDataSample
-from mmdet.utils.checkpoint import checkpoint_classes, load_checkpoint, load_weights
-from mmdet.utils.config import merge_config, set_classes
 
 Picture = str | Path | np.ndarray  # a file, or uint8 (H, W, 3) BGR as OpenCV reads it
 

@@ -13,8 +13,7 @@ import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
-from mmdet.datasets.collate import NO_IMAGE
-from mmdet.utils.coco_file import (
+from mmdet.datasets.coco_format import (
     CHOOSE_OTHER,
     boxes_xywh,
     class_names,
@@ -23,6 +22,7 @@ from mmdet.utils.coco_file import (
     unique_ids,
     whole_numbers,
 )
+from mmdet.datasets.collate import NO_IMAGE
 
 NEEDED = {
     'images': ('id', 'file_name', 'width', 'height'),
@@ -178,7 +178,7 @@ def _classes(
             f'Take the names from the file, or another file. {CHOOSE_OTHER}'
         )
     if missing := [name for name in classes if name not in id_of_name]:
-        print_log(f'{file} knows no class {", ".join(missing)}; nothing will be labelled so.', 'current')
+        print_log(f'{file} knows no class {", ".join(missing)}; nothing will be labeled so.', 'current')
     return classes, tuple(id_of_name.get(name, -1) for name in classes)
 
 

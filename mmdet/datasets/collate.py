@@ -10,9 +10,9 @@ import cv2
 import torch
 from torch import Tensor
 
+from mmdet.distributed.signals import obey_parent_only
 from mmdet.registry import COLLATES
 from mmdet.structures import EncodedImages, GroundTruth
-from mmdet.utils.signals import obey_parent_only
 
 BOX_ROWS = 16  # box rows come in multiples of this, so that few shapes occur
 NO_IMAGE = -1  # img_id of the blank image that stands for a batch of bad ones

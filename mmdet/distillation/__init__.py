@@ -1,6 +1,6 @@
 """Teachers, distillers and their losses: the only room that knows the word "teacher"."""
 
-from mmdet.distillation.classifier import CropClassifier
+from mmdet.distillation.crop_classifier import CropClassifier
 from mmdet.distillation.distiller import ClassifierDistiller
 from mmdet.distillation.losses import (
     CropL1Loss,
@@ -10,7 +10,6 @@ from mmdet.distillation.losses import (
     SoftmaxKDLoss,
     StandardizedKDLoss,
 )
-from mmdet.distillation.save_teacher import SaveTeacherHook
 from mmdet.distillation.teacher import FrozenTeacher
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     'DISTLoss',
     'DKDLoss',
     'FrozenTeacher',
-    'SaveTeacherHook',
     'SigmoidKDLoss',
     'SoftmaxKDLoss',
     'StandardizedKDLoss',

@@ -18,16 +18,16 @@ from mmdet.distillation.teacher import FrozenTeacher
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
 
-CROPS_AT_ONCE = 16  # crops whose feature maps are held together
-CROPS_AT_ONCE_CUDA = 1024
+CHUNK_SIZE = 16  # crops whose feature maps are held together
+CHUNK_SIZE_CUDA = 1024
 MULTIPLES = {'cuda': 64}  # by the type of device: the teacher gets such a multiple of crops
 GRADIENT_SCALE = 2.0**14  # keeps the gradient inside a float16 trunk from vanishing; a power of 2 is exact
 
 
-class _Shared(tuple[Any, ...]):
+class _Unregistered(tuple[Any, ...]):
     """What a copy of the distiller (EMA) shares with the original."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Unregistered:
         return self
 
 
@@ -63,15 +63,15 @@ class ClassifierDistiller(nn.Module):
             raise ValueError(f'{needs} needs a teacher, but teacher=None')
         if teacher is not None and teacher.crop_size not in (None, crop_size):
             raise ValueError(
-                f'the teacher was trained on crops of side {teacher.crop_size} and hardly recognises others; '
+                f'the teacher was trained on crops of side {teacher.crop_size} and hardly recognizes others; '
                 f'crop_size is {crop_size}: set model.distiller.crop_size={teacher.crop_size}'
             )
         self.crop_size = crop_size
         self.kd_cls = kd_cls
         self.kd_loc = kd_loc
         # In a tuple and not as submodules: see above.
-        self._teacher = _Shared((teacher,))
-        self._trunk = _Shared((teacher.trunk(levels) if teacher is not None and levels else None,))
+        self._teacher = _Unregistered((teacher,))
+        self._trunk = _Unregistered((teacher.trunk(levels) if teacher is not None and levels else None,))
 
     @property
     def teacher(self) -> FrozenTeacher | None:
@@ -90,7 +90,7 @@ class ClassifierDistiller(nn.Module):
     ) -> dict[str, Tensor]:
         """`loss_kd_cls` and `loss_kd_loc`, scalars; one that is switched off is absent.
 
-        images (N, 3, H, W), normalised as `normalization` says
+        images (N, 3, H, W), normalized as `normalization` says
 
         Runs with autocast off, or boxes and crops would be a bfloat16 step (half a pixel) off; only the
         teacher runs in the autocast dtype.
@@ -101,13 +101,13 @@ class ClassifierDistiller(nn.Module):
         def logits(crops: Tensor) -> Tensor:
             assert self.teacher is not None
             with torch.autocast(device, enabled=teacher_autocast):
-                return self.teacher.logits(_rounded_up(crops), normalization)[: len(crops)]
+                return self.teacher.logits(pad_batch(crops), normalization)[: len(crops)]
 
         def features(crops: Tensor) -> dict[str, Tensor]:
             levels = {PIXELS: crops}
             if self.teacher is not None and self._trunk[0] is not None:
                 with torch.autocast(device, enabled=teacher_autocast):
-                    found = self._trunk[0](self.teacher.prepared(_rounded_up(crops), normalization))
+                    found = self._trunk[0](self.teacher.prepared(pad_batch(crops), normalization))
                 levels |= {level: feature[: len(crops)].float() for level, feature in found.items()}
             return levels
 
@@ -119,7 +119,7 @@ class ClassifierDistiller(nn.Module):
                 losses['loss_kd_cls'] = self.kd_cls(
                     samples.cls_logits,
                     logits(crops)[samples.gt_index],
-                    _per_image_normaliser(samples, len(images)),
+                    _per_image_avg_factor(samples, len(images)),
                     samples.gt_labels[samples.gt_index],
                 )
             if self.kd_loc is not None:
@@ -144,7 +144,7 @@ class ClassifierDistiller(nn.Module):
         count = max(len(samples.bboxes), 1)
         image_index = samples.gt_image[samples.gt_index]
         values, gradients = [], []
-        at_once = CROPS_AT_ONCE_CUDA if images.is_cuda else CROPS_AT_ONCE
+        at_once = CHUNK_SIZE_CUDA if images.is_cuda else CHUNK_SIZE
         parts = zip(
             *(x.split(at_once) for x in (samples.bboxes.detach(), image_index, samples.gt_index)), strict=True
         )
@@ -156,10 +156,10 @@ class ClassifierDistiller(nn.Module):
                 (gradient,) = torch.autograd.grad(value * GRADIENT_SCALE, bboxes)
             values.append(value.detach())
             gradients.append(gradient / GRADIENT_SCALE)
-        return _KnownGradient.apply(samples.bboxes, torch.stack(values).sum(), torch.cat(gradients))
+        return PrecomputedGradient.apply(samples.bboxes, torch.stack(values).sum(), torch.cat(gradients))
 
 
-class _KnownGradient(torch.autograd.Function):
+class PrecomputedGradient(torch.autograd.Function):
     """A value whose gradient has been taken already."""
 
     @staticmethod
@@ -175,7 +175,7 @@ class _KnownGradient(torch.autograd.Function):
         return grad_outputs[0] * gradient, None, None
 
 
-def _rounded_up(crops: Tensor) -> Tensor:
+def pad_batch(crops: Tensor) -> Tensor:
     """Crops (M, 3, S, S), on a GPU followed by blank ones up to the next of `MULTIPLES`.
 
     Every batch has another number of objects and of positives, and for each number cuDNN looks anew for the
@@ -185,7 +185,7 @@ def _rounded_up(crops: Tensor) -> Tensor:
     return F.pad(crops, [0] * 7 + [further]) if further else crops
 
 
-def _per_image_normaliser(samples: PositiveSamples, num_images: int) -> Tensor:
+def _per_image_avg_factor(samples: PositiveSamples, num_images: int) -> Tensor:
     """Sum over the images of max(positives, 1), as published."""
     images = torch.arange(num_images, device=samples.gt_image.device)
     of_image = samples.gt_image[samples.gt_index] == images[:, None]  # (N, P); bincount waits for the device

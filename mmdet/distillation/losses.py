@@ -36,16 +36,16 @@ class _KDLoss(nn.Module, ABC):
         self.loss_weight = loss_weight
 
     def forward(
-        self, student_logits: Tensor, teacher_logits: Tensor, normaliser: Tensor, labels: Tensor
+        self, student_logits: Tensor, teacher_logits: Tensor, avg_factor: Tensor, labels: Tensor
     ) -> Tensor:
         """Loss of the positives; only the student gets a gradient.
 
         student_logits (P, K) sigmoid student | (P, K + 1) softmax student, background last
-        teacher_logits (P, K) · normaliser 0-dim, above 0 · labels (P,) in [0, K) -> scalar, at least 0
+        teacher_logits (P, K) · avg_factor 0-dim, above 0 · labels (P,) in [0, K) -> scalar, at least 0
         """
         student, teacher = student_logits / self.temperature, teacher_logits.detach() / self.temperature
         divergence = self.divergence(student, teacher, labels)
-        return self.loss_weight * self.temperature**2 * divergence / normaliser
+        return self.loss_weight * self.temperature**2 * divergence / avg_factor
 
     @abstractmethod
     def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class DISTLoss(_KDLoss):
 
     The distance of two vectors is 1 - their Pearson correlation, in [0, 2]. L_inter compares the K class
     probabilities of each positive, L_intra the P probabilities of each class; the mean over the classes
-    stands for every positive, so that both terms have one normaliser. Over the K foreground classes,
+    stands for every positive, so that both terms have one avg_factor. Over the K foreground classes,
     background is left to the detector's own loss. What does not vary has correlation 0: a constant without
     gradient, so that a single positive has an L_intra of 1.
 
@@ -144,7 +144,7 @@ class DISTLoss(_KDLoss):
 
 @MODELS.register_module()
 class StandardizedKDLoss(SoftmaxKDLoss):
-    """Logit standardisation (arXiv 2403.01427) before the KL of `SoftmaxKDLoss`.
+    """Logit standardization (arXiv 2403.01427) before the KL of `SoftmaxKDLoss`.
 
     The logits of each positive are brought to mean 0 and deviation 1, the teacher's K and the student's
     K + 1 apart; only then T divides them. The student learns the order and the ratios of the teacher's
@@ -152,12 +152,12 @@ class StandardizedKDLoss(SoftmaxKDLoss):
     """
 
     def forward(
-        self, student_logits: Tensor, teacher_logits: Tensor, normaliser: Tensor, labels: Tensor
+        self, student_logits: Tensor, teacher_logits: Tensor, avg_factor: Tensor, labels: Tensor
     ) -> Tensor:
         """student_logits (P, K + 1), teacher_logits (P, K), otherwise as in `SoftmaxKDLoss`."""
         # Layer norm keeps equal logits finite: it adds 1e-5 to the variance.
         student, teacher = (F.layer_norm(x, x.shape[1:]) for x in (student_logits, teacher_logits))
-        return super().forward(student, teacher, normaliser, labels)
+        return super().forward(student, teacher, avg_factor, labels)
 
 
 def _kl(student: Tensor, teacher: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torchvision
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmdet.utils.pretrained import remedy, state_of_file, torchvision_state
+from mmdet.checkpoint.pretrained import remedy, state_of_file, torchvision_state
 
 IMAGENET = 'imagenet'
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's ImageNet weights, pixels 0..1

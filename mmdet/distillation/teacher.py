@@ -14,10 +14,10 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from mmdet.distillation.folding import fold_batch_norms, quicken_input_gradient
+from mmdet.checkpoint.io import load_checkpoint, load_weights
+from mmdet.distillation.fast.inference_optimizations import fold_batch_norms, optimize_first_conv
 from mmdet.registry import MODELS
-from mmdet.structures import Normalization, constant
-from mmdet.utils.checkpoint import load_checkpoint, load_weights
+from mmdet.structures import Normalization, cached_tensor
 
 LAYER_NAMES = {'stem': 'maxpool'}  # METHOD's name -> torchvision's name of the layer in a ResNet
 WITH_AUXILIARY = ('googlenet', 'inception_v3')  # would return the answers of further layers in training
@@ -61,12 +61,12 @@ class FrozenTeacher(nn.Module):
         checkpoint: The file.
         num_classes: K.
         classes: Class names of the data set, checked against the file's by name and order.
-        mean, std: Normalisation that the teacher was trained with, RGB, 0..255. Default: what the file
+        mean, std: Normalization that the teacher was trained with, RGB, 0..255. Default: what the file
             says, else the student's own (the published file says nothing and saw the student's input).
 
     Raises:
         FileNotFoundError: No file; says where it goes and how to train one.
-        ValueError: The file holds another network, other classes or another normalisation.
+        ValueError: The file holds another network, other classes or another normalization.
     """
 
     def __init__(
@@ -128,14 +128,14 @@ class FrozenTeacher(nn.Module):
         return self
 
     def prepared(self, crops: Tensor, source: Normalization) -> Tensor:
-        """Crops (M, 3, S, S), normalised as `source` says -> normalised as this teacher needs them."""
+        """Crops (M, 3, S, S), normalized as `source` says -> normalized as this teacher needs them."""
         if self.mean is None or self.std is None:
             return crops
-        own = Normalization(constant(self.mean, crops), constant(self.std, crops))
+        own = Normalization(cached_tensor(self.mean, crops), cached_tensor(self.std, crops))
         return own.convert(crops, source)
 
     def logits(self, crops: Tensor, source: Normalization) -> Tensor:
-        """Crops (M, 3, S, S), normalised as `source` says -> logits (M, K), float32, no gradient."""
+        """Crops (M, 3, S, S), normalized as `source` says -> logits (M, K), float32, no gradient."""
         with torch.no_grad():
             return self.network(self.prepared(crops, source)).float()
 
@@ -154,7 +154,7 @@ class FrozenTeacher(nn.Module):
             raise ValueError(
                 f'{type(self.network).__name__} has no level {tuple(levels)}; its top layers are {tops}'
             ) from error
-        quicken_input_gradient(trunk)
+        optimize_first_conv(trunk)
         return trunk
 
 

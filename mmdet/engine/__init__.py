@@ -1,9 +1,15 @@
 """What this package adds to or corrects in MMEngine."""
 
-from mmdet.engine.alarms import DistillationAlarmHook
-from mmdet.engine.hooks import BadDataHook, CheckpointHook, CurvesHook, LoggerHook
+from mmdet.engine.amp import AmpOptimWrapper
+from mmdet.engine.hooks import (
+    BadDataHook,
+    CheckpointHook,
+    CurvesHook,
+    DistillationMonitorHook,
+    LoggerHook,
+    SaveTeacherHook,
+)
 from mmdet.engine.loops import TrainLoop, ValLoop
-from mmdet.engine.optim import AmpOptimWrapper
 from mmdet.engine.runner import DetRunner
 
 __all__ = [
@@ -12,8 +18,9 @@ __all__ = [
     'CheckpointHook',
     'CurvesHook',
     'DetRunner',
-    'DistillationAlarmHook',
+    'DistillationMonitorHook',
     'LoggerHook',
+    'SaveTeacherHook',
     'TrainLoop',
     'ValLoop',
 ]

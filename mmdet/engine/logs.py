@@ -15,7 +15,7 @@ from mmengine.visualization import Visualizer
 
 
 @contextmanager
-def tell_unwritten(runner: Runner, file: Path) -> Iterator[None]:
+def warn_on_write_error(runner: Runner, file: Path) -> Iterator[None]:
     """Warn of a file that cannot be written, and go on."""
     try:
         yield

@@ -14,11 +14,11 @@ from mmengine.runner import ValLoop as MMEngineValLoop
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmdet.engine.not_finite import GENTLER, describe_step, device_rng, dump_step, newest_checkpoint
+from mmdet.checkpoint.io import not_finite
+from mmdet.distributed.gather import gather_text
+from mmdet.distributed.signals import GracefulShutdown, StoppedBySignal
+from mmdet.engine.nonfinite import GENTLER, describe_step, device_rng, dump_step, newest_checkpoint
 from mmdet.registry import LOOPS
-from mmdet.utils.checkpoint import not_finite
-from mmdet.utils.gather import gather_text
-from mmdet.utils.signals import SignalWatch, StoppedBySignal
 
 
 @LOOPS.register_module()
@@ -73,11 +73,11 @@ class TrainLoop(BaseLoop):
         self.max_skipped = max_skipped
         self.skipped = 0  # steps that were left out
         self.stop_signal = 0  # number of a signal on which all processes have agreed
-        self._signals = SignalWatch()
+        self._signals = GracefulShutdown()
         self._limits = max_epochs or math.inf, max_iters or math.inf
-        self.go_to(0, 0, 0)
+        self.set_progress(0, 0, 0)
 
-    def go_to(self, epoch: int, iteration: int, samples: int) -> None:
+    def set_progress(self, epoch: int, iteration: int, samples: int) -> None:
         """Set what is complete.
 
         Args:
@@ -87,7 +87,7 @@ class TrainLoop(BaseLoop):
         """
         self.epoch, self.iter, self.samples, self.batch = epoch, iteration, samples, 0
         if samples:  # count batches from the end: those before it may have been of another size
-            rest, size = self._place_sampler(), int(self.dataloader.batch_size)
+            rest, size = self.seek_sampler(), int(self.dataloader.batch_size)
             steps = rest // size if self.dataloader.drop_last else math.ceil(rest / size)
             self.batch = self.epoch_length - steps
         start = iteration - self.batch  # of the current epoch
@@ -167,7 +167,7 @@ class TrainLoop(BaseLoop):
         """Train on what is left of the current epoch, or as much of it as `max_iters` or a signal allows."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        self._place_sampler()
+        self.seek_sampler()
         for data_batch in self.dataloader:
             self.run_iter(self.batch, data_batch)
             if self.iter >= self.max_iters or self.stop_signal:
@@ -177,7 +177,7 @@ class TrainLoop(BaseLoop):
             self.epoch += 1
             self.samples = self.batch = 0
 
-    def _place_sampler(self) -> int:
+    def seek_sampler(self) -> int:
         """Let the next pass begin where the counts say; returns the samples of this process in it."""
         sampler = self.dataloader.sampler
         if hasattr(sampler, 'set_epoch'):
@@ -266,8 +266,8 @@ class TrainLoop(BaseLoop):
     ) -> None:
         """Count a step that is left out because a loss is not finite, or stop; all processes do the same."""
         runner = self.runner
-        spoilt = not_finite(dict(self._plain_model.named_parameters()))  # then no step can be finite any more
-        last = bool(spoilt) or self.skipped >= self.max_skipped
+        spoiled = not_finite(dict(self._plain_model.named_parameters()))  # no later step can be finite
+        last = bool(spoiled) or self.skipped >= self.max_skipped
         report = ''
         if not all(map(math.isfinite, outputs.values())):
             rates = sorted({rate for group in runner.optim_wrapper.get_lr().values() for rate in group})
@@ -276,7 +276,7 @@ class TrainLoop(BaseLoop):
                 f'{runner.rank}, at learning rate {", ".join(f"{rate:g}" for rate in rates)}'
             )
             report = describe_step(outputs, where, data_batch, self.dataloader.dataset)
-            if last and not spoilt:
+            if last and not spoiled:
                 report += '\n' + self._dump(outputs, data_batch, rng, where)
         reports = [text for text in gather_text(report) if text]
         if not last:
@@ -288,9 +288,9 @@ class TrainLoop(BaseLoop):
             return
         if not is_main_process():
             raise FloatingPointError(f'{reports[0].splitlines()[0]} see process 0')
-        if spoilt:
+        if spoiled:
             reports.append(
-                f'  The weights are not finite ({len(spoilt)} tensors, the first is {spoilt[0]}): the '
+                f'  The weights are not finite ({len(spoiled)} tensors, the first is {spoiled[0]}): the '
                 'gradients of the step before were not, though its losses were. '
                 f'{newest_checkpoint(runner.work_dir)}'
             )

@@ -27,26 +27,26 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from mmdet.datasets.collate import init_worker
-from mmdet.engine.compiling import compile_network
-from mmdet.engine.logs import LogVisualizer, tell_unwritten_lines
-from mmdet.engine.not_finite import refuse_not_finite
-from mmdet.engine.resume import check_resumable, choose_checkpoint
-from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS, MODELS
-from mmdet.utils.attendance import note_place
-from mmdet.utils.checkpoint import (
+from mmdet.checkpoint.io import (
     checkpoint_classes,
     load_checkpoint,
     load_weights,
-    remove_leftovers,
+    remove_temp_files,
     rng_state,
     save_checkpoint,
     set_rng_state,
 )
-from mmdet.utils.config import LaidOutConfig, check_classes
-from mmdet.utils.config_check import building, check_keys
-from mmdet.utils.environment import check_cards, check_writable, start_process_group
-from mmdet.utils.signals import hold_signals
+from mmdet.config.check import check_keys, config_context
+from mmdet.config.resolve import CachedConfig, check_classes
+from mmdet.datasets.collate import init_worker
+from mmdet.distributed.heartbeat import record_position
+from mmdet.distributed.launch import check_cards, check_writable, start_process_group
+from mmdet.distributed.signals import block_signals
+from mmdet.engine.compile import compile_network
+from mmdet.engine.logs import LogVisualizer, tell_unwritten_lines
+from mmdet.engine.nonfinite import refuse_not_finite
+from mmdet.engine.state import check_resumable, choose_checkpoint
+from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS, MODELS
 from mmdet.version import __version__
 
 # What a schedule has done so far; what it is going to do is in the config, which may train for longer now.
@@ -76,7 +76,7 @@ class DetRunner(Runner):
             OSError: `work_dir` cannot be written.
             ValueError: No checkpoint in `work_dir` is whole, or `load_from` cannot be read.
         """
-        cfg = LaidOutConfig.of(check_keys(cfg))
+        cfg = CachedConfig.of(check_keys(cfg))
         check_writable(cfg.work_dir)
         resumed = cfg.get('resume', False)
         skipped: list[str] = []
@@ -91,7 +91,7 @@ class DetRunner(Runner):
         runner: DetRunner = super().from_cfg(cfg)
         runner.trust_checkpoint = trust_checkpoint
         if resumed and is_main_process():
-            remove_leftovers(runner.work_dir)
+            remove_temp_files(runner.work_dir)
         for reason in skipped:
             runner.logger.warning(f'skipped {reason}')
         if resumed and not cfg.resume:
@@ -106,8 +106,8 @@ class DetRunner(Runner):
         super().setup_env(env_cfg)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """As MMEngine; among several processes each tells where it is, see `mmdet.utils.attendance`."""
-        note_place(f'in iteration {self.iter + 1} ({fn_name})')
+        """As MMEngine; among several processes each tells where it is, see `mmdet.distributed.heartbeat`."""
+        record_position(f'in iteration {self.iter + 1} ({fn_name})')
         super().call_hook(fn_name, **kwargs)
 
     def set_randomness(
@@ -116,37 +116,37 @@ class DetRunner(Runner):
         """Seed every generator; `deterministic` warns about operations that are not instead of stopping."""
         if deterministic:
             os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-        with building('randomness'):
+        with config_context('randomness'):
             super().set_randomness(seed, diff_rank_seed, deterministic)
         if deterministic:  # the gradient of grid_sample has no deterministic form on CUDA
             torch.use_deterministic_algorithms(True, warn_only=True)
 
     def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
         """Build a model depth first, see `mmdet.registry`."""
-        with building('model'):
+        with config_context('model'):
             return model if isinstance(model, nn.Module) else MODELS.build(model)
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
         """As MMEngine."""
-        with building('optim_wrapper'):
+        with config_context('optim_wrapper'):
             return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """As MMEngine."""
-        with building('param_scheduler'):
+        with config_context('param_scheduler'):
             return super().build_param_scheduler(scheduler)
 
     def register_hook(self, hook: Any, priority: Any = None) -> None:
         """As MMEngine."""
         name = hook.get('type') if isinstance(hook, dict) else type(hook).__name__
-        with building(f'the hook {name}'):
+        with config_context(f'the hook {name}'):
             super().register_hook(hook, priority)
 
     def build_logger(
         self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any
     ) -> MMLogger:
         """As MMEngine; a text log that cannot be written costs one warning."""
-        with building('log_level'):
+        with config_context('log_level'):
             logger = super().build_logger(log_level, log_file, **kwargs)
         tell_unwritten_lines(logger)
         return logger
@@ -213,7 +213,7 @@ class DetRunner(Runner):
         settings['pin_memory'] = settings.get('pin_memory', True) and torch.cuda.is_available()
         # its own generator, so that a new iterator does not move the model's random numbers
         generator = torch.Generator().manual_seed(seed)
-        with building(f'the data loader of {getattr(dataset, "ann_file", "this data set")}'):
+        with config_context(f'the data loader of {getattr(dataset, "ann_file", "this data set")}'):
             sampler = DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')})
             return _Loader(
                 dataset,
@@ -396,7 +396,7 @@ class DetRunner(Runner):
         loop = self.train_loop
         earlier = meta['samples_per_step']
         loop.skipped = meta.get('skipped_steps', 0)
-        loop.go_to(
+        loop.set_progress(
             meta['epoch'], meta['iter'], meta.get('samples_in_epoch', meta['batch_in_epoch'] * earlier)
         )
         if earlier != loop.samples_per_step:
@@ -441,7 +441,7 @@ class _Loader(DataLoader):
     """Workers are born deaf to signals, until `init_worker` tells them whom to obey."""
 
     def __iter__(self) -> Any:
-        with hold_signals():
+        with block_signals():
             return super().__iter__()
 
 

@@ -10,8 +10,8 @@ import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from mmdet.distributed.gather import gather_rows
 from mmdet.registry import METRICS
-from mmdet.utils.gather import gather_rows
 
 NOT_CLASSIFIED = -1  # in place of a label
 

@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet.utils.coco_file import (
+from mmdet.datasets.coco_format import (
     CHOOSE_OTHER,
     boxes_xywh,
     class_names,

@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 from torch import Tensor
 
+from mmdet.distributed.gather import gather_rows
 from mmdet.evaluation.coco_eval import (
     Detections,
     as_records,
@@ -26,7 +27,6 @@ from mmdet.evaluation.coco_eval import (
     read_annotations,
 )
 from mmdet.registry import METRICS
-from mmdet.utils.gather import gather_rows
 
 AP_NAMES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
 

@@ -1,6 +1,6 @@
 """Detectors and their parts. Knows nothing of distillation but the optional `distiller` of a detector."""
 
-from mmdet.models import backbones, dense_heads, detectors, necks, task_modules
+from mmdet.models import backbones, detectors, heads, necks, task_modules
 from mmdet.models.data_preprocessor import DetDataPreprocessor
 from mmdet.models.postprocess import NMSPostProcess
 
@@ -8,8 +8,8 @@ __all__ = [
     'DetDataPreprocessor',
     'NMSPostProcess',
     'backbones',
-    'dense_heads',
     'detectors',
+    'heads',
     'necks',
     'task_modules',
 ]

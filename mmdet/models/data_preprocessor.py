@@ -10,14 +10,14 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from mmdet.models.drawing import draw_images, pixels_inside
+from mmdet.models.device_decoding import draw_images, pixels_inside
 from mmdet.registry import MODELS
 from mmdet.structures import EncodedImages, GroundTruth, Normalization
 
 
 @MODELS.register_module()
 class DetDataPreprocessor(BaseDataPreprocessor):
-    """Move a batch to the device and normalise its pixels there.
+    """Move a batch to the device and normalize its pixels there.
 
     Args:
         mean: Mean pixel, RGB (BGR with `bgr_to_rgb=False`), 0..255.
@@ -38,15 +38,15 @@ class DetDataPreprocessor(BaseDataPreprocessor):
 
     @property
     def normalization(self) -> Normalization:
-        """How the images that `forward` returns are normalised."""
+        """How the images that `forward` returns are normalized."""
         return Normalization(self.mean, self.std)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Normalise a batch.
+        """Normalize a batch.
 
         data: `inputs` uint8 (N, 3, H, W), or EncodedImages, which are decoded and drawn here; `gt`
             GroundTruth; `bad_images` is for the hooks
-        returns `inputs` float32 (N, 3, H, W), 0 (the mean colour) in the padding, and `gt`, on the device
+        returns `inputs` float32 (N, 3, H, W), 0 (the mean color) in the padding, and `gt`, on the device
         """
         inputs = data['inputs']
         images: Tensor

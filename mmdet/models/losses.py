@@ -1,6 +1,6 @@
 """Detection losses on dense targets: shapes are static, nothing waits for the device.
 
-N images · A anchors · K classes, K the background · normaliser: a 0-dim tensor
+N images · A anchors · K classes, K the background · avg_factor: a 0-dim tensor
 """
 
 import torch

@@ -12,7 +12,7 @@ from torchvision.ops import nms
 
 from mmdet.registry import MODELS
 
-FIRST_TRY = 5  # candidates of the first NMS, in multiples of `max_per_img`
+NMS_CANDIDATES = 5  # candidates of the first NMS, in multiples of `max_per_img`
 
 
 class Detections(NamedTuple):
@@ -81,7 +81,7 @@ class NMSPostProcess:
             return Detections(bboxes, scores, labels)
         shifted = bboxes + labels[:, None] * (bboxes.max() + 1)
         order = scores.argsort(descending=True, stable=True)
-        count = FIRST_TRY * self.max_per_img
+        count = NMS_CANDIDATES * self.max_per_img
         while True:
             kept = nms(shifted[order[:count]], scores[order[:count]], self.iou_threshold)
             if len(kept) >= self.max_per_img or count >= len(order):

@@ -1,7 +1,7 @@
 """The values that travel between the parts; imports nothing else of this package."""
 
 from mmdet.structures.boxes import bbox_overlaps, clip_boxes
-from mmdet.structures.constants import constant
+from mmdet.structures.constants import cached_tensor
 from mmdet.structures.crops import crop_boxes
 from mmdet.structures.det_data_sample import DetDataSample
 from mmdet.structures.encoded_images import EncodedImages
@@ -16,7 +16,7 @@ __all__ = [
     'Normalization',
     'PositiveSamples',
     'bbox_overlaps',
+    'cached_tensor',
     'clip_boxes',
-    'constant',
     'crop_boxes',
 ]

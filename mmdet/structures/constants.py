@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
+def cached_tensor(values: tuple[float, ...], like: Tensor) -> Tensor:
     """`values` in the dtype and on the device of `like`; not to be changed.
 
     Made once: each copy of numbers to a GPU waits until it has done all that it was given before.

@@ -12,7 +12,7 @@ def crop_boxes(images: Tensor, bboxes: Tensor, image_index: Tensor, size: int) -
     """Cut boxes out of images by a bilinear sampler, differentiably in the box coordinates.
 
     Eq 8 of arXiv 2106.05209: `align_corners=False`, zeros outside the image, so `images` should be
-    normalised to mean 0. Runs in the dtype of `images`, with autocast off (a half-precision sampling
+    normalized to mean 0. Runs in the dtype of `images`, with autocast off (a half-precision sampling
     grid is half a pixel off). No image is copied per box.
 
     images (N, 3, H, W) · bboxes (M, 4) xyxy in pixels of `images` · image_index (M,) in [0, N)
@@ -34,9 +34,9 @@ def sampling_grid(bboxes: Tensor, image_size: tuple[int, ...], size: int) -> Ten
     """
     height, width = image_size
     x1, y1, x2, y2 = bboxes[:, :, None].unbind(1)  # (M, 1)
-    centres = torch.linspace(-1, 1, size, device=bboxes.device, dtype=bboxes.dtype) * (size - 1) / size
-    x = (x2 - x1) / width * centres + ((x1 + x2) / width - 1)  # (M, S), as `F.affine_grid` rounds it
-    y = (y2 - y1) / height * centres + ((y1 + y2) / height - 1)
+    centers = torch.linspace(-1, 1, size, device=bboxes.device, dtype=bboxes.dtype) * (size - 1) / size
+    x = (x2 - x1) / width * centers + ((x1 + x2) / width - 1)  # (M, S), as `F.affine_grid` rounds it
+    y = (y2 - y1) / height * centers + ((y1 + y2) / height - 1)
     shape = (len(bboxes), size, size)
     return torch.stack([x[:, None].expand(shape), y[:, :, None].expand(shape)], 3)
 

@@ -19,11 +19,11 @@ class EncodedImages(NamedTuple):
     lengths: Tensor  # (N,) int64, bytes of each
     is_jpeg: Tensor  # (N,) bool, a file; else pixels (3, h, w), RGB, of the part that is seen
     seen: Tensor  # (N, 4) int64, the part of the photo that is seen, in its pixels; 0 for nothing
-    place: Tensor  # (N, 4) int64, the pixels of the batch whose centres lie on it; the fill is around them
+    place: Tensor  # (N, 4) int64, the pixels of the batch whose centers lie on it; the fill is around them
     to_part: (
-        Tensor  # (N, 4) across, down, x, y: the centre of pixel (i, j) is (across i + x, down j + y) in it
+        Tensor  # (N, 4) across, down, x, y: the center of pixel (i, j) is (across i + x, down j + y) in it
     )
-    colours: Tensor  # (N, 4) brightness, contrast, saturation, hue, as `Colour` has them
+    colors: Tensor  # (N, 4) brightness, contrast, saturation, hue, as `Color` has them
     channels: Tensor  # (N, 3) int64, which channel (of B, G, R) lands in each place
-    fills: Tensor  # (N, 3) colour of the pixels that do not lie on the photo, BGR, whole numbers
+    fills: Tensor  # (N, 3) color of the pixels that do not lie on the photo, BGR, whole numbers
     shape: tuple[int, int]  # (H, W)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmdet.visualization.sheets import (
+from mmdet.visualization.canvas import (
     INK,
     PAPER,
-    Colour,
+    Color,
     Picture,
     fit_text,
     line_height,
@@ -23,10 +23,10 @@ from mmdet.visualization.sheets import (
     write_text,
 )
 
-RIGHT: Colour = (60, 140, 30)
-WRONG: Colour = (40, 40, 210)
-BAR: Colour = (225, 200, 160)
-QUIET: Colour = (110, 110, 110)
+RIGHT: Color = (60, 140, 30)
+WRONG: Color = (40, 40, 210)
+BAR: Color = (225, 200, 160)
+QUIET: Color = (110, 110, 110)
 ANSWERS = 3
 TEXT_SIZE = 12
 LEAST_SIDE = 128  # pixels at which a crop is shown
@@ -84,10 +84,10 @@ def _draw_cell(
     answers = 0 if answer is None else min(ANSWERS, len(answer))
     lines = 1 + (0 if answer is None else answers + 1)
     caption = np.full((line * lines + 6, width, 3), PAPER, np.uint8)
-    colour = INK
+    color = INK
     if answer is not None:
         if label >= 0:
-            colour = RIGHT if int(answer.argmax()) == label else WRONG
+            color = RIGHT if int(answer.argmax()) == label else WRONG
         values, order = answer.topk(answers)
         for row, (value, index) in enumerate(zip(values.tolist(), order.tolist(), strict=True), start=1):
             top = row * line + 5
@@ -98,8 +98,8 @@ def _draw_cell(
             write_text(caption, share, width - text_width(share, TEXT_SIZE) - 3, top, TEXT_SIZE)
         entropy = f'entropy {float(torch.special.entr(answer).sum()):.2f}'
         write_text(caption, *_placed(entropy, width - 8, 4, (answers + 1) * line + 5), QUIET)
-    write_text(caption, *_placed(title, width - 8, 4, 2), colour)
-    cv2.rectangle(picture, (0, 0), (width - 1, picture.shape[0] - 1), colour, 2)
+    write_text(caption, *_placed(title, width - 8, 4, 2), color)
+    cv2.rectangle(picture, (0, 0), (width - 1, picture.shape[0] - 1), color, 2)
     return np.concatenate([picture, caption])
 
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 Curve = tuple[list[float], list[float]]  # steps, values
 
 SCORES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'top1', 'class_mean')  # last parts of their names
-COLOURS = ('#1f5fa8', '#d9622b', '#2f8f5b', '#a23b8f', '#8a6d1f', '#5b5b5b', '#c23b3b', '#3aa6b9')
-INK, GREY = '#333333', '#dddddd'
+COLORS = ('#1f5fa8', '#d9622b', '#2f8f5b', '#a23b8f', '#8a6d1f', '#5b5b5b', '#c23b3b', '#3aa6b9')
+INK, GRAY = '#333333', '#dddddd'
 
 
 def plot_curves(scalars_json: Path | Sequence[Path], out: Path) -> Path:
@@ -110,11 +110,11 @@ def read_curves(scalars_json: Path | Sequence[Path]) -> dict[str, Curve]:
 def _draw_losses(axes: Axes, losses: Mapping[str, Curve]) -> None:
     """The sum on top of its parts; each as logged, faint, and smoothed."""
     names = sorted(losses, key=lambda name: (name != 'loss', name))
-    for colour, name in zip(cycle(COLOURS), names, strict=False):
+    for color, name in zip(cycle(COLORS), names, strict=False):
         steps, values = losses[name]
         width, marker = 2.2 if name == 'loss' else 1.5, _marker(steps)
-        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
-        axes.plot(steps, _smooth(values), color=colour, linewidth=width, label=name, marker=marker)
+        axes.plot(steps, values, color=color, alpha=0.25, linewidth=1)
+        axes.plot(steps, _smooth(values), color=color, linewidth=width, label=name, marker=marker)
     found = np.concatenate([values for _, values in losses.values()]) if losses else np.zeros(0)
     found = found[np.isfinite(found)]
     if len(found) and found.min() > 0 and found.max() > 20 * found.min():
@@ -129,10 +129,10 @@ def _marker(steps: list[float]) -> str | None:
 
 def _draw_scores(axes: Axes, scores: Mapping[str, Curve]) -> None:
     """Scores in percent, the best value of each beside its name."""
-    for colour, (name, (steps, values)) in zip(COLOURS, sorted(scores.items()), strict=False):
+    for color, (name, (steps, values)) in zip(COLORS, sorted(scores.items()), strict=False):
         percent = 100 * np.array(values)
         label = f'{name} (best {np.nanmax(percent):.1f})' if np.isfinite(percent).any() else name
-        axes.plot(steps, percent, color=colour, linewidth=1.8, marker='o', markersize=4, label=label)
+        axes.plot(steps, percent, color=color, linewidth=1.8, marker='o', markersize=4, label=label)
     axes.set_ylim(0, max(1.5 * axes.get_ylim()[1], 1))  # room for the names
     axes.set_xlim(left=0)
     _finish(axes, 'evaluation, %', '', bool(scores))
@@ -140,7 +140,7 @@ def _draw_scores(axes: Axes, scores: Mapping[str, Curve]) -> None:
 
 def _draw_rate(axes: Axes, rates: Mapping[str, Curve]) -> None:
     for steps, values in rates.values():
-        axes.plot(steps, values, color=COLOURS[0], linewidth=1.8, marker=_marker(steps))
+        axes.plot(steps, values, color=COLORS[0], linewidth=1.8, marker=_marker(steps))
     axes.ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
@@ -148,7 +148,7 @@ def _draw_rate(axes: Axes, rates: Mapping[str, Curve]) -> None:
 
 
 def _smooth(values: list[float]) -> list[float]:
-    """A mean over the neighbours on both sides, so that it does not lag; what is not finite is left out."""
+    """A mean over the neighbors on both sides, so that it does not lag; what is not finite is left out."""
     reach = len(values) // 40
     windows = (np.array(values[max(i - reach, 0) : i + reach + 1]) for i in range(len(values)))
     finite = (window[np.isfinite(window)] for window in windows)
@@ -158,7 +158,7 @@ def _smooth(values: list[float]) -> list[float]:
 def _finish(axes: Axes, title: str, label: str, has_curves: bool) -> None:
     axes.set_title(title, loc='left', color=INK, fontsize=11)
     axes.set_xlabel(label, color=INK)
-    axes.grid(color=GREY, linewidth=0.7)
+    axes.grid(color=GRAY, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
     if not has_curves:

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from mmdet.visualization.sheets import (
+from mmdet.visualization.canvas import (
     INK,
-    Colour,
+    Color,
     Picture,
     fit_text,
     line_height,
@@ -26,8 +26,8 @@ from mmdet.visualization.sheets import (
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2, the last two exclusive
 
 
-def class_colour(label: int) -> Colour:
-    """The colour (BGR) of a class: always the same one, neighbours far apart."""
+def class_color(label: int) -> Color:
+    """The color (BGR) of a class: always the same one, neighbors far apart."""
     hue = (label * 0.618034 + 0.02) % 1
     saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.7))[label // 12 % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -82,16 +82,16 @@ def draw_detections(
     for label, (left, top, right, bottom), _, _ in shown:
         corners = (left, top), (right - 1, bottom - 1)
         cv2.rectangle(picture, *corners, INK, thickness + 2, cv2.LINE_AA)  # seen on every ground
-        cv2.rectangle(picture, *corners, class_colour(label), thickness, cv2.LINE_AA)
+        cv2.rectangle(picture, *corners, class_color(label), thickness, cv2.LINE_AA)
     taken: list[Rectangle] = []
     for label, box, name, score in reversed(shown):  # the best chooses its place first
         text, fitting = fit_text(name, width - 6, min(size, max(height - 2, 1)), tail=score)
-        taken.append(_draw_label(picture, text, fitting, class_colour(label), box, taken))
+        taken.append(_draw_label(picture, text, fitting, class_color(label), box, taken))
     return picture
 
 
 def _draw_label(
-    picture: Picture, text: str, size: int, colour: Colour, box: Rectangle, taken: Sequence[Rectangle]
+    picture: Picture, text: str, size: int, color: Color, box: Rectangle, taken: Sequence[Rectangle]
 ) -> Rectangle:
     """Write a label at a free place beside its box; returns the place."""
     height, width = picture.shape[:2]
@@ -113,8 +113,8 @@ def _draw_label(
         places.append((left, top, left + w, top + h))
     place = min(places, key=lambda one: sum(_overlap(one, other) for other in taken))  # the first of the best
     left, top, right, bottom = place
-    picture[top:bottom, left:right] = colour
-    write_text(picture, text, left + 3, top, size, _contrast(colour))
+    picture[top:bottom, left:right] = color
+    write_text(picture, text, left + 3, top, size, _contrast(color))
     return place
 
 
@@ -125,9 +125,9 @@ def _overlap(one: Rectangle, other: Rectangle) -> int:
     return max(across, 0) * max(down, 0)
 
 
-def _contrast(colour: Colour) -> Colour:
-    """Black or white, whichever is read more easily on a colour."""
-    blue, green, red = colour
+def _contrast(color: Color) -> Color:
+    """Black or white, whichever is read more easily on a color."""
+    blue, green, red = color
     return (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
 
 

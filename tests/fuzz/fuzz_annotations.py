@@ -10,14 +10,14 @@ from typing import Any
 
 from mmengine.logging import MMLogger
 
-from mmdet.datasets import annotations
+from mmdet.config import resolve as config
+from mmdet.datasets import annotations, coco_format
 from mmdet.evaluation import coco_eval
-from mmdet.utils import coco_file, config
 from tests.fuzz.harness import fuzz, one
-from tests.test_datasets.test_annotations import VALID, check, make, places
+from tests.unit.datasets.test_annotations import VALID, check, make, places
 
 PLACES = places(VALID)
-MODULES = (annotations, coco_file, coco_eval, json.decoder, json.scanner)
+MODULES = (annotations, coco_format, coco_eval, json.decoder, json.scanner)
 VALUES = (..., None, True, '', '../x', 'cat', [], {}, [1, 2, 3], [1, 2, 3, 1e400], -1, 0, 0.5, 2**53, 10**400)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import _weights_only_unpickler
 
-from mmdet.utils import checkpoint, checkpoint_file
+from mmdet.checkpoint import io as checkpoint_io
+from mmdet.checkpoint import safety
 from tests.fuzz.harness import fuzz, one
 
 
@@ -26,7 +27,7 @@ def read(file: Path) -> None:
 
 def read_once(file: Path) -> None:
     """What comes back must be weights."""
-    found = checkpoint.load_checkpoint(file)
+    found = checkpoint_io.load_checkpoint(file)
     assert all(isinstance(value, torch.Tensor) for value in found['state_dict'].values())
 
 
@@ -73,4 +74,4 @@ def seeds() -> list[bytes]:
 
 
 if __name__ == '__main__':
-    fuzz(read, seeds(), '.pth', [checkpoint, checkpoint_file, zipfile, _weights_only_unpickler])
+    fuzz(read, seeds(), '.pth', [checkpoint_io, safety, zipfile, _weights_only_unpickler])

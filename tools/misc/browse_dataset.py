@@ -1,91 +1,11 @@
-"""Write samples of a data set, as training or evaluation gets them, as pictures with their boxes.
+"""Write samples of a data set, as training or evaluation gets them, as pictures with their boxes."""
 
-python tools/misc/browse_dataset.py configs/ssd/ssd300.py --data-root data/coco2017 --number 12
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import cv2
-import numpy as np
-import torch
-from torch import Tensor
-
-from mmdet.datasets.collate import BadImage
-from mmdet.models.drawing import draw_images
-from mmdet.registry import DATASETS
-from mmdet.structures import EncodedImages
-from mmdet.utils.cli import add_config_arguments, run_tool, take_old_spellings
-from mmdet.utils.config import load_config
-from mmdet.visualization import draw_detections, tile, with_title
-from mmdet.visualization.sheets import Picture
-
-SHEET_COLUMNS = 4
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write one PNG file a sample, and a sheet of all of them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_config_arguments(parser)
-    parser.add_argument('--out-dir', type=Path, help='default: work_dirs/<config name>/browse_<split>')
-    parser.add_argument('--number', type=int, default=16, help='how many samples, spread over the set')
-    parser.add_argument('--split', choices=['train', 'val'], default='train')
-    args = parser.parse_args(argv)
-    take_old_spellings(args)
-    if args.number < 1:
-        raise ValueError(f'--number must be at least 1, but is {args.number}')
-
-    cfg = load_config(args.config, args.cfg_options, args.data_root, for_training=args.split == 'train')
-    dataset_cfg = dict(cfg[f'{args.split}_dataloader'].dataset)
-    dataset_cfg.setdefault('seed', dict(cfg.get('randomness') or {}).get('seed') or 0)
-    dataset = DATASETS.build(dataset_cfg)
-    out_dir = args.out_dir or Path('work_dirs', Path(args.config).stem, f'browse_{args.split}')
-    out_dir.mkdir(parents=True, exist_ok=True)
-
-    pictures = []
-    for draw, index in enumerate(np.linspace(0, len(dataset), args.number, endpoint=False).astype(int)):
-        sample = dataset[int(index), draw]  # with more samples than images, one is augmented anew each time
-        if isinstance(sample, BadImage):
-            print(f'left out: {sample.file}: {sample.reason}')
-            continue
-        picture = np.ascontiguousarray(drawn(sample).permute(1, 2, 0).numpy())
-        picture = draw_detections(
-            picture, sample['bboxes'], sample['labels'], classes=dataset.metainfo['classes']
-        )
-        write(out_dir / f'{draw:03d}_{sample["img_id"]}.png', picture)
-        height, width = sample['img_shape']
-        count = len(sample['labels'])
-        title = f'{sample["img_id"]} · {width} × {height} · {count} box{"es" * (count != 1)}'
-        pictures.append(with_title(picture, title, size=13))
-    if pictures:
-        write(out_dir / 'sheet.png', tile(pictures, SHEET_COLUMNS))
-    print(f'{len(pictures)} samples of {args.split} in {out_dir}, all of them in {out_dir / "sheet.png"}')
-
-
-def drawn(sample: dict[str, Any]) -> Tensor:
-    """The image of a sample, uint8 (3, H, W), BGR: drawn here where training leaves that to the device."""
-    img = sample['img']
-    if isinstance(img, EncodedImages):
-        return draw_images(img, torch.device('cpu'), [sample['img_id']])[0].round().byte()
-    return img
-
-
-def write(file: Path, picture: Picture) -> None:
-    """Write a picture (H, W, 3), BGR.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    if not cv2.imwrite(str(file), picture):
-        raise OSError(f'cannot write {file}; is the disk full, or the folder read-only?')
-
+from mmdet.cli import run_command
 
 if __name__ == '__main__':
-    run_tool(main)
+    run_command('browse_dataset')

@@ -16,9 +16,9 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from mmdet.apis.teacher import teacher_sheet
-from mmdet.utils.checkpoint import load_checkpoint
-from mmdet.utils.cli import run_tool
+from mmdet.analysis.teacher import teacher_sheet
+from mmdet.checkpoint.io import load_checkpoint
+from mmdet.cli import run_main
 from mmdet.visualization import tile
 
 METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'}
@@ -81,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    run_main(main)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmdet.utils.cli import run_tool
+from mmdet.cli import run_main
 
 ROOT = Path(__file__).resolve().parents[2]
 WARM_UP = 0.2  # of the samples, left out: caches fill, the allocator finds its size
@@ -252,4 +252,4 @@ def _runs_below(pid: int, folder: Path) -> bool:
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    run_main(main)

@@ -1,5 +1,5 @@
 # COCO as RetinaNet and Faster R-CNN train on it: photos keep their shape, a batch is padded to its largest.
-# data_root, train_ann, ... of the final config reach every data set (mmdet.utils.config.resolve).
+# data_root, train_ann, ... of the final config reach every data set (mmdet.config.resolve.resolve).
 data_root = 'data/coco2017/'
 train_ann = 'annotations/instances_train2017.json'
 train_img = 'train2017/'

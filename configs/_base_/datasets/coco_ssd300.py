@@ -1,5 +1,5 @@
 # COCO as SSD300 trains on it: every epoch goes through the set five times.
-# data_root, train_ann, ... of the final config reach every data set (mmdet.utils.config.resolve).
+# data_root, train_ann, ... of the final config reach every data set (mmdet.config.resolve.resolve).
 data_root = 'data/coco2017/'
 train_ann = 'annotations/instances_train2017.json'
 train_img = 'train2017/'

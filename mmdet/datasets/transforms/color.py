@@ -1,4 +1,4 @@
-"""Changes of colour: drawn here, done by PackDetInputs on the pixels that are seen.
+"""Changes of color: drawn here, done by PackDetInputs on the pixels that are seen.
 
 h, w size of a patch in pixels · patches are uint8 (h, w, 3) BGR
 """
@@ -6,7 +6,7 @@ h, w size of a patch in pixels · patches are uint8 (h, w, 3) BGR
 import cv2
 import numpy as np
 
-from mmdet.datasets.transforms.window import Colour, Image, Results
+from mmdet.datasets.transforms.window import Color, Image, Results
 from mmdet.registry import TRANSFORMS
 
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -20,7 +20,7 @@ class PhotoMetricDistortion:
     SSD applies the contrast before or after saturation and hue, by another coin. Here there is no coin: a
     factor common to the three channels leaves S and H alone, so both orders give the same pixels.
 
-    Reads rng; writes colour.
+    Reads rng; writes color.
 
     Args:
         brightness_delta: Largest value that is added to or taken from a pixel.
@@ -46,14 +46,14 @@ class PhotoMetricDistortion:
         numbers = results['rng'].random((5, 2)).tolist()
         done = [chance < 0.5 for chance, _ in numbers]
         at = [place for _, place in numbers]
-        colour = Colour(
+        color = Color(
             brightness=_between(self.brightness, at[0]) if done[0] else 0.0,
             contrast=_between(self.contrast, at[1]) if done[1] else 1.0,
             saturation=_between(self.saturation, at[2]) if done[2] else 1.0,
             hue=_between(self.hue, at[3]) if done[3] else 0.0,
             channels=ORDERS[int(at[4] * len(ORDERS))] if done[4] else ORDERS[0],
         )
-        return {**results, 'colour': colour}
+        return {**results, 'color': color}
 
 
 def _between(limits: tuple[float, float], at: float) -> float:
@@ -61,7 +61,7 @@ def _between(limits: tuple[float, float], at: float) -> float:
     return low + (high - low) * at
 
 
-def distort(patch: Image, colour: Colour) -> Image:
+def distort(patch: Image, color: Color) -> Image:
     """Change brightness, contrast, saturation and hue; the channel order is left to the caller.
 
     Rounded and clipped to [0, 255] once, at the end. Saturation needs no HSV: with m the largest of the
@@ -69,9 +69,9 @@ def distort(patch: Image, colour: Colour) -> Image:
 
     patch uint8 (h, w, 3) BGR · returns the same
     """
-    brightness, contrast, saturation, hue, _ = colour
+    brightness, contrast, saturation, hue, _ = color
     if hue:
-        return _distort_hue(patch, colour)
+        return _distort_hue(patch, color)
     if saturation != 1:
         blue, green, red = cv2.split(patch)
         largest = cv2.max(cv2.max(blue, green), red)
@@ -83,20 +83,20 @@ def distort(patch: Image, colour: Colour) -> Image:
     return patch
 
 
-def _distort_hue(patch: Image, colour: Colour) -> Image:
-    """As `distort`, through HSV in float32 (8-bit hues would move colours by two grey levels).
+def _distort_hue(patch: Image, color: Color) -> Image:
+    """As `distort`, through HSV in float32 (8-bit hues would move colors by two gray levels).
 
     In strips: a float32 copy of the whole patch would leave the cache and come from freshly mapped memory,
     which takes five times as long.
     """
     # OpenCV wraps a hue above 360 degrees, but not always one below 0
-    change = np.array([[1, 0, 0, colour.hue % 360], [0, colour.saturation, 0, 0], [0, 0, 1, 0]], np.float32)
+    change = np.array([[1, 0, 0, color.hue % 360], [0, color.saturation, 0, 0], [0, 0, 1, 0]], np.float32)
     result = np.empty_like(patch)
     for top in range(0, len(patch), STRIP):
         strip = patch[top : top + STRIP].astype(np.float32)
-        strip += np.float32(colour.brightness)
+        strip += np.float32(color.brightness)
         cv2.cvtColor(strip, cv2.COLOR_BGR2HSV, strip)
         cv2.transform(strip, change, strip)
         cv2.cvtColor(strip, cv2.COLOR_HSV2BGR, strip)
-        cv2.addWeighted(strip, colour.contrast, strip, 0, 0, result[top : top + STRIP], cv2.CV_8U)
+        cv2.addWeighted(strip, color.contrast, strip, 0, 0, result[top : top + STRIP], cv2.CV_8U)
     return result

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmdet.datasets.transforms.color import distort
 from mmdet.datasets.transforms.loading import read_image, read_photo
-from mmdet.datasets.transforms.window import Colour, Image, Results, Window
+from mmdet.datasets.transforms.window import Color, Image, Results, Window
 from mmdet.registry import TRANSFORMS
 from mmdet.structures import EncodedImages
 
@@ -21,7 +21,7 @@ from mmdet.structures import EncodedImages
 class PackDetInputs:
     """Decodes the image, draws what the window shows of it, and packs the sample.
 
-    Reads img or img_path, img_id, ori_shape, window, bboxes, labels, colour, fill. Returns a dict:
+    Reads img or img_path, img_id, ori_shape, window, bboxes, labels, color, fill. Returns a dict:
     img uint8 (3, H, W) tensor, BGR · bboxes float32 (G, 4) xyxy in pixels of img, none empty ·
     labels int64 (G,) · img_id int · ori_shape (h, w) · img_shape (H, W).
 
@@ -48,8 +48,8 @@ class PackDetInputs:
             img = encode(photo, ori_shape, results)
         else:
             source = results['img'] if 'img' in results else read_image(results['img_path'], ori_shape)
-            colour, fill = results.get('colour', Colour()), results.get('fill', (0, 0, 0))
-            img = torch.from_numpy(render(source, window, colour, fill))
+            color, fill = results.get('color', Color()), results.get('fill', (0, 0, 0))
+            img = torch.from_numpy(render(source, window, color, fill))
         bboxes, labels = results['bboxes'], results['labels']
         whole = (bboxes[:, 2:] > bboxes[:, :2]).all(1)
         return {
@@ -62,10 +62,10 @@ class PackDetInputs:
         }
 
 
-def render(source: Image, window: Window, colour: Colour, fill: tuple[float, float, float]) -> Image:
-    """Draw a window: the part that is seen, resized once; its colour; the fill around it, never coloured.
+def render(source: Image, window: Window, color: Color, fill: tuple[float, float, float]) -> Image:
+    """Draw a window: the part that is seen, resized once; its color; the fill around it, never colored.
 
-    source uint8 (h, w, 3) BGR · fill BGR · returns uint8 (3, H, W), BGR unless `colour.channels` says else
+    source uint8 (h, w, 3) BGR · fill BGR · returns uint8 (3, H, W), BGR unless `color.channels` says else
     """
     img = np.empty((3, window.height, window.width), np.uint8)
     if _covers(source, window):
@@ -79,8 +79,8 @@ def render(source: Image, window: Window, colour: Colour, fill: tuple[float, flo
     height, width = patch.shape[:2]
     if window.flip:
         patch, x1 = cv2.flip(patch, 1), window.width - x1 - width
-    place = colour.channels.index  # of a channel of the patch in the output
-    cv2.split(distort(patch, colour), [img[place(c), y1 : y1 + height, x1 : x1 + width] for c in range(3)])
+    place = color.channels.index  # of a channel of the patch in the output
+    cv2.split(distort(patch, color), [img[place(c), y1 : y1 + height, x1 : x1 + width] for c in range(3)])
     return img
 
 
@@ -90,7 +90,7 @@ def _covers(source: Image, window: Window) -> bool:
 
 
 def _draw_beside_fill(source: Image, window: Window) -> tuple[Image, int, int]:
-    """The output pixels whose centres lie on the source, not flipped: (h, w, 3), and x, y of the first one.
+    """The output pixels whose centers lie on the source, not flipped: (h, w, 3), and x, y of the first one.
 
     The edge of the source falls inside an output pixel. To round it away and resize would move the whole
     photo by up to half a pixel of the output, which can be several of the source, so this is an exact warp.
@@ -118,9 +118,9 @@ def encode(photo: bytes | Image, size: tuple[int, int], results: Results) -> Enc
     Args:
         photo: A JPEG file that is not decoded, or uint8 (h, w, 3), BGR, of which only what is seen is kept.
         size: (h, w) of the photo.
-        results: Of the pipeline: window, colour, fill.
+        results: Of the pipeline: window, color, fill.
     """
-    window, colour = results['window'], results.get('colour', Colour())
+    window, color = results['window'], results.get('color', Color())
     view = window.view(*size)
     if isinstance(photo, bytes):
         data = np.frombuffer(photo, np.uint8).copy()
@@ -134,8 +134,8 @@ def encode(photo: bytes | Image, size: tuple[int, int], results: Results) -> Enc
         seen=torch.tensor([view.seen]),
         place=torch.tensor([view.place]),
         to_part=torch.tensor([view.to_part]),
-        colours=torch.tensor([colour[:4]]),
-        channels=torch.tensor([colour.channels]),
+        colors=torch.tensor([color[:4]]),
+        channels=torch.tensor([color.channels]),
         fills=torch.tensor([results.get('fill', (0, 0, 0))], dtype=torch.float32).round(),
         shape=(window.height, window.width),
     )

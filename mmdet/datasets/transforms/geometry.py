@@ -19,13 +19,13 @@ EPS = 1e-6
 
 @TRANSFORMS.register_module()
 class Expand:
-    """Puts the image somewhere on a larger canvas of one colour, which makes its objects smaller.
+    """Puts the image somewhere on a larger canvas of one color, which makes its objects smaller.
 
     Reads window, bboxes, rng; writes window, bboxes, fill.
 
     Args:
-        mean: Colour of the canvas.
-        to_rgb: The colour is given in the order R, G, B, as the preprocessor's mean is; else B, G, R.
+        mean: Color of the canvas.
+        to_rgb: The color is given in the order R, G, B, as the preprocessor's mean is; else B, G, R.
         ratio_range: Side of the canvas over side of the image, smallest and largest.
         prob: How often it is done.
     """
@@ -66,9 +66,9 @@ class Expand:
 
 @TRANSFORMS.register_module()
 class MinIoURandomCrop:
-    """Cuts a patch that overlaps every box by at least a drawn IoU, and keeps the boxes centred in it.
+    """Cuts a patch that overlaps every box by at least a drawn IoU, and keeps the boxes centerd in it.
 
-    The IoU is drawn from 1 (no cut), `min_ious` and 0 (any patch that holds the centre of a box). After 50
+    The IoU is drawn from 1 (no cut), `min_ious` and 0 (any patch that holds the center of a box). After 50
     patches that do not fit, another IoU is drawn. SSD's sampler, Section 2.2 of arXiv 1512.02325.
 
     Reads window, bboxes, labels, rng; writes window, bboxes, labels.
@@ -125,13 +125,13 @@ class MinIoURandomCrop:
 
 
 def _fit(patches: NDArray[np.float32], bboxes: NDArray[np.float32], min_iou: float) -> NDArray[np.bool_]:
-    """Which patches hold the centre of a box and overlap every box enough; all, when there is no box.
+    """Which patches hold the center of a box and overlap every box enough; all, when there is no box.
 
     patches (T, 4) · bboxes (G, 4) · returns (T,)
     """
     if not len(bboxes):
         return np.ones(len(patches), np.bool_)
-    fits = _centred(patches, bboxes).any(1)
+    fits = _centerd(patches, bboxes).any(1)
     if min_iou > 0:
         start, end = patches[:, None, :2], patches[:, None, 2:]  # (T, 1, 2)
         sides = np.maximum(np.minimum(end, bboxes[:, 2:]) - np.maximum(start, bboxes[:, :2]), 0)
@@ -146,16 +146,16 @@ def _areas(bboxes: NDArray[np.float32]) -> NDArray[np.float32]:
     return (bboxes[:, 2] - bboxes[:, 0]) * (bboxes[:, 3] - bboxes[:, 1])
 
 
-def _centred(patches: NDArray[np.float32], bboxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether the centre of a box lies inside a patch: patches (T, 4) · bboxes (G, 4) · returns (T, G)."""
-    centre = (bboxes[:, :2] + bboxes[:, 2:]) / 2  # (G, 2)
-    inside: NDArray[np.bool_] = (centre > patches[:, None, :2]) & (centre < patches[:, None, 2:])
+def _centerd(patches: NDArray[np.float32], bboxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether the center of a box lies inside a patch: patches (T, 4) · bboxes (G, 4) · returns (T, G)."""
+    center = (bboxes[:, :2] + bboxes[:, 2:]) / 2  # (G, 2)
+    inside: NDArray[np.bool_] = (center > patches[:, None, :2]) & (center < patches[:, None, 2:])
     return inside[..., 0] & inside[..., 1]
 
 
 def _crop(results: Results, patch: NDArray[np.float32]) -> Results:
     left, top, right, bottom = (int(side) for side in patch)
-    kept = _centred(patch[None], results['bboxes'])[0]
+    kept = _centerd(patch[None], results['bboxes'])[0]
     corner = np.array([left, top, left, top], np.float32)
     end = np.array([right, bottom, right, bottom], np.float32)
     bboxes = np.minimum(np.maximum(results['bboxes'][kept], corner), end)  # np.clip takes three times as long

@@ -18,7 +18,7 @@ PNG_START = b'\x89PNG\r\n\x1a\n'
 START_OF_SCAN = 0xDA
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers behind which a JPEG says its size
 PLAIN_FRAMES = {0xC0, 0xC2}  # baseline, progressive; others are lossless, arithmetically coded, extended
-ADOBE = 0xEE  # says which colours three or four components are
+ADOBE = 0xEE  # says which colors three or four components are
 
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 AS_SHOWN = cv2.IMREAD_COLOR  # turned as its EXIF data says
@@ -29,7 +29,7 @@ class BadImageError(ValueError):
 
 
 def read_image(path: Path, size: tuple[int, int] | None = None) -> Image:
-    """Read an image file as 8-bit colour, whatever it holds (gray, CMYK, 16 bit, alpha, palette).
+    """Read an image file as 8-bit color, whatever it holds (gray, CMYK, 16 bit, alpha, palette).
 
     Args:
         path: The file; its content decides the format, not its name.
@@ -127,7 +127,7 @@ def _decode(data: bytes, flags: int) -> Image:
 def _look_at(data: bytes) -> _Head:
     """What a JPEG or PNG tells without being decoded; of other formats, which fail in the decoder, nothing.
 
-    Whether the end is missing is asked because the decoder fills the missing part with grey and only warns.
+    Whether the end is missing is asked because the decoder fills the missing part with gray and only warns.
 
     A few microseconds a file: the headers are stepped over (a thumbnail inside them has an end marker of
     its own), then the end marker is looked for from behind. It cannot occur inside compressed JPEG data,

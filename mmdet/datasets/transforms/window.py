@@ -1,4 +1,4 @@
-"""What travels through the transforms: geometry and colour as numbers, pixels only at the end.
+"""What travels through the transforms: geometry and color as numbers, pixels only at the end.
 
 A geometric transform changes the boxes and a `Window`; it never sees a pixel. So a photo is decoded and
 resized once, whatever is in the list, and the size of a sample is known even when its file is broken.
@@ -17,12 +17,12 @@ Image = NDArray[Any]  # uint8 (H, W, 3) BGR, or a part of one; OpenCV's annotati
 
 
 class View(NamedTuple):
-    """What a window shows of a photo. All 0 where that is nothing, or less than the centre of one pixel."""
+    """What a window shows of a photo. All 0 where that is nothing, or less than the center of one pixel."""
 
     seen: tuple[int, int, int, int] = (0, 0, 0, 0)  # xyxy of the part of the photo, in its pixels
-    place: tuple[int, int, int, int] = (0, 0, 0, 0)  # xyxy of the output pixels whose centres lie on it
-    # across, down, x, y: the centre of output pixel (i, j) lies at (across i + x, down j + y) of the part,
-    # whose first pixel has its centre at (0, 0)
+    place: tuple[int, int, int, int] = (0, 0, 0, 0)  # xyxy of the output pixels whose centers lie on it
+    # across, down, x, y: the center of output pixel (i, j) lies at (across i + x, down j + y) of the part,
+    # whose first pixel has its center at (0, 0)
     to_part: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -30,7 +30,7 @@ class Window(NamedTuple):
     """The rectangle of the source image that is seen, and the size at which it is drawn.
 
     left, top, right, bottom in whole pixels of the source, right and bottom exclusive; the rectangle may
-    reach beyond the source, where the fill colour shows. height, width in pixels of the output. With `flip`
+    reach beyond the source, where the fill color shows. height, width in pixels of the output. With `flip`
     the drawn rectangle is mirrored left to right.
     """
 
@@ -82,8 +82,8 @@ class Window(NamedTuple):
         return View((left, top, right, bottom), (x1, y1, x2, y2), (across, down, x, y))
 
 
-class Colour(NamedTuple):
-    """A drawn change of colour, in the order in which it acts; the defaults change nothing.
+class Color(NamedTuple):
+    """A drawn change of color, in the order in which it acts; the defaults change nothing.
 
     The values add to, or multiply, pixel values in [0, 255].
     """
@@ -112,4 +112,4 @@ class Results(TypedDict, total=False):
     bboxes: NDArray[np.float32]  # (G, 4)
     labels: NDArray[np.int64]  # (G,)
     fill: tuple[float, float, float]  # BGR, shown where the window reaches beyond the source
-    colour: Colour
+    color: Color

@@ -6,9 +6,9 @@ N images · H x W pixels
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
+from mmdet.checkpoint.pretrained import state_of_file, torchvision_state
 from mmdet.models.layers import kaiming_init, xavier_init
 from mmdet.registry import MODELS
-from mmdet.utils.pretrained import state_of_file, torchvision_state
 
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, channels); VGG16's "D"
 IMAGENET = 'IMAGENET1K_FEATURES'  # torchvision's VGG16 trained for detection: RGB, mean-subtracted, std 1

@@ -54,7 +54,7 @@ class BaseDetector(BaseModel, ABC):
 
     @property
     def normalization(self) -> Normalization:
-        """How the images that `loss` gets are normalised."""
+        """How the images that `loss` gets are normalized."""
         return cast(DetDataPreprocessor, self.data_preprocessor).normalization
 
     def extract_feat(self, images: Tensor) -> list[Tensor]:

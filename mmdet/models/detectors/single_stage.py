@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmdet.models.data_preprocessor import DetDataPreprocessor
-from mmdet.models.dense_heads import AnchorHead, HeadOutputs
 from mmdet.models.detectors.base import BaseDetector
+from mmdet.models.heads import AnchorHead, HeadOutputs
 from mmdet.models.postprocess import Detections
 from mmdet.registry import MODELS
 from mmdet.structures import GroundTruth

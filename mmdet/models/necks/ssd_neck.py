@@ -13,7 +13,7 @@ from mmdet.registry import MODELS
 
 @MODELS.register_module()
 class SSDNeck(nn.Module):
-    """Normalise the first backbone level and add smaller and smaller levels after the last one.
+    """Normalize the first backbone level and add smaller and smaller levels after the last one.
 
     Args:
         in_channels: Channels of the backbone's levels.

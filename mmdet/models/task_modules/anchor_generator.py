@@ -25,7 +25,7 @@ class SSDAnchorGenerator:
     numbers by `min_sizes` and `max_sizes`.
 
     Args:
-        strides: Distance of two neighbouring cells per level, pixels.
+        strides: Distance of two neighboring cells per level, pixels.
         ratios: Height / width of the elongated anchors per level.
         input_size: Side of the network input, pixels.
         basesize_ratio_range: Share of the input that the second and the last level's squares measure.

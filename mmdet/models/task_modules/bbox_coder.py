@@ -1,6 +1,6 @@
 """Boxes relative to anchors (arXiv 1311.2524).
 
-Boxes are xyxy in pixels; deltas are (dx, dy, dw, dh): shift of the centre in anchor sides and log of the
+Boxes are xyxy in pixels; deltas are (dx, dy, dw, dh): shift of the center in anchor sides and log of the
 ratio of sides.
 """
 
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from mmdet.registry import MODELS
-from mmdet.structures import constant
+from mmdet.structures import cached_tensor
 
 
 @MODELS.register_module()
 class DeltaXYWHBBoxCoder:
-    """Encode boxes as normalised deltas and decode them.
+    """Encode boxes as normalized deltas and decode them.
 
     Args:
-        target_means: Mean of the deltas; they are normalised as `(delta - mean) / std`.
+        target_means: Mean of the deltas; they are normalized as `(delta - mean) / std`.
         target_stds: Their standard deviation.
         wh_ratio_clip: A decoded side is at most `1 / wh_ratio_clip` times the anchor's: exp stays finite.
     """
@@ -36,22 +36,22 @@ class DeltaXYWHBBoxCoder:
 
     def encode(self, anchors: Tensor, bboxes: Tensor) -> Tensor:
         """anchors, bboxes (..., 4), broadcast against each other -> deltas (..., 4)."""
-        anchor_xy, anchor_wh = _centre_and_size(anchors)
-        xy, wh = _centre_and_size(bboxes)
+        anchor_xy, anchor_wh = _center_and_size(anchors)
+        xy, wh = _center_and_size(bboxes)
         deltas = torch.cat([(xy - anchor_xy) / anchor_wh, (wh / anchor_wh).log()], -1)
-        return (deltas - constant(self.means, deltas)) / constant(self.stds, deltas)
+        return (deltas - cached_tensor(self.means, deltas)) / cached_tensor(self.stds, deltas)
 
     def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
         """anchors, deltas (..., 4), broadcast against each other -> boxes (..., 4), not clipped."""
-        deltas = deltas * constant(self.stds, deltas) + constant(self.means, deltas)
-        anchor_xy, anchor_wh = _centre_and_size(anchors)
+        deltas = deltas * cached_tensor(self.stds, deltas) + cached_tensor(self.means, deltas)
+        anchor_xy, anchor_wh = _center_and_size(anchors)
         log_ratio = deltas[..., 2:].clamp(min=-self.max_log_ratio).clamp(max=self.max_log_ratio)
         xy = anchor_xy + anchor_wh * deltas[..., :2]
         half = anchor_wh * log_ratio.exp() * 0.5
         return torch.cat([xy - half, xy + half], -1)
 
 
-def _centre_and_size(bboxes: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., 4) -> centre (..., 2) and (width, height) (..., 2)."""
+def _center_and_size(bboxes: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., 4) -> center (..., 2) and (width, height) (..., 2)."""
     low, high = bboxes[..., :2], bboxes[..., 2:]
     return (low + high) * 0.5, high - low

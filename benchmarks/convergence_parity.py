@@ -1,0 +1,260 @@
+"""Faster must not mean different: trainings each way from one start, which must end at the same AP.
+
+python -m benchmarks.convergence_parity --work-dir work_dirs/same
+
+A narrow SSD300 is distilled on generated photos: by this toolbox in float32, in bfloat16 and compiled, and
+the stock way (benchmarks/reference) with random numbers of its own. Only the training differs: the teacher,
+the start, the schedule and the evaluation are the same. A training whose result lies in the work dir is not
+run again, so two processes can share the work, each with other --ways or --seeds.
+
+Exit status 1 where a way ends elsewhere than float32, by the rule of `benchmarks.parity.compare`.
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torchvision
+from mmengine.config import Config
+from terminaltables import AsciiTable
+from torch import nn
+from torch._dynamo.utils import counters
+
+from benchmarks.bfloat16 import quick_bfloat16
+from benchmarks.parity import compare
+from benchmarks.reference.augmentation import PIPELINE
+from benchmarks.reference.network import StockSSD300
+from benchmarks.reference.training import train
+from benchmarks.report import ROOT, machine
+from benchmarks.settings import Settings
+from benchmarks.students import CONFIG, DISTILLED_CONFIG, anchors_of, narrowed
+from mmdet.checkpoint.io import load_checkpoint, load_weights, save_checkpoint
+from mmdet.cli import run_main
+from mmdet.config.resolve import load_config
+from mmdet.engine import DetRunner
+from mmdet.registry import DATASETS, MODELS
+from mmdet.synthetic.dataset import make_dataset
+
+TEACHER_CONFIG = ROOT / 'configs_dev' / 'teachers' / 'resnet50_ssd.py'
+RESULTS = ROOT / 'benchmarks' / 'results' / 'convergence_parity.csv'
+WAYS = ('float32', 'bfloat16', 'compiled', 'stock')  # the first is what the others are compared with
+ARCH, CROP_SIZE, MAX_NORM, DECAY = 'resnet18', 32, 10.0, 0.01
+
+
+class Sizes(NamedTuple):
+    """How large everything is."""
+
+    images: tuple[int, int] = (600, 100)  # of the training and of the validation split
+    side: int = 192  # longer side of a photo, in pixels
+    width: float = 1 / 8  # factor on SSD300's channels
+    batch_size: int = 4
+    teacher_steps: int = 100  # of batches four times as large: it sees crops only
+    start_steps: int = 1000  # half of them on whole photos
+    steps: int = 150  # of each way
+    lr: float = 1e-3  # of each way
+
+
+QUICK = Sizes((6, 3), 96, 1 / 32, 2, 1, 2, 2)
+
+
+class Work(NamedTuple):
+    """The folder of all trainings, and how large they are."""
+
+    folder: Path
+    sizes: Sizes
+
+    def config(self, file: Path, name: str, steps: int, lr: float, options: Mapping[str, Any]) -> Config:
+        """A config on the generated photos, with the schedule that all trainings have."""
+        loaders = {f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')}
+        batches = {'train_dataloader.batch_size': self.sizes.batch_size, 'train_dataloader.sampler.times': 1}
+        cfg = load_config(file, {**loaders, **batches, **options}, self.folder / 'data')
+        cfg.work_dir, cfg.log_level = str(self.folder / 'runs' / name), 'WARNING'
+        cfg.experiment_name = f'{name}_{time.time_ns()}'  # MMEngine names logs by the second
+        cfg.train_cfg = {'type': 'TrainLoop', 'max_iters': steps}
+        optimizer = {'type': 'AdamW', 'lr': lr, 'weight_decay': DECAY}
+        clip = {'max_norm': MAX_NORM}
+        cfg.optim_wrapper = {'type': 'OptimWrapper', 'optimizer': optimizer, 'clip_grad': clip}
+        cfg.param_scheduler = [{'type': 'MultiStepLR', 'by_epoch': False, 'milestones': milestones(steps)}]
+        cfg.default_hooks.checkpoint = {'type': 'CheckpointHook', 'interval': -1}
+        return cfg
+
+    def student(self, name: str, distilled: bool = False, start: bool = False) -> Config:
+        """Config of the narrow student, with batch norms, or of its start; its training is not evaluated."""
+        narrow = narrowed(self.sizes.width)
+        narrow |= {'model.backbone.batch_norm': True, 'model.neck.batch_norm': True}
+        teacher = {
+            'model.distiller.crop_size': CROP_SIZE,
+            'model.distiller.teacher.arch': ARCH,
+            'model.distiller.teacher.checkpoint': str(self.folder / 'teacher.pth'),
+        }
+        file, taught = (DISTILLED_CONFIG, teacher) if distilled else (CONFIG, {})
+        steps, lr = (self.sizes.start_steps, 2e-3) if start else (self.sizes.steps, self.sizes.lr)
+        cfg = self.config(file, name, steps, lr, narrow | taught)
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        return cfg
+
+    def prepare(self) -> None:
+        """Draw the photos, train the teacher and the common start, as far as they are not there."""
+        make_dataset(self.folder / 'data', *self.sizes.images, size=self.sizes.side)
+        teacher, start = self.folder / 'teacher.pth', self.folder / 'start.pth'
+        if not teacher.exists():
+            options = {'model.arch': ARCH, 'model.crop_size': CROP_SIZE}
+            cfg = self.config(TEACHER_CONFIG, 'teacher', self.sizes.teacher_steps, 2e-3, options)
+            cfg.train_dataloader.batch_size *= 4
+            cfg.custom_hooks = [{'type': 'SaveTeacherHook', 'file': str(teacher)}]
+            DetRunner.from_cfg(cfg).train()
+        if not start.exists():
+            whole_photos = [PIPELINE[i] for i in (0, 1, 4, 5, 7)]  # neither expanded nor cut: learns sooner
+            for steps, pipeline in (
+                (self.sizes.start_steps // 2, whole_photos),
+                (self.sizes.start_steps, None),
+            ):
+                cfg = self.student('start', start=True)
+                cfg.train_cfg.max_iters = steps
+                cfg.param_scheduler = None  # so that what the ways gain shows: their rate falls
+                cfg.resume = True  # after the first half, or where it was stopped
+                if pipeline is not None:
+                    cfg.train_dataloader.dataset.pipeline = pipeline
+                runner = DetRunner.from_cfg(cfg)
+                runner.train()
+            save_checkpoint({'state_dict': runner.model.state_dict()}, start)
+
+    def train(self, way: str, seed: int) -> tuple[dict[str, torch.Tensor], float]:
+        """Weights at the end of a training, and its seconds with all set-up, compilation included."""
+        begun = time.perf_counter()
+        cfg = self.student(f'{way}_seed{seed}', distilled=True)
+        cfg.load_from, cfg.randomness = str(self.folder / 'start.pth'), {'seed': seed}
+        if way == 'stock':
+            detector = self.train_stock(cfg, seed)
+        else:
+            if way == 'bfloat16':
+                cfg.optim_wrapper |= {'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}
+            if way == 'compiled':
+                cfg.compile = {'mode': 'default'}
+            torch._dynamo.reset()  # or a training would run what an earlier one has compiled
+            counters.clear()
+            runner = DetRunner.from_cfg(cfg)
+            with quick_bfloat16() if way == 'bfloat16' else contextlib.nullcontext():
+                runner.train()  # under a dispatch mode nothing would be compiled
+            if way == 'compiled' and not counters['stats']['unique_graphs']:
+                raise RuntimeError('this machine compiles nothing: leave "compiled" out of --ways')
+            detector = runner.model
+        return detector.state_dict(), time.perf_counter() - begun
+
+    def train_stock(self, cfg: Config, seed: int) -> nn.Module:
+        """The same schedule the stock way, on a random stream that ours never draws from."""
+        detector = MODELS.build({**cfg.model, 'distiller': None})
+        load_weights(detector, load_checkpoint(cfg.load_from)['state_dict'], cfg.load_from)
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        student = StockSSD300(len(dataset.metainfo['classes']), self.sizes.width, batch_norm=True)
+        student.take_weights(detector)
+        teacher = torchvision.models.get_model(ARCH, weights=None, num_classes=student.num_classes)
+        teacher.load_state_dict(load_checkpoint(self.folder / 'teacher.pth')['state_dict'])
+        teacher.eval().requires_grad_(requires_grad=False)
+        optimizer = torch.optim.AdamW(student.parameters(), self.sizes.lr, weight_decay=DECAY)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones(self.sizes.steps))
+        train(
+            student, teacher, CROP_SIZE, anchors_of(detector, torch.device('cpu')), photos_of(dataset),
+            self.sizes.batch_size, self.sizes.steps, optimizer, schedule, MAX_NORM,
+            np.random.default_rng([seed, 1]),
+        )  # fmt: skip
+        student.give_weights(detector)
+        return detector
+
+    def evaluate(self, weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """AP and AP50 on the validation split, in float32, not compiled."""
+        runner = DetRunner.from_cfg(self.student('test'))
+        load_weights(runner.model, weights, 'the weights of a training')
+        found = runner.test()
+        return {'AP': found['coco/bbox_mAP'], 'AP50': found['coco/bbox_mAP_50']}
+
+    def unit(self, way: str, seed: int) -> dict[str, Any]:
+        """Result of one training: what its file says, or else trained now; way 'start' trains nothing."""
+        file = self.folder / f'{way}_seed{seed}.json'
+        if not file.exists():
+            if way == 'start':
+                weights, seconds = load_checkpoint(self.folder / 'start.pth')['state_dict'], 0.0
+            else:
+                weights, seconds = self.train(way, seed)
+            numbers = {**self.evaluate(weights), 'seconds': seconds, **self.sizes._asdict()}
+            about = machine(Settings(threads=torch.get_num_threads(), quick=self.sizes == QUICK))
+            file.write_text(json.dumps({'way': way, 'seed': seed, **numbers, **about}))
+        found: dict[str, Any] = json.loads(file.read_text())
+        if any(found[name] != json.loads(json.dumps(value)) for name, value in self.sizes._asdict().items()):
+            raise ValueError(f'{file} is of other sizes: choose another --work-dir')
+        print(f'{way}, seed {seed}: AP {found["AP"]:.4f}, {found["seconds"]:.0f} s', flush=True)
+        return found
+
+
+def milestones(steps: int) -> list[int]:
+    """Steps at which the learning rate falls to a tenth: after 2/3 and 8/9 of them."""
+    return [steps * 2 // 3, steps * 8 // 9]
+
+
+def photos_of(dataset: Any) -> list[tuple[Path, Any, Any]]:
+    """File, boxes and labels of each photo."""
+    given = [dataset._results(row, row) for row in range(len(dataset))]
+    return [(photo['img_path'], *photo['annotations']) for photo in given]
+
+
+def report(units: Sequence[Mapping[str, Any]], out: Path) -> bool:
+    """Print and write all results; returns whether every way ends where float32 does."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open('w', newline='') as stream:
+        writer = csv.DictWriter(stream, units[0])
+        writer.writeheader()
+        writer.writerows(units)
+    aps = {name: [unit['AP'] for unit in units if unit['way'] == name] for name in ('start', *WAYS)}
+    found = {way: compare(aps[WAYS[0]], aps[way]) for way in WAYS[1:] if aps[way]}
+    body = [['way', 'AP of each seed', 'mean AP', 'AP50', 'seconds', 'difference', 'allowed', '']]
+    for way, of_seeds in aps.items():
+        if not of_seeds:
+            continue
+        means = [np.mean([unit[key] for unit in units if unit['way'] == way]) for key in ('AP50', 'seconds')]
+        beside = found.get(way)
+        told = ('', '', '') if beside is None else (f'{beside[0]:+.4f}', f'{beside[1]:.4f}', beside[2])
+        seeds = ' '.join(f'{ap:.4f}' for ap in of_seeds)
+        body.append([way, seeds, f'{np.mean(of_seeds):.4f}', f'{means[0]:.4f}', f'{means[1]:.0f}', *told])
+    print(AsciiTable(body).table)
+    learnt = min(aps[WAYS[0]]) > aps['start'][0]
+    if not learnt:
+        print(f'{WAYS[0]} is not better than its start: the comparison says nothing')
+    return learnt and all(beside.verdict == 'same' for beside in found.values())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train what is missing, compare, print, write.
+
+    Raises:
+        SystemExit: With status 1 where a way ends elsewhere.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/same'))
+    parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS))
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how well')
+    parser.add_argument('--threads', type=int, default=1, help='of torch')
+    parser.add_argument('--out', type=Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(0)
+    work = Work(args.work_dir, QUICK if args.quick else Sizes())
+    work.prepare()
+    units = [work.unit('start', 0)]
+    units += [work.unit(way, seed) for seed in args.seeds for way in args.ways]
+    if WAYS[0] in args.ways and not report(units, args.out):
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    run_main(main)

@@ -1,0 +1,1 @@
+"""What the report commands are made of: teachers, runs, calibration and plots."""

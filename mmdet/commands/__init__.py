@@ -1,0 +1,1 @@
+"""The `main` of every command: `distill-det NAME`, or `python tools/NAME.py`."""

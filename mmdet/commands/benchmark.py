@@ -1,0 +1,108 @@
+"""Measure the toolbox beside the stock way and torchvision, with a parity check beside each figure.
+
+python tools/benchmark.py all --data-root data/coco-mini
+
+Prints a table and writes it as CSV. Exit status 1 where a parity check fails: a speed-up that changes the
+result is a bug. What the machine cannot run is printed as not measured. See benchmarks/README.md.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import cv2
+import torch
+from mmengine.logging import MMLogger
+
+from benchmarks.report import Row, machine, table, write_csv
+from benchmarks.settings import Settings
+
+BENCHMARKS = {
+    'data': 'the training pipeline, images/s',
+    'step': 'a plain training step of SSD300-VGG16',
+    'distill': 'what distillation adds to it',
+    'end_to_end': 'distilled training from JPEG files over the same from memory',
+    'infer': 'inference with NMS',
+    'eval': 'COCO box evaluation',
+    'startup': 'tools/train.py on annotations of full COCO size, until its first step',
+    'ddp': 'two processes against one',
+}
+FEWER_REPEATS = {'eval': 3, 'startup': 3}  # minutes each
+MODULES = {'eval': 'evaluation'}  # where the name of a module differs
+RESULTS = Path('benchmarks') / 'results'
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = Settings()
+    commands = parser.add_subparsers(dest='benchmark', required=True, metavar='BENCHMARK')
+    for name, text in {**BENCHMARKS, 'all': 'all of them, one table'}.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument('--data-root', type=Path, default=default.data_root, help="in COCO's layout")
+        command.add_argument('--device', type=torch.device, default=_best_device(), help='cpu or cuda')
+        command.add_argument('--threads', type=int, default=_cores(), help='of torch; default: every core')
+        command.add_argument('--repeats', type=int, help='timed rounds; default 5, 3 of eval and startup')
+        command.add_argument('--batch-size', type=int, help='default: what the target says')
+        command.add_argument(
+            '--workers', type=int, default=default.workers, help='data, end_to_end: loader processes'
+        )
+        command.add_argument('--amp', action='store_true', help='bfloat16 autocast')
+        command.add_argument('--channels-last', action='store_true', help='memory format of our student')
+        command.add_argument('--compile', action='store_true', help='torch.compile our student')
+        command.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
+        command.add_argument('--work-dir', type=Path, default=default.work_dir, help='for generated files')
+        command.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv of each benchmark')
+    return parser.parse_args(argv)
+
+
+def measure(name: str, settings: Settings) -> list[Row]:
+    """The rows of one benchmark."""
+    print(f'{name}: {BENCHMARKS[name]} ...', flush=True)
+    module = import_module(f'benchmarks.{MODULES.get(name, name)}')
+    return list(module.run(settings))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, write.
+
+    Raises:
+        SystemExit: With status 1 where a parity check failed.
+    """
+    args = vars(parse_args(argv))
+    MMLogger.get_instance('mmengine', log_level='WARNING')
+    wanted = list(BENCHMARKS) if args['benchmark'] == 'all' else [args['benchmark']]
+    given = {field: args[field] for field in Settings._fields if args[field] is not None}
+    torch.set_num_threads(args['threads'])
+    cv2.setNumThreads(0)
+    torch.backends.cudnn.benchmark = True  # as the configs set it, for all contenders
+    rows: list[Row] = []
+    for name in wanted:
+        settings = Settings(**{'repeats': FEWER_REPEATS.get(name, Settings().repeats), **given})
+        new = [row._replace(repeats=settings.repeats) for row in measure(name, settings)]
+        rows += new
+        about = machine(settings)
+        if args['out']:
+            write_csv(rows, about, args['out'])
+        else:
+            write_csv(new, about, RESULTS / f'{name}.csv')
+    print(table(rows))
+    print(' · '.join(f'{key} {value}' for key, value in about.items() if value))
+    print(f'written to {args["out"] or RESULTS}')
+    failed = [row.name for row in rows if row.faults]
+    if failed:
+        print(f'parity failed: {", ".join(failed)}', file=sys.stderr)
+        raise SystemExit(1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _best_device() -> torch.device:
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')

@@ -1,0 +1,201 @@
+"""Report before a training what of a data set cannot be used: faulty annotations, and every bad image file.
+
+python tools/misc/check_dataset.py configs/ssd/ssd300.py --data-root data/coco2017
+
+Reads the annotations and decodes every image as training and evaluation do, in parallel, and names each fault
+once. Exit status 1 when a training or an evaluation with this config would stop, else 0.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader
+
+from mmdet.cli import add_config_arguments, apply_deprecated_args, message_of, run_main
+from mmdet.config.resolve import load_config
+from mmdet.datasets.collate import init_worker
+from mmdet.engine.hooks import fault_entries, write_bad_data
+from mmdet.registry import DATASETS
+
+SPLITS = ('train', 'val', 'test')
+AT_A_TIME = 16  # images that a worker is given together
+SHOWN = 20  # lines on the terminal for the images of a split; the file holds all
+Entry = dict[str, Any]  # of bad_data.json
+
+
+class Found(NamedTuple):
+    """What is wrong with a split."""
+
+    annotations: list[Entry]
+    images: list[Entry]
+    stops: list[str]  # why a run with this config would stop, each with its remedy
+    read: int  # image files
+
+
+class ImageFaults:
+    """Item i is (id, why it cannot be used or None) of image i of a data set."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[int, str | None]:
+        """Decode image `index`."""
+        img_id = int(self.dataset.img_ids[index])
+        return img_id, self.dataset.read_image_fault(img_id)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the splits of a config and write the report; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_config_arguments(parser)
+    parser.add_argument(
+        '--split', nargs='+', choices=SPLITS, help='default: all; test only when it is not the same as val'
+    )
+    parser.add_argument('--workers', type=int, default=usable_cores(), help='default: one a core')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        metavar='FILE.json',
+        help='report, laid out as bad_data.json; default: work_dirs/<config name>/check_dataset.json',
+    )
+    args = parser.parse_args(argv)
+    apply_deprecated_args(args)
+    if args.workers < 0:
+        raise ValueError(f'--workers must not be negative, but is {args.workers}')
+    out = args.out or Path('work_dirs', Path(args.config).stem, 'check_dataset.json')
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+    asked = args.split or SPLITS
+    cfg = load_config(args.config, args.cfg_options, args.data_root, for_training='train' in asked)
+    datasets = {
+        split: dict(cfg[f'{split}_dataloader'].dataset)
+        for split in SPLITS
+        if split in asked and cfg.get(f'{split}_dataloader') is not None
+    }
+    if not args.split and datasets.get('test') == datasets.get('val'):
+        datasets.pop('test', None)
+    if not datasets:
+        raise ValueError(f'{args.config} has no {", ".join(f"{split}_dataloader" for split in asked)}')
+
+    start = time.perf_counter()
+    found = [check(split, dataset, args.workers) for split, dataset in datasets.items()]
+    images = sum(one.read for one in found)
+    seconds = time.perf_counter() - start
+    annotations = [entry for one in found for entry in one.annotations]
+    write_bad_data(out, annotations, [entry for one in found for entry in one.images])
+    print(f'{images} image files in {seconds:.1f} s ({images / seconds:.0f} images/s); report: {out}')
+    stops = [line for one in found for line in one.stops]
+    for line in stops:
+        print(line)
+    if not stops:
+        print('nothing would stop a training or an evaluation')
+    return int(bool(stops))
+
+
+def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
+    """Read the annotations of a split, decode its images, and print what is wrong.
+
+    Args:
+        split: 'train', 'val' or 'test'.
+        cfg: Config of its data set.
+        workers: Processes that decode; 0: this one.
+    """
+    try:
+        dataset: Any = DATASETS.build(cfg)
+    except (LookupError, OSError, TypeError, ValueError) as error:
+        reason = message_of(error)
+        file = str(Path(cfg['data_root'], cfg['ann_file']))
+        refused = {'split': split, 'kind': 'refused', 'file': file, 'img_id': None, 'ann_id': None}
+        return Found([refused | {'reason': reason}], [], [f'{split} would stop: {reason}'], 0)
+    annotations = fault_entries(split, dataset.faults)
+    bad = read_images(split, dataset, workers)
+    images = [
+        {'split': split, 'img_id': img_id, 'file': dataset.describe_image(img_id), 'reason': reason}
+        for img_id, reason in bad
+    ]
+    kinds = Counter(entry['kind'] for entry in annotations)
+    print(f'{split}: {cfg["ann_file"]}, {len(dataset)} images to read')
+    print(f'  boxes: {counts(dict(kinds.most_common()))}')
+    print(f'  images without boxes to train on: {counts(dataset.without_boxes)}')
+    print(f'  image files that cannot be used: {len(images)}')
+    for entry in images[:SHOWN]:
+        print(f'    {entry["file"]} (image {entry["img_id"]}): {entry["reason"]}')
+    if len(images) > SHOWN:
+        print(f'    and {len(images) - SHOWN} more, see the report')
+    stops = []
+    if images and dataset.on_bad_image == 'fail':
+        option = f'{split}_dataloader.dataset.on_bad_image=skip'
+        stops = [
+            f'{split} would stop at {len(images)} image files; mend them, or leave them out: '
+            f'--cfg-options {option}'
+        ]
+    return Found(annotations, images, stops, len(dataset))
+
+
+def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str]]:
+    """(id, reason) of every image that cannot be used, in the order of the data set.
+
+    Raises:
+        OSError: A worker was killed.
+    """
+    loader = DataLoader(
+        ImageFaults(dataset),  # type: ignore[arg-type]
+        batch_size=AT_A_TIME,
+        num_workers=min(workers, len(dataset)),
+        collate_fn=list,
+        worker_init_fn=init_worker,
+    )
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn('{task.fields[rate]:.0f} images/s'),
+        TimeRemainingColumn(),
+    )
+    bad: list[tuple[int, str]] = []
+    done = 0
+    start = time.perf_counter()
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task(split, total=len(dataset), rate=0.0)
+            for answers in loader:
+                bad += [(img_id, reason) for img_id, reason in answers if reason is not None]
+                done += len(answers)
+                progress.update(task, completed=done, rate=done / (time.perf_counter() - start))
+    except RuntimeError as error:
+        if 'worker' not in str(error):
+            raise
+        first = dataset.describe_image(int(dataset.img_ids[done]))
+        raise OSError(
+            f'a process was killed, perhaps for want of memory, at one of the images from {first} on. '
+            f'Use fewer: --workers {workers // 2} (0: none, then the culprit ends this one)'
+        ) from error
+    return bad
+
+
+def counts(numbers: dict[str, int]) -> str:
+    """'3 empty, 1 crowds only', without what does not occur."""
+    return ', '.join(f'{number} {name}' for name, number in numbers.items() if number) or 'none'
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+if __name__ == '__main__':
+    run_main(lambda: sys.exit(main()))

@@ -1,0 +1,125 @@
+"""Count the objects that a teacher is trained on, and export its crops as an image folder.
+
+python tools/misc/crop_set.py configs_dev/teachers/resnet50_ssd.py --data-root data/coco2017
+python tools/misc/crop_set.py configs_dev/teachers/resnet50_ssd.py --export crops --split val
+
+An export holds DIR/SPLIT/LABEL_CLASS/IMAGE_OBJECT.png and DIR/classes.json. Folders sorted by name are in the
+order of the labels, as torchvision's ImageFolder numbers them; those of classes without objects are empty.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from mmdet.analysis.teacher import read_batches
+from mmdet.cli import add_config_arguments, apply_deprecated_args
+from mmdet.config.resolve import load_config
+from mmdet.distillation import CropClassifier
+from mmdet.engine import DetRunner
+from mmdet.registry import MODELS
+
+LONGEST = 60  # characters of a class name in the name of its folder
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the counts, and export when asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_config_arguments(parser)
+    parser.add_argument('--split', choices=['train', 'val'], default='train')
+    parser.add_argument(
+        '--export',
+        type=Path,
+        metavar='DIR',
+        help='write the crops there, each image once; those of train augmented as in training',
+    )
+    args = parser.parse_args(argv)
+    apply_deprecated_args(args)
+    cfg = load_config(args.config, args.cfg_options, args.data_root, for_training=args.split == 'train')
+    if str(cfg.model.get('type')).split('.')[-1] != 'CropClassifier':
+        raise ValueError(
+            f'{args.config} trains no teacher: its model is a {cfg.model.get("type")}. Give one of '
+            'configs_dev/teachers/, e.g. configs_dev/teachers/resnet50_ssd.py'
+        )
+    seed = dict(cfg.get('randomness') or {}).get('seed') or 0
+    loader = DetRunner.build_dataloader(cfg[f'{args.split}_dataloader'], seed)
+    dataset: Any = loader.dataset
+    sampler: Any = loader.sampler
+    print(dataset.class_table(sampler.times_shown if args.split == 'train' else None))
+    if args.export is not None:
+        folders = make_folders(args.export, args.split, dataset.metainfo['classes'])
+        torch.manual_seed(seed)  # of the box jitter
+        export(cfg, args.split, folders, len(dataset))
+
+
+def make_folders(folder: Path, split: str, classes: Sequence[str]) -> list[Path]:
+    """Make the folder of each class, in the order of the labels, and classes.json.
+
+    Raises:
+        FileExistsError: The split's folder holds something already.
+        ValueError: classes.json is there and names other classes.
+    """
+    target = folder / split
+    if target.exists() and any(target.iterdir()):
+        raise FileExistsError(f'{target} is not empty: give another folder to --export, or remove it first')
+    digits = max(2, len(str(len(classes) - 1)))
+    names = {f'{label:0{digits}d}_{safe(name)}': name for label, name in enumerate(classes)}
+    text = json.dumps(names, indent=1, ensure_ascii=False)
+    file = folder / 'classes.json'
+    if file.exists() and file.read_text(encoding='utf-8') != text:
+        raise ValueError(f'{file} names other classes, or in another order: give another folder to --export')
+    for name in names:
+        (target / name).mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding='utf-8')
+    return [target / name for name in names]
+
+
+def safe(name: str) -> str:
+    """A class name as part of a folder's name: what some file systems refuse becomes an underscore."""
+    return re.sub(r'[^\w .()+-]', '_', name)[:LONGEST].rstrip(' .')
+
+
+def export(cfg: Config, split: str, folders: Sequence[Path], number: int) -> None:
+    """Write the crops that the teacher of a config is given of a split, back in 8-bit pixels.
+
+    Args:
+        cfg: Resolved.
+        split: 'train' or 'val'.
+        folders: Of each label.
+        number: Images of the split.
+    """
+    device = get_device()
+    model: CropClassifier = MODELS.build(cfg.model).to(device).train(split == 'train')
+    swapped = model.data_preprocessor.bgr_to_rgb
+    images = written = left_out = 0
+    for batch in read_batches(cfg, split, model.data_preprocessor):
+        crops, kept = model.cut(batch.images, batch.gt)
+        mean, std = (three[:, None, None] for three in model.normalization)
+        pixels = (crops * std + mean).round().clamp(0, 255).byte()  # (G, 3, S, S)
+        pixels = (pixels.flip(1) if swapped else pixels).permute(0, 2, 3, 1).cpu()  # BGR
+        places = zip(kept.img_id[kept.gt_image].tolist(), kept.valid.nonzero()[:, 1].tolist(), strict=True)
+        for crop, (img_id, row), label in zip(pixels, places, kept.gt_labels.tolist(), strict=True):
+            file = folders[label] / f'{img_id}_{row}.png'
+            if not cv2.imwrite(str(file), crop.numpy()):
+                raise OSError(f'cannot write {file}; is the disk full, or the folder read-only?')
+        for bad in batch.bad_images:
+            print(f'\nleft out: {bad.file}: {bad.reason}')
+        images += int((batch.gt.img_id >= 0).sum()) + len(batch.bad_images)
+        written += len(crops)
+        left_out += int(batch.gt.valid.sum()) - len(crops)
+        print(f'\r{images} of {number} images, {written} crops', end='', file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    small = (
+        f', {left_out} objects left out: a side below min_side={model.min_side:g} pixels' if left_out else ''
+    )
+    print(f'{written} crops of {len(folders)} classes in {folders[0].parent}{small}')

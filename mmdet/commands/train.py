@@ -1,0 +1,132 @@
+"""Train what a config describes.
+
+python tools/train.py configs/ssd/ssd300.py --data-root data/coco2017
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmdet.cli import add_common_arguments, add_trust_argument, apply_deprecated_args, hint
+from mmdet.config.resolve import load_config
+from mmdet.engine import DetRunner
+from mmdet.engine.state import choose_checkpoint
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; spellings of MMDetection 2.x arrive under their new names."""
+    parser = argparse.ArgumentParser(description='Train what a config describes.')
+    add_common_arguments(parser)
+    add_trust_argument(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='latest',
+        metavar='FILE',
+        help='go on from FILE, or else from the newest whole checkpoint in the work dir',
+    )
+    parser.add_argument('--amp', action='store_true', help='compute in bfloat16 or float16')
+    parser.add_argument(
+        '--amp-dtype',
+        choices=['bfloat16', 'float16'],
+        help='with --amp; default: bfloat16 on the CPU and on cards of compute capability 8.0 and newer',
+    )
+    parser.add_argument(
+        '--compile',
+        nargs='?',
+        const='default',
+        metavar='MODE',
+        help='torch.compile the network; MODE as torch names it, reduce-overhead for CUDA graphs',
+    )
+    parser.add_argument(
+        '--channels-last', action='store_true', help='memory layout for the tensor cores of a GPU'
+    )
+    parser.add_argument('--seed', type=int, help='of all random numbers; default: the one of the config')
+    parser.add_argument('--deterministic', action='store_true', help='the same result every time, slower')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the batch size over all processes',
+    )
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate')
+    parser.add_argument('--resume-from', help=argparse.SUPPRESS)  # MMDetection 2.x
+    args = parser.parse_args(argv)
+    apply_deprecated_args(args)
+    if args.resume_from is not None:
+        hint('--resume-from', '--resume')
+        args.resume = args.resume_from
+    return args
+
+
+def configure(cfg: Config, args: argparse.Namespace) -> Config:
+    """Write what the command line says into the config.
+
+    Raises:
+        ValueError: The config has no training part, or lacks what an argument needs.
+    """
+    if cfg.get('train_cfg') is None:
+        raise ValueError(f'{args.config} has no train_cfg: there is nothing to train')
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    cfg.launcher = args.launcher
+    if args.resume != 'latest' and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0')):
+        args.resume = _resume_of_restart(cfg.work_dir, args.resume)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'latest' else args.resume
+    if args.amp:
+        kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise ValueError(f'--amp cannot change optim_wrapper.type={kind}')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        if args.amp_dtype:
+            cfg.optim_wrapper.dtype = args.amp_dtype
+    elif args.amp_dtype:
+        raise ValueError('--amp-dtype goes with --amp')
+    if args.compile:
+        cfg.compile = {'mode': args.compile}
+    if args.channels_last:
+        cfg.channels_last = True
+    randomness = dict(cfg.get('randomness') or {})
+    if args.seed is not None:
+        randomness['seed'] = args.seed
+    if args.deterministic:
+        randomness['deterministic'] = True
+    cfg.randomness = randomness
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise ValueError(
+                f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        if 'checkpoint' in cfg.get('default_hooks', {}):
+            cfg.default_hooks.checkpoint.save_best = None
+    return cfg
+
+
+def _resume_of_restart(work_dir: str, resume: str | None) -> str | None:
+    """Where a run goes on that the launcher starts again when it fails: not from another run's checkpoint.
+
+    Raises:
+        ValueError: At the first start, the work dir holds a checkpoint already.
+    """
+    held = choose_checkpoint(work_dir).path
+    if held is None:
+        return resume  # a restart before the first checkpoint begins as the first start did
+    if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
+        raise ValueError(
+            f'with MAX_RESTARTS a restart would go on from {held}, which another run has written. Give '
+            '--resume to go on from it now, or another --work-dir'
+        )
+    return 'latest'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train."""
+    args = parse_args(argv)
+    cfg = configure(load_config(args.config, args.cfg_options, args.data_root), args)
+    DetRunner.from_cfg(cfg, args.trust_checkpoint).train()

@@ -1,0 +1,173 @@
+"""Convert a folder in Pascal VOC's format to a COCO annotation file.
+
+Reads `Annotations/*.xml`, `ImageSets/Main/<split>.txt` and the names in `JPEGImages/`. VOC counts pixels from
+1 and includes the last one, so its box (1, 1, 10, 10) becomes x 0, y 0, width 10, height 10. Objects marked
+`difficult`, which VOC's own evaluation ignores, become `iscrowd` 1, the one mark by which COCO's ignores
+them; they are not trained on either. Category ids count from 1 in the order of the names.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import cv2
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')
+
+
+class VocObject(NamedTuple):
+    """An object of an XML file; box in VOC's coordinates."""
+
+    name: str
+    bbox: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax: 1-based, inclusive
+    difficult: bool
+
+
+class VocImage(NamedTuple):
+    """An XML file."""
+
+    file_name: str  # within JPEGImages
+    width: int
+    height: int
+    objects: list[VocObject]
+
+
+def read_image(xml_file: Path, images: Path) -> VocImage:
+    """Read one XML file; the image's size comes from the image where the XML does not say it.
+
+    Raises:
+        ValueError: Not XML, or a needed element is missing or no number; names the file.
+        FileNotFoundError: The image is not in `images`.
+    """
+    try:
+        root = ElementTree.parse(xml_file).getroot()
+        objects = [_read_object(element) for element in root.iter('object')]
+        file_name = _image_name(root.findtext('filename', ''), xml_file, images)
+        width, height = (int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height'))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValueError(f'{xml_file}: {error}') from error
+    if width < 1 or height < 1:
+        pixels = cv2.imread(str(images / file_name), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if pixels is None:
+            raise ValueError(
+                f'{xml_file} does not give the size of its image, and {file_name} cannot be read'
+            )
+        height, width = pixels.shape[:2]
+    return VocImage(file_name, width, height, objects)
+
+
+def _read_object(element: ElementTree.Element) -> VocObject:
+    name = (element.findtext('name') or '').strip()
+    if not name:
+        raise ValueError('an <object> has no <name>')
+    sides = [element.findtext(f'bndbox/{side}') for side in ('xmin', 'ymin', 'xmax', 'ymax')]
+    try:
+        x1, y1, x2, y2 = (float(side or '') for side in sides)
+    except ValueError as error:
+        raise ValueError(f'the <bndbox> of a {name} is {sides}, not four numbers') from error
+    return VocObject(name, (x1, y1, x2, y2), (element.findtext('difficult') or '0').strip() == '1')
+
+
+def _image_name(said: str, xml_file: Path, images: Path) -> str:
+    """Name of the image: what the XML says, else the XML's own name: sets get renamed after labeling."""
+    names = [Path(said.strip()).name, *(xml_file.stem + suffix for suffix in IMAGE_SUFFIXES)]
+    for name in names:
+        if name and (images / name).is_file():
+            return name
+    raise FileNotFoundError(f'{xml_file}: neither {said!r} nor {names[1]} is in {images}')
+
+
+def convert(root: Path, split: str | None = None, classes: Sequence[str] | None = None) -> dict[str, Any]:
+    """A VOC folder as the content of a COCO annotation file.
+
+    Args:
+        root: Folder with Annotations and JPEGImages.
+        split: Name of a list in ImageSets/Main; None: every XML file.
+        classes: Names in the order of their ids; objects of other classes are left out. None: all names of
+            the folder, whatever the split, in alphabetical order, so that all splits have the same ids.
+    """
+    xml_files = sorted((root / 'Annotations').glob('*.xml'))
+    if not xml_files:
+        raise FileNotFoundError(f'{root / "Annotations"} holds no XML files: VOC_ROOT is the folder above it')
+    images = root / 'JPEGImages'
+    chosen = (
+        xml_files if split is None else [root / 'Annotations' / f'{name}.xml' for name in _names(root, split)]
+    )
+    read = {file: read_image(file, images) for file in chosen}
+    if classes is None:
+        rest = (file for file in xml_files if file not in read)
+        known = [image.objects for image in read.values()] + [
+            read_image(file, images).objects for file in rest
+        ]
+        classes = sorted({one.name for objects in known for one in objects})
+    ids = {name: number for number, name in enumerate(classes, start=1)}
+    return {
+        'images': [
+            {'id': number, 'file_name': image.file_name, 'width': image.width, 'height': image.height}
+            for number, image in enumerate(read.values(), start=1)
+        ],
+        'annotations': _annotations(read.values(), ids),
+        'categories': [{'id': number, 'name': name} for name, number in ids.items()],
+    }
+
+
+def _names(root: Path, split: str) -> list[str]:
+    """The images that a list names; lists of one class carry a second column, which is not read."""
+    lists = root / 'ImageSets' / 'Main'
+    file = lists / f'{split}.txt'
+    if not file.is_file():
+        there = ', '.join(sorted(path.stem for path in lists.glob('*.txt'))) or 'none'
+        raise FileNotFoundError(f'{file} is missing; lists that are there: {there}')
+    return [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+
+
+def _annotations(images: Iterable[VocImage], ids: dict[str, int]) -> list[dict[str, Any]]:
+    annotations: list[dict[str, Any]] = []
+    for image_id, image in enumerate(images, start=1):
+        for name, (x1, y1, x2, y2), difficult in image.objects:
+            if name in ids:
+                width, height = x2 - x1 + 1, y2 - y1 + 1
+                annotations.append(
+                    {
+                        'id': len(annotations) + 1,
+                        'image_id': image_id,
+                        'category_id': ids[name],
+                        'bbox': [x1 - 1, y1 - 1, width, height],
+                        'area': width * height,
+                        'iscrowd': int(difficult),
+                    }
+                )
+    return annotations
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert what the arguments name."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('voc_root', type=Path, help='folder with Annotations, ImageSets and JPEGImages')
+    parser.add_argument('out', type=Path, help='COCO annotation file to write')
+    parser.add_argument(
+        '--split', help='a list in ImageSets/Main, such as trainval (default: every XML file)'
+    )
+    parser.add_argument(
+        '--classes', type=Path, help='text file with one class name a line (default: all found)'
+    )
+    args = parser.parse_args(argv)
+    names = None
+    if args.classes is not None:
+        names = [line.strip() for line in args.classes.read_text().splitlines() if line.strip()]
+    content = convert(args.voc_root, args.split, names)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(content))
+    counts = {category['name']: 0 for category in content['categories']}
+    for annotation in content['annotations']:
+        counts[content['categories'][annotation['category_id'] - 1]['name']] += 1
+    print(f'{args.out}: {len(content["images"])} images, ' + ', '.join(f'{n} {c}' for c, n in counts.items()))
+    print(
+        f'convert each split, then use: --data-root {args.voc_root} --cfg-options train_img=JPEGImages/ '
+        f'val_img=JPEGImages/ train_ann=... val_ann=... with paths such as {args.out.resolve()}'
+    )

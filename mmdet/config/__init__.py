@@ -1,0 +1,1 @@
+"""Read, resolve and check config files."""

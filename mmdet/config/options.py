@@ -1,0 +1,62 @@
+"""Options of the command line that change a config: `KEY=VALUE`."""
+
+import argparse
+import ast
+import contextlib
+from typing import Any
+
+
+class DictAction(argparse.Action):
+    """Collects `KEY=VALUE` arguments in a dict; of an option that is given again, the later value counts."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Called by argparse for each occurrence of the option."""
+        pairs = dict(getattr(namespace, self.dest) or {})
+        for pair in values:
+            key, equals, text = pair.partition('=')
+            if not key or not equals:
+                parser.error(f'{option_string} takes KEY=VALUE, got {pair!r} (quote values that hold spaces)')
+            pairs[key] = parse_value(text)
+        setattr(namespace, self.dest, pairs)
+
+
+def parse_value(text: str) -> Any:
+    """The value that is meant by the text behind `KEY=`.
+
+    A Python literal, true / false / none in any case, `a,b` or `[a,b]` for a list, `(a,b)` for a tuple, all
+    of them nested; anything else is a string as it stands, spaces included.
+    """
+    text = text.strip()
+    words = {'true': True, 'false': False, 'none': None}
+    if text.lower() in words:
+        return words[text.lower()]
+    bracketed = text[:1] + text[-1:] in ('[]', '()')
+    if bracketed or text.startswith(('{', '"', "'")):
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return ast.literal_eval(text)
+    items = _split(text[1:-1] if bracketed else text)
+    if bracketed or len(items) > 1:
+        values = [parse_value(item) for item in items]
+        return tuple(values) if bracketed and text[0] == '(' else values
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas outside brackets."""
+    items, depth = [''], 0
+    for character in text:
+        depth += (character in '[({') - (character in '])}')
+        if character == ',' and depth == 0:
+            items.append('')
+        else:
+            items[-1] += character
+    return [item for item in items if item.strip()]

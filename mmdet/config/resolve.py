@@ -1,0 +1,350 @@
+"""Config files: merged, then resolved, before anything is built.
+
+A config is changed in one place only, `resolve`. The seven top-level keys of the data (`data_root`,
+`train_ann`, `train_img`, `val_ann`, `val_img`, `test_ann`, `test_img`) may come from a `_base_` file, a child
+file, `--cfg-options` or `--data-root`; `resolve` copies their final values to every place that needs them.
+"""
+
+import copy
+import difflib
+import inspect
+import json
+import mmap
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmdet.datasets.coco_format import CHOOSE_OTHER, class_names, column, load, unique_ids
+
+DATA_DEFAULTS: dict[str, str | None] = {
+    'data_root': 'data/coco2017/',
+    'train_ann': 'annotations/instances_train2017.json',
+    'train_img': 'train2017/',
+    'val_ann': 'annotations/instances_val2017.json',
+    'val_img': 'val2017/',
+    'test_ann': None,  # None: the validation split
+    'test_img': None,
+}
+# What is read from the top level of a config: by `resolve`, by the constructor of the runner, by its methods.
+READ_KEYS = {
+    *DATA_DEFAULTS,
+    *(name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')),
+    *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile', 'activation_checkpointing'),
+    'channels_last',
+}
+MMDETECTION2_KEYS = {  # what their values are called now
+    'data': 'train_dataloader, val_dataloader or test_dataloader',
+    'optimizer': 'optim_wrapper.optimizer',
+    'optimizer_config': 'optim_wrapper.clip_grad',
+    'lr_config': 'param_scheduler',
+    'runner': 'train_cfg',
+    'evaluation': 'val_evaluator',
+    'checkpoint_config': 'default_hooks.checkpoint',
+    'log_config': 'default_hooks.logger',
+}
+
+
+def load_config(
+    path: str | Path,
+    cfg_options: Mapping[str, Any] | None = None,
+    data_root: str | Path | None = None,
+    for_training: bool = True,
+) -> Config:
+    """A config file as every tool uses it: merged with the command line and resolved.
+
+    Arguments as `merge_config` and `resolve` take them.
+    """
+    return resolve(merge_config(path, cfg_options, data_root), for_training)
+
+
+def merge_config(
+    path: str | Path, cfg_options: Mapping[str, Any] | None = None, data_root: str | Path | None = None
+) -> Config:
+    """Read a config file with its `_base_` files and merge the command line into it.
+
+    Args:
+        path: The config file.
+        cfg_options: Overrides, `{'model.backbone.weights': None}`. Each must reach a key that is read, see
+            `check_options`.
+        data_root: Folder of the data set; stronger than `data_root` in the file and in `cfg_options`.
+
+    Raises:
+        FileNotFoundError: There is no such config file.
+        ValueError: An override changes nothing that is read, or the file cannot be read.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config file not found: {path}{_configs_near(Path(path))}')
+    try:
+        cfg = Config.fromfile(str(path))
+    except (SyntaxError, OSError) as error:
+        raise ValueError(f'{path}, or a _base_ file of it, cannot be read: {error}') from error
+    if cfg_options:
+        check_options(cfg, cfg_options)
+        cfg.merge_from_dict(dict(cfg_options))
+    if data_root is not None:
+        cfg.data_root = str(data_root)
+    return cfg
+
+
+def _configs_near(path: Path) -> str:
+    """What may be meant by the path of a file that is not there."""
+    folder = path if path.is_dir() else path.parent
+    names = sorted(file.stem for file in folder.glob('*.py'))
+    near = difflib.get_close_matches(path.stem, names, n=1)
+    if near and folder != path:
+        return f'. Did you mean {folder / near[0]}.py?'
+    return (
+        f'. {folder} holds {".py, ".join(names)}.py'
+        if names
+        else '. Students are in configs/ and configs_dev/'
+    )
+
+
+class CachedConfig(Config):
+    """A config that keeps its text: laying it out takes half a second, and a run asks for it six times."""
+
+    @classmethod
+    def of(cls, cfg: Config) -> 'CachedConfig':
+        """A deep copy of another config."""
+        own = cls.__new__(cls)
+        own.__dict__.update(copy.deepcopy(cfg.__dict__))
+        return own
+
+    @property
+    def pretty_text(self) -> str:
+        """As MMEngine lays it out; anew after a change."""
+        content = repr(self.to_dict())
+        known, text = self.__dict__.get('_laid_out', (None, ''))
+        if known != content:
+            text = super().pretty_text
+            self.__dict__['_laid_out'] = content, text
+        return text
+
+
+def check_options(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
+    """Refuse overrides that nothing would read.
+
+    The first part of the key must be one that is read, and every part but the last must lead to a dict or a
+    list of the config below `model`, where parts are built from complete dicts. A wrong last part is found by
+    the constructor that gets it.
+
+    Raises:
+        ValueError: Names the override and the nearest known name.
+    """
+    for key in cfg_options:
+        first, *rest = key.split('.')
+        if first not in READ_KEYS:
+            reason = (
+                f'{first} is only a variable of the config file; override what was made from it'
+                if first in cfg
+                else f'{first} is no key of a config'
+            )
+            raise ValueError(f'--cfg-options {key}=...: {reason}.{_nearest(first, READ_KEYS)}')
+        if first != 'model':
+            continue
+        place: Any = cfg.get('model', {})
+        for depth, part in enumerate(rest[:-1], start=1):
+            inner = _children(place)
+            if not isinstance(inner.get(part), (dict, list, tuple)):
+                here = '.'.join([first, *rest[: depth - 1]])
+                state = 'no dict' if part in inner else 'not there'
+                raise ValueError(
+                    f'--cfg-options {key}=...: {here}.{part} is {state} in {cfg.filename}, so nothing can be '
+                    f'changed inside it.{_nearest(part, inner)}'
+                )
+            place = inner[part]
+
+
+def _children(place: Any) -> dict[str, Any]:
+    """What can follow in a dotted key: the keys of a dict, the positions of a list."""
+    return dict(place) if isinstance(place, dict) else {str(i): item for i, item in enumerate(place)}
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = (
+        [MMDETECTION2_KEYS[name]]
+        if name in MMDETECTION2_KEYS
+        else difflib.get_close_matches(name, known, n=1)
+    )
+    return f' Did you mean {near[0]}?' if near else ''
+
+
+def resolve(cfg: Config, for_training: bool = True) -> Config:
+    """Write the data's paths and class names wherever the config needs them; changes `cfg` and returns it.
+
+    Data sets get `data_root`, `ann_file`, `data_prefix` and `metainfo`, metrics `ann_file` and `classes`. In
+    the model every key `num_classes` and `classes` is set, also in heads and in the teacher. Resolving twice
+    changes nothing.
+
+    Class names come from the training annotations, ordered by category id. For testing these may be absent;
+    then they come from the annotations that are tested on.
+
+    Args:
+        cfg: Merged config.
+        for_training: Whether training annotations must be there.
+
+    Raises:
+        FileNotFoundError: No annotations; says what to type.
+        ValueError: Annotations without usable categories, or splits with different classes: both lists.
+    """
+    _place_paths(cfg)
+    set_classes(cfg, _read_split_classes(cfg, for_training))
+    return cfg
+
+
+def set_classes(cfg: Config, classes: Sequence[str]) -> None:
+    """Set the class names in data sets, metrics and every part of the model that has a key for them."""
+    classes = tuple(classes)
+    for split in ('train', 'val', 'test'):
+        dataset = _dataset(cfg, split)
+        if dataset is not None:
+            dataset['metainfo'] = {**(dataset.get('metainfo') or {}), 'classes': classes}
+        for metric in annotation_metrics(cfg, split):
+            metric['classes'] = classes
+    for part in _dicts(cfg.get('model')):
+        if 'num_classes' in part:
+            part['num_classes'] = len(classes)
+        if 'classes' in part:
+            part['classes'] = classes
+
+
+def _place_paths(cfg: Config) -> None:
+    for key, default in DATA_DEFAULTS.items():
+        if cfg.get(key) is None:
+            cfg[key] = default
+    if str(cfg.data_root).startswith('~'):  # a shell leaves it alone in `data_root=~/coco`
+        cfg.data_root = str(Path(cfg.data_root).expanduser())
+    for key in ('test_dataloader', 'test_evaluator'):  # a config may say `test_dataloader = val_dataloader`
+        if cfg.get(key) is not None:
+            cfg[key] = copy.deepcopy(cfg[key])
+    for split in ('train', 'val', 'test'):
+        dataset = _dataset(cfg, split)
+        if dataset is not None:
+            dataset['data_root'] = cfg.data_root
+            dataset['ann_file'] = _value(cfg, split, 'ann')
+            dataset['data_prefix'] = {**(dataset.get('data_prefix') or {}), 'img': _value(cfg, split, 'img')}
+        for metric in annotation_metrics(cfg, split):
+            metric['ann_file'] = str(_annotations(cfg, split))
+
+
+def _value(cfg: Config, split: str, kind: str) -> str:
+    """`cfg.train_ann` and its like; what is not said about the test split is that of the validation split."""
+    value = cfg[f'{split}_{kind}']
+    return str(cfg[f'val_{kind}'] if value is None else value)
+
+
+def _annotations(cfg: Config, split: str) -> Path:
+    return Path(cfg.data_root, _value(cfg, split, 'ann'))
+
+
+def _dataset(cfg: Config, split: str) -> dict[str, Any] | None:
+    loader = cfg.get(f'{split}_dataloader')
+    return None if loader is None else loader.get('dataset')
+
+
+def annotation_metrics(cfg: Config, split: str) -> list[dict[str, Any]]:
+    """The metrics of a split that read annotations."""
+    evaluator = cfg.get(f'{split}_evaluator') or []
+    metrics = [evaluator] if isinstance(evaluator, dict) else list(evaluator)
+    return [metric for metric in metrics if metric.get('type') == 'CocoMetric' or 'ann_file' in metric]
+
+
+def _dicts(value: Any) -> Iterator[dict[str, Any]]:
+    """Every dict inside `value`, itself included."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _dicts(item)
+
+
+def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
+    """Class names of the data, the same in every split that is used."""
+    used = ['val'] if for_training else ['test']
+    files = [_annotations(cfg, split) for split in used if _dataset(cfg, split) is not None]
+    train = _annotations(cfg, 'train')
+    if train.is_file() or for_training or not files:
+        files.insert(0, train)
+    if not files[0].is_file():
+        raise FileNotFoundError(
+            f'annotations not found: {files[0].absolute()}\n'
+            f'  Say where the data set is: --data-root FOLDER, or edit the line "data_root = ..." in '
+            f'{cfg.filename or "the config"}.\n'
+            '  If its files have other names: --cfg-options train_ann=annotations/train.json train_img=train/'
+            ' val_ann=annotations/val.json val_img=val/ (relative to the folder).'
+        )
+    classes = read_classes(files[0])
+    for other in files[1:]:
+        if other.is_file():  # a missing one is reported by its data set
+            names = read_classes(other)
+            if set(names) != set(classes):  # ids may be numbered differently: labels go by name
+                raise ValueError(differing_classes(str(files[0]), classes, str(other), names))
+    return classes
+
+
+def check_classes(data: Sequence[str], data_source: str, other: Sequence[str], other_source: str) -> None:
+    """Compare class names whose order gives labels their meaning.
+
+    Raises:
+        ValueError: They differ; prints both lists.
+    """
+    if tuple(data) != tuple(other):
+        raise ValueError(differing_classes(data_source, data, other_source, other))
+
+
+def differing_classes(source1: str, names1: Sequence[str], source2: str, names2: Sequence[str]) -> str:
+    """Message about two lists of class names: where they part, and both in full."""
+    only1 = [name for name in names1 if name not in set(names2)]
+    only2 = [name for name in names2 if name not in set(names1)]
+    parts = [f'only in the first: {only1}'] * bool(only1) + [f'only in the second: {only2}'] * bool(only2)
+    return (
+        f'classes differ ({"; ".join(parts) or "same names in another order"}):\n'
+        f'  {source1} has {len(names1)}: {", ".join(names1)}\n'
+        f'  {source2} has {len(names2)}: {", ".join(names2)}\n'
+        '  Use files of the same data set: --data-root FOLDER, --cfg-options train_ann=... val_ann=..., or a '
+        'checkpoint that was trained on these classes.'
+    )
+
+
+def read_classes(ann_file: str | Path) -> tuple[str, ...]:
+    """Class names of a COCO annotation file, ordered by category id.
+
+    Reads only the list `categories`: COCO's training annotations are 450 MB, and parsing them takes ten
+    seconds and gigabytes just to find 80 names that the data set will read again.
+
+    Raises:
+        ValueError: Not JSON, no categories, or two of them with one id or one name.
+    """
+    file = Path(ann_file)
+    categories = _find_categories(file)
+    content = load(file) if categories is None else {'categories': categories}
+    ids = unique_ids(column(content, 'categories', 'id', file), 'categories', file)
+    names = class_names(ids, column(content, 'categories', 'name', file), file)
+    if not names:
+        raise ValueError(f"{file}: the list 'categories' is empty. {CHOOSE_OTHER}")
+    return tuple(names)
+
+
+def _find_categories(ann_file: Path) -> list[Any] | None:
+    """The list behind the only key `categories` of a JSON file; None when that needs a real parser.
+
+    Inside a JSON string the quotes of such a key would be escaped, so what matches is a key.
+    """
+    if ann_file.stat().st_size == 0:  # cannot be mapped
+        return None
+    with ann_file.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        starts = [match.end() - 1 for match in re.finditer(rb'"categories"\s*:\s*\[', content)]
+        if len(starts) != 1:
+            return None
+        for size in (1 << 16, 1 << 20, len(content)):
+            text = content[starts[0] : starts[0] + size].decode('utf-8', errors='surrogateescape')
+            try:
+                return list(json.JSONDecoder().raw_decode(text)[0])
+            except (ValueError, RecursionError):  # the list goes on behind the piece, or never ends
+                continue
+    return None

@@ -1,0 +1,1 @@
+"""What makes distillation fast; nothing here changes a result."""

@@ -1,0 +1,1 @@
+"""Start several processes, exchange tensors between them, and notice those that are lost."""

@@ -1,0 +1,25 @@
+"""Hooks of a training run; those that take the place of one of MMEngine's have its name."""
+
+from mmdet.engine.hooks.checkpoint import (
+    BadDataHook,
+    CheckpointHook,
+    CurvesHook,
+    EarlyStoppingHook,
+    LoggerHook,
+    fault_entries,
+    write_bad_data,
+)
+from mmdet.engine.hooks.distillation_monitor import DistillationMonitorHook
+from mmdet.engine.hooks.save_teacher import SaveTeacherHook
+
+__all__ = [
+    'BadDataHook',
+    'CheckpointHook',
+    'CurvesHook',
+    'DistillationMonitorHook',
+    'EarlyStoppingHook',
+    'LoggerHook',
+    'SaveTeacherHook',
+    'fault_entries',
+    'write_bad_data',
+]

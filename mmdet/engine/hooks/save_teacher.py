@@ -1,0 +1,60 @@
+"""What the training of a teacher needs beside its steps."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
+from mmdet.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SaveTeacherHook(Hook):
+    """Say what the teacher is trained on; write its file whenever its accuracy is the best so far.
+
+    A resumed training goes on with the accuracy of the file that it finds.
+
+    Args:
+        file: Where it goes, e.g. 'cls_teachers/ssd/model_best.pth.tar'; default `model_best.pth.tar` in the
+            work dir.
+        metric: Name of the accuracy among the evaluated values.
+    """
+
+    def __init__(self, file: str | None = None, metric: str = 'top1') -> None:
+        self.file = file
+        self.metric = metric
+        self.best = -1.0
+
+    def before_train(self, runner: Any) -> None:
+        """Log the objects of each class, with a warning for a class without any."""
+        if runner.rank != 0:
+            return
+        dataset, sampler = (getattr(runner.train_loop.dataloader, name) for name in ('dataset', 'sampler'))
+        runner.logger.info(dataset.class_table(getattr(sampler, 'times_shown', None)))
+        names = dataset.metainfo['classes']
+        counts = np.bincount(dataset.objects()[0], minlength=len(names))
+        if missing := [name for name, count in zip(names, counts, strict=True) if count == 0]:
+            runner.logger.warning(
+                f'no training object of {", ".join(missing)}: what the teacher says about them means nothing'
+            )
+        path = self._path(runner)
+        if runner.iter and path.is_file():
+            self.best = float(load_checkpoint(path).get('metrics', {}).get(self.metric, self.best))
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Compare and write."""
+        named = {name.rsplit('/', 1)[-1]: float(value) for name, value in (metrics or {}).items()}
+        if runner.rank != 0 or named.get(self.metric, -1.0) <= self.best:
+            return
+        self.best = named[self.metric]
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        path = self._path(runner)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(model.teacher_file(runner.epoch, named), path)
+        runner.logger.info(f'teacher with {self.metric} {self.best:.4f} written to {path}')
+
+    def _path(self, runner: Any) -> Path:
+        return Path(runner.work_dir, 'model_best.pth.tar') if self.file is None else Path(self.file)

@@ -1,6 +1,0 @@
-"""Dense heads: feature maps -> class logits and box deltas of every anchor."""
-
-from mmdet.models.dense_heads.anchor_head import AnchorHead, HeadOutputs
-from mmdet.models.dense_heads.ssd_head import SSDHead
-
-__all__ = ['AnchorHead', 'HeadOutputs', 'SSDHead']

@@ -1,1 +1,0 @@
-"""Config resolution, checkpoint loading, checks of the environment."""

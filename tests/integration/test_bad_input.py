@@ -1,0 +1,496 @@
+"""Bad input as a user meets it: what stops a tool, what it says, and what is merely counted."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+
+from mmdet.checkpoint.io import save_checkpoint
+from mmdet.cli import run_main
+from mmdet.commands import test as test_tool
+from mmdet.commands import train as train_tool
+from mmdet.engine import TrainLoop
+from mmdet.registry import MODELS
+from tests.helpers.tiny_run import (
+    CLASSES,
+    DISTILLED,
+    NUMBER,
+    PLAIN,
+    ROOT,
+    SPLITS,
+    as_arguments,
+    be_quick,
+    options_of,
+    save_teacher,
+    small_config,
+    train,
+    write_sets,
+)
+
+TOOLS = {'train': train_tool.main, 'test': test_tool.main}
+TRAIN = 'annotations/train.json'
+REMEDY = 'train_ann=...'
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    be_quick(monkeypatch)
+
+
+@pytest.fixture
+def root(tiny_coco, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_sets(tiny_coco, tmp_path / 'set')
+
+
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_teacher(tmp_path_factory.mktemp('teacher') / 'model_best.pth.tar')
+
+
+@pytest.fixture
+def checkpoint(root: Path, tmp_path: Path) -> Path:
+    """What a training of the plain student saves, untrained."""
+    cfg = small_config(root, tmp_path / 'none')
+    state = MODELS.build(cfg.model).state_dict()
+    save_checkpoint(
+        {'meta': {'dataset_meta': {'classes': CLASSES}}, 'state_dict': state}, tmp_path / 'ssd.pth'
+    )
+    return tmp_path / 'ssd.pth'
+
+
+@pytest.fixture
+def stopped(root: Path, capfd, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs a tool in this process, as its last lines do, until it stops before the first step.
+
+    Returns what it says on stderr: no traceback.
+    """
+
+    def call(tool: str, *words: Any, **options: Any) -> str:
+        def step(*arguments: Any, **keywords: Any) -> None:
+            raise AssertionError('a step was taken')
+
+        for name in ('val_step', 'test_step'):
+            monkeypatch.setattr(BaseModel, name, step)
+        monkeypatch.setattr(TrainLoop, 'forward_step', step)
+        arguments = [str(word) for word in words]
+        if '--data-root' not in arguments:
+            arguments += ['--data-root', str(root)]
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            run_main(lambda: TOOLS[tool]([*arguments, *as_arguments(options_of(**options))]))
+        said = capfd.readouterr().err
+        assert end.value.code == 1
+        assert said.startswith('error: ')
+        assert 'Traceback' not in said
+        return said
+
+    return call
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def entry(section: str, number: int, **values: Any) -> Callable[[dict[str, Any]], None]:
+    """Changes values of one entry of an annotation file."""
+    return lambda content: content[section][number].update(values)
+
+
+# Data sets
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (
+            {'data_root': 'nowhere'},
+            ['nowhere/annotations/train.json', '--data-root', 'data_root =', 'ssd_tiny.py'],
+        ),
+        ({'train_ann': 'annotations/no.json'}, ['set/annotations/no.json', 'train_ann=', 'val_img=']),
+        ({'val_ann': 'annotations/no.json'}, ['set/annotations/no.json', 'val_ann=']),
+        ({'train_img': 'no/'}, ['set/no', 'no such folder', 'train_img=']),
+        ({'val_img': 'no/'}, ['set/no', 'no such folder', 'val_img=']),
+    ],
+    ids=str,
+)
+def test_missing_root_file_or_folder(stopped, root, options, words):
+    said = stopped('train', PLAIN, '--data-root', options.pop('data_root', root), **options)
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda content: content.pop('images'), ["'images'", REMEDY]),
+        (lambda content: content.pop('annotations'), ["'annotations'", REMEDY]),
+        (lambda content: content.pop('categories'), ["'categories'", 'voc2coco.py', REMEDY]),
+        (lambda content: content['annotations'][1].pop('bbox'), ['(id 2)', "'bbox'", REMEDY]),
+        (lambda content: content['images'][1].pop('file_name'), ['(id 2)', "'file_name'", REMEDY]),
+        (entry('annotations', 1, category_id=77), ['annotation 2', 'category_id 77', REMEDY]),
+        (entry('annotations', 1, image_id=77), ['annotation 2', 'image_id 77', REMEDY]),
+        (entry('annotations', 1, id=1), ["more than once in 'annotations'", 'is 1', 'id of its own']),
+        (entry('images', 2, id=2), ["more than once in 'images'", 'is 2', 'id of its own']),
+        (entry('categories', 1, id=1), ["more than once in 'categories'", 'is 1', 'id of its own']),
+        (
+            lambda content: [one.update(name=f'my {one["name"]}') for one in content['categories']],
+            ['brick, leaf, pond', 'my brick, my leaf, my pond', 'val.json', REMEDY],
+        ),
+    ],
+)
+def test_broken_annotations(stopped, root, change, words):
+    edit(root / TRAIN, change)
+    said = stopped('train', PLAIN)
+    assert all(word in said for word in ('train.json', *words)), said
+
+
+@pytest.mark.parametrize('content', ['', 'images: []', '{"images": [{"id": 1'])
+def test_annotations_that_are_not_json(stopped, root, checkpoint, content):
+    (root / TRAIN).write_text(content)
+    said = stopped('train', PLAIN)
+    assert all(word in said for word in ('train.json is not a JSON file', REMEDY)), said
+    (root / TRAIN).unlink()
+    (root / 'annotations/val.json').write_text(content)
+    said = stopped('test', PLAIN, checkpoint)
+    assert all(word in said for word in ('val.json is not a JSON file', REMEDY)), said
+
+
+def test_no_class_in_common_with_what_is_tested(stopped, root, checkpoint):
+    (root / TRAIN).unlink()
+    rename = lambda content: [one.update(name=f'my {one["name"]}') for one in content['categories']]  # noqa: E731
+    edit(root / 'annotations/val.json', rename)
+    said = stopped('test', PLAIN, checkpoint)
+    for word in ('my brick, my leaf, my pond', 'brick, leaf, pond', 'val.json', 'ssd.pth', '--data-root'):
+        assert word in said
+
+
+# Configs
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'words'),
+    [
+        ('train_cgf.max_iters', 3, ['train_cgf', 'Did you mean train_cfg?']),
+        ('model.bbox_haed.num_classes', 3, ['ssd_tiny.py', 'bbox_haed', 'bbox_head']),
+        (
+            'model.bbox_head.neg_pos_rate',
+            3,
+            ['ssd_tiny.py', 'SSDHead', 'bbox_head.neg_pos_rate', 'neg_pos_ratio'],
+        ),
+        ('train_cfg.max_iter', 3, ['ssd_tiny.py', 'train_cfg.max_iter', 'Did you mean max_iters?']),
+        ('train_dataloader.bach_size', 3, ['ssd_tiny.py', 'Did you mean batch_size?']),
+        ('train_dataloader.dataset.pipeline.4.scales', 3, ['ssd_tiny.py', 'pipeline.4.scales']),
+        ('train_dataloader.collate_fn.divisor', 3, ['ssd_tiny.py', 'pad_size_divisor']),
+        ('optim_wrapper.optimizer.weight_deca', 3, ['ssd_tiny.py', 'Did you mean weight_decay?']),
+        ('default_hooks.loger.interval', 3, ['ssd_tiny.py', 'Did you mean logger?']),
+        ('env_cfg.cudnn_benchmrk', True, ['ssd_tiny.py', 'Did you mean cudnn_benchmark?']),
+        ('model.backbone.type', 'SSDVGGG', ['ssd_tiny.py', 'SSDVGGG', 'Did you mean SSDVGG?']),
+        ('train_cfg.type', 'TrianLoop', ['ssd_tiny.py', 'Did you mean TrainLoop?']),
+        ('optim_wrapper.optimizer.type', 'Adamm', ['ssd_tiny.py', 'optimizer.type=Adamm']),
+    ],
+)
+def test_unknown_keys_and_types_of_overrides(stopped, key, value, words):
+    said = stopped('train', PLAIN, **{key: value})
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'part'),
+    [
+        ('optim_wrapper.optimizer.lr', 'abc', 'optim_wrapper'),
+        ('optim_wrapper.accumulative_counts', 0, 'optim_wrapper'),
+        ('param_scheduler.1.end', 'abc', 'param_scheduler'),
+        ('param_scheduler.0.start_factor', 7, 'param_scheduler'),
+        ('train_dataloader.batch_size', 0, 'the data loader of .*/annotations/train.json'),
+        ('val_dataloader.num_workers', -1, 'the data loader of .*/annotations/val.json'),
+        ('train_dataloader.sampler.times', 'x', 'the data loader of .*/annotations/train.json'),
+        ('default_hooks.logger.interval', 0, 'the hook LoggerHook'),
+        ('model.backbone.width', 'abc', 'model'),
+        ('randomness.seed', 'x', 'randomness'),
+        ('log_level', 'LOUD', 'log_level'),
+    ],
+)
+def test_values_that_other_libraries_refuse_are_told_with_their_place(stopped, key, value, part):
+    said = stopped('train', PLAIN, **{key: value})
+    assert re.search(f'\n  This is said of {part} in the config', said), said
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('optim_wraper = dict(clip_grad=None)', ['optim_wraper', 'Is optim_wrapper meant?']),
+        ('data = dict(samples_per_gpu=8)', ['key data', 'train_dataloader']),
+        ('model = dict(bbox_haed=dict(num_classes=3))', ['bbox_haed', 'Did you mean bbox_head?']),
+        ('model = dict(', ['never closed']),
+        ("_base_ = 'none.py'", ['none.py']),
+    ],
+)
+def test_mistakes_in_a_config_file(stopped, tmp_path, text, words):
+    base = '' if '_base_' in text else f'_base_ = {str(PLAIN)!r}\n'
+    (tmp_path / 'mine.py').write_text(f'{base}{text}\n')
+    said = stopped('train', tmp_path / 'mine.py')
+    assert all(word in said for word in ('mine.py', *words)), said
+
+
+# Checkpoints and teachers
+
+
+def test_checkpoints_of_something_else(stopped, checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    save_checkpoint(
+        {**content, 'meta': {'dataset_meta': {'classes': ['brick', 'leaf']}}}, tmp_path / 'two.pth'
+    )
+    classifier = {
+        name: tensor[:-1] if 'cls_convs' in name else tensor for name, tensor in content['state_dict'].items()
+    }
+    save_checkpoint(classifier, tmp_path / 'nameless.pth')
+    (tmp_path / 'cut.pth').write_bytes(checkpoint.read_bytes()[:5000])
+    for file, words in (
+        ('none.pth', [f'{tmp_path}/none.pth', 'latest.pth']),
+        (
+            'two.pth',
+            ['has 3: brick, leaf, pond', 'has 2: brick, leaf', 'checkpoint that was trained on these'],
+        ),
+        ('nameless.pth', ['does not fit', 'bbox_head.cls_convs', 'data set with its classes']),
+        ('cut.pth', ['damaged', 'again']),
+    ):
+        said = stopped('test', PLAIN, file)
+        assert all(word in said for word in (file, *words)), said
+    said = stopped('test', PLAIN, checkpoint, **{'model.backbone.width': 1 / 8})
+    assert all(word in said for word in ('ssd.pth', 'backbone.features.0.weight', 'Use the config')), said
+    for options in (['--resume', 'none.pth'], ['--cfg-options', 'load_from=none.pth']):
+        assert 'none.pth' in stopped('train', PLAIN, *options)
+    said = stopped('train', PLAIN, '--resume', checkpoint)
+    assert all(word in said for word in ('ssd.pth', 'has no optimizer', 'load_from=')), said
+
+
+def test_teachers_of_something_else(stopped, teacher, tmp_path):
+    more = save_teacher(tmp_path / 'more.pth', classes=('brick', 'leaf', 'pond', 'tree'))
+    order = save_teacher(tmp_path / 'order.pth', classes=('leaf', 'brick', 'pond'))
+    for file, options, words in (
+        (Path('none.pth'), {}, ['tools/train.py configs_dev/teachers/', 'Put the published file there']),
+        (more, {}, ['fc.bias', '(4,)', '(3,)', 'trained on this data set']),
+        (order, {}, ["['leaf', 'brick', 'pond']", "['brick', 'leaf', 'pond']", 'Train a teacher']),
+        (
+            teacher,
+            {'model.distiller.teacher.arch': 'resnet34'},
+            ['not the teacher of this config', 'Check arch'],
+        ),
+    ):
+        said = stopped('train', DISTILLED, teacher=file, **options)
+        assert all(word in said for word in (file.name, *words)), said
+
+
+# Weights that training starts from
+
+
+def no_network(tmp_path: Path) -> dict[str, str]:
+    """Environment in which nothing is cached and every address refuses at once."""
+    proxies = dict.fromkeys(('http_proxy', 'https_proxy'), 'http://127.0.0.1:9')
+    return {**proxies, 'no_proxy': '', 'TORCH_HOME': str(tmp_path / 'torch_home')}
+
+
+def run_train(tmp_path: Path, *words: Any) -> subprocess.CompletedProcess[str]:
+    """`python tools/train.py` as a user types it."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'tools/train.py'), *(str(word) for word in words)],
+        cwd=tmp_path,
+        env={**os.environ, **no_network(tmp_path), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_imagenet_weights_that_cannot_be_had_stop_training(root, tmp_path):
+    options = {**SPLITS, 'train_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0}
+    config = ROOT / 'configs/ssd/ssd300.py'
+    start = time.monotonic()
+    done = run_train(tmp_path, config, '--data-root', root, *as_arguments(options))
+    assert time.monotonic() - start < 60
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+    assert 'Epoch(train)' not in done.stdout
+    assert re.search(
+        r'error: the ImageNet weights of VGG16 cannot be had: .*vgg16_features-[\w-]+\.pth', done.stderr
+    )
+    for words in (f'{tmp_path}/torch_home/hub/checkpoints', '--cfg-options model.backbone.weights=None'):
+        assert words in done.stderr
+    assert not list(tmp_path.rglob('*.pth'))
+
+
+def test_weights_to_start_from_are_asked_for_by_training_alone(
+    stopped, root, checkpoint, tmp_path, monkeypatch
+):
+    options = {'model__backbone__weights': str(tmp_path / 'none.pth'), 'train_cfg__max_iters': 1}
+    first = small_config(root, tmp_path / 'run', **{**options, 'model__backbone__weights': None})
+    train(first)
+    resumed = small_config(root, tmp_path / 'run', **{**options, 'train_cfg__max_iters': 2})
+    resumed.resume = True
+    assert train(resumed).iter == 2
+    options['test_ann'] = 'annotations/val.json'
+    arguments = [str(PLAIN), str(checkpoint), '--data-root', str(root), *as_arguments(options_of(**options))]
+    assert 'coco/bbox_mAP' in test_tool.main(arguments)
+    said = stopped('train', PLAIN, **options)
+    assert all(word in said for word in (f'{tmp_path}/none.pth', 'model.backbone.weights=None')), said
+
+
+# Image files
+
+DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
+    'the file is missing': None,
+    'the file is empty': lambda data: b'',
+    'the file is truncated': lambda data: data[: len(data) // 2],
+    'the file is not an image': lambda data: b'sorry, not found',
+}
+
+
+def damage(file: Path, reason: str) -> None:
+    change = DAMAGES[reason]
+    content = file.read_bytes()
+    file.unlink()
+    if change is not None:
+        file.write_bytes(change(content))
+
+
+@pytest.mark.parametrize('reason', DAMAGES)
+def test_a_bad_image_stops_training(stopped, root, reason):
+    damage(root / 'train/1.jpg', reason)
+    shown = {'train_dataloader__sampler__shuffle': False}
+    said = stopped('train', PLAIN, **shown)
+    remedy = 'train_dataloader.dataset.on_bad_image=skip'
+    for words in (f'{root}/train/1.jpg (image 1 of {root}/annotations/train.json): {reason}.', remedy):
+        assert words in said
+
+
+def test_a_bad_image_stops_a_process_with_workers(root, tmp_path):
+    damage(root / 'train/1.jpg', 'the file is truncated')
+    shown = {'train_dataloader__sampler__shuffle': False, 'train_dataloader__num_workers': 1}
+    done = run_train(tmp_path, PLAIN, '--data-root', root, *as_arguments(options_of(**shown)))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f'error: {root}/train/1.jpg (image 1 of ')
+    assert 'the file is truncated' in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert 'Epoch(train)' not in done.stdout
+
+
+def test_skipped_images_are_listed_with_their_reasons(root, teacher, tmp_path):
+    """Two batches of the three are of bad images alone: blank ones take their places."""
+    for img_id, reason in enumerate(DAMAGES, start=1):
+        damage(root / f'train/{img_id}.jpg', reason)
+    damage(root / 'val/2.jpg', 'the file is empty')
+    skip = {'train_dataloader__dataset__on_bad_image': 'skip'}
+    cfg = small_config(root, tmp_path / 'run', teacher, train_dataloader__sampler__shuffle=False, **skip)
+    runner = train(cfg)
+    assert runner.iter == 3
+    assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
+    assert 'val/coco/bbox_mAP' in runner.message_hub.log_scalars
+    report = json.loads((tmp_path / 'run/bad_data.json').read_text())
+    assert report['annotations'] == []
+    expected = [('train', img_id, reason) for img_id, reason in enumerate(DAMAGES, start=1)]
+    expected.append(('val', 2, 'the file is empty'))
+    assert report['images'] == [
+        {'split': split, 'img_id': img_id, 'file': str(root / split / f'{img_id}.jpg'), 'reason': reason}
+        for split, img_id, reason in expected
+    ]
+    log = ''.join(file.read_text() for file in (tmp_path / 'run').rglob('*.log'))
+    for words in ('no image of batch 1 could be used', '4 more train images left out', '1 more val images'):
+        assert words in log
+
+
+@pytest.fixture
+def exam(tiny_coco, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Arguments that test a detector that finds every object, on four images of one object each."""
+    monkeypatch.chdir(tmp_path)
+    root = tiny_coco(images=4, objects=1, classes=('brick',), size=(128, 128), crowds=1, split='val')
+    (root / 'annotations/train.json').write_bytes((root / 'annotations/val.json').read_bytes())
+    (tmp_path / 'toy.py').write_text(
+        f"_base_ = {str(PLAIN)!r}\ncustom_imports = dict(imports=['tests.helpers.toy_detector'])\n"
+        "model = dict(_delete_=True, type='ToyDetector', num_classes=1, "
+        "data_preprocessor=dict(type='ToyPreprocessor'))\n"
+    )
+    torch.save({'move': torch.zeros(1)}, tmp_path / 'toy.pth')
+    name = f'tiny_run_{next(NUMBER)}'
+    options = {**SPLITS, 'test_dataloader.num_workers': 0, 'custom_hooks': [{'type': 'BadDataHook'}]}
+    return [
+        'toy.py',
+        'toy.pth',
+        '--data-root',
+        str(root),
+        *as_arguments({**options, 'experiment_name': name}),
+    ]
+
+
+OPTION = 'test_dataloader.dataset.on_bad_image'
+
+
+def test_in_evaluation_a_bad_image_is_one_without_detections(exam, tmp_path):
+    damage(tmp_path / 'tiny/val/2.jpg', 'the file is truncated')
+    numbers = test_tool.main(exam)
+    assert numbers['coco/bbox_mAP'] == pytest.approx(76 / 101)  # recall 3 / 4 on a grid of 101
+    (bad,) = json.loads((tmp_path / 'work_dirs/toy/bad_data.json').read_text())['images']
+    assert (bad['split'], bad['img_id'], bad['reason']) == ('test', 2, 'the file is truncated')
+
+
+def test_in_evaluation_images_without_boxes_count_and_crowds_do_not(exam, tmp_path):
+    assert test_tool.main(exam)['coco/bbox_mAP'] == pytest.approx(1)
+    file = tmp_path / 'tiny/annotations/val.json'
+    edit(file, lambda content: content['annotations'].pop(-1))  # of image 4
+    exam[-1] += '_again'
+    (tmp_path / 'tiny/val/4.jpg').unlink()
+    with pytest.raises(ValueError, match=r'val/4\.jpg \(image 4') as error:  # it is read all the same
+        test_tool.main([*exam, f'{OPTION}=fail'])
+    assert f'{OPTION}=skip' in str(error.value)
+
+
+# Boxes
+
+
+def test_faulty_boxes_empty_images_and_crowds(root, tmp_path):
+    """NaN, tiny, outside: dropped. Partly outside: clipped. All are listed; crowds are not trained on."""
+
+    def spoil(content: dict[str, Any]) -> None:
+        boxes = ([float('nan'), 10, 20, 20], [10, 10, 0.5, 20], [200, 10, 20, 20], [100, 80, 60, 60])
+        for one, bbox in zip(content['annotations'], boxes, strict=False):
+            one['bbox'] = bbox  # the three of image 1, and the first of image 2
+        content['annotations'][4]['iscrowd'] = 1
+
+    edit(root / TRAIN, spoil)
+    cfg = small_config(root, tmp_path / 'run')
+    cfg.log_level = 'INFO'
+    runner = train(cfg)
+    dataset = runner.train_loop.dataloader.dataset
+    assert dataset.img_ids.tolist() == [2, 3, 4, 5, 6]  # image 1 has no box left
+    assert len(dataset[0]['bboxes']) <= 2  # clipped one, one of its own; no crowd
+    report = json.loads((tmp_path / 'run/bad_data.json').read_text())
+    assert [
+        (fault['split'], fault['kind'], fault['img_id'], fault['ann_id']) for fault in report['annotations']
+    ] == [
+        ('train', 'not_finite', 1, 1),
+        ('train', 'too_small', 1, 2),
+        ('train', 'outside', 1, 3),
+        ('train', 'clipped', 2, 4),
+    ]
+    assert all(
+        fault['file'].endswith('train.json') and 'bbox [' in fault['reason']
+        for fault in report['annotations']
+    )
+    log = ''.join(file.read_text() for file in (tmp_path / 'run').rglob('*.log'))
+    for words in (
+        'dropped 3 boxes (1 not_finite, 1 outside, 1 too_small), clipped 1, passed over 1 crowds, left out 1',
+        'faults in the train annotations: 1 not_finite, 1 too_small, 1 outside, 1 clipped',
+        f'see {tmp_path}/run/bad_data.json',
+    ):
+        assert words in log

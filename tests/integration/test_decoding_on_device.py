@@ -1,0 +1,125 @@
+"""Trainings whose images are decoded on the device, here a CPU, as their users run them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from mmdet.commands import browse_dataset, reproduce_step
+from mmdet.engine import DetRunner
+from tests.helpers.tiny_run import (
+    PLAIN,
+    ROOT,
+    as_arguments,
+    be_quick,
+    options_of,
+    small_config,
+    without_evaluation,
+    write_sets,
+)
+
+OPTION = 'train_dataloader.dataset.pipeline.4.decode'  # of ssd_tiny
+LOSS_TOLERANCE = 1e-2  # relative; workers round each pixel to whole gray levels, the device does not
+
+
+def write_mixed_set(tiny_coco: Callable[..., Path], root: Path) -> Path:
+    """Six images: one of them a PNG, one cut off."""
+    write_sets(tiny_coco, root)
+    files = [root / f'train/{number}.jpg' for number in range(1, 7)]
+    files[1].write_bytes(cv2.imencode('.png', cv2.imread(str(files[1])))[1].tobytes())
+    files[4].write_bytes(files[4].read_bytes()[:-20])
+    return root
+
+
+def losses_of(root: Path, work_dir: Path, **options: Any) -> list[dict[str, float]]:
+    """The losses of each step of a training as a process."""
+    typed = as_arguments(options_of(train_cfg__max_iters=2, train_dataloader__batch_size=3, **options))
+    command = [
+        str(ROOT / 'tools/train.py'),
+        str(PLAIN),
+        '--data-root',
+        str(root),
+        '--work-dir',
+        str(work_dir),
+    ]
+    done = subprocess.run(
+        [sys.executable, *command, '--no-validate', *typed],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'could not be decoded' not in done.stdout + done.stderr
+    (file,) = work_dir.rglob('scalars.json')
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{key: line[key] for key in line if key.startswith('loss')} for line in lines if 'loss' in line]
+
+
+def test_a_training_in_a_process(tiny_coco: Callable[..., Path], tmp_path: Path) -> None:
+    root = write_mixed_set(tiny_coco, tmp_path / 'set')
+    common = {'train_dataloader__dataset__on_bad_image': 'skip', 'train_dataloader__num_workers': 1}
+    worker = losses_of(root, tmp_path / 'worker', **common)
+    device = losses_of(root, tmp_path / 'device', **common, **{OPTION: 'device'})
+    assert len(worker) == len(device) == 2
+    for ours, theirs in zip(device, worker, strict=True):
+        assert ours == pytest.approx(theirs, rel=LOSS_TOLERANCE)
+    assert device != worker  # the option was not lost on the way
+    listed = [json.loads((tmp_path / where / 'bad_data.json').read_text()) for where in ('worker', 'device')]
+    assert listed[0] == listed[1]
+    assert [image['img_id'] for image in listed[1]['images']] == [5]
+
+
+class SpoilWeights(Hook):
+    """Before the second step: weights so large that it overflows."""
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.iter == 1:
+            with torch.no_grad():
+                runner.model.neck.extra_layers[0][0].conv.weight.fill_(1e38)
+
+
+def test_a_step_that_was_kept_is_made_again(
+    tiny_coco: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    be_quick(monkeypatch)
+    root = write_sets(tiny_coco, tmp_path / 'set')
+    cfg = without_evaluation(small_config(root, tmp_path / 'run', **{OPTION: 'device'}))
+    runner = DetRunner.from_cfg(cfg)
+    runner.register_hook(SpoilWeights())
+    with pytest.raises(FloatingPointError):
+        runner.train()
+    (config,) = (tmp_path / 'run').glob('*.py')
+    assert "decode='device'" in config.read_text()
+    assert reproduce_step.main([str(config), str(tmp_path / 'run/not_finite_iter_2.pth'), '--device', 'cpu'])
+    lines = [line for line in capsys.readouterr().out.splitlines() if '(in training' in line]
+    assert len(lines) == 3
+    for line in lines:
+        now, then = line.split(': ')[1].rstrip(')').split(' (in training ')
+        assert now == then
+
+
+def test_browsing_shows_what_the_device_draws(tiny_coco: Callable[..., Path], tmp_path: Path) -> None:
+    root = write_sets(tiny_coco, tmp_path / 'set')
+    shown = []
+    for decode in ('worker', 'device'):
+        options = as_arguments({**options_of(), OPTION: decode})
+        out = tmp_path / decode
+        typed = [str(PLAIN), '--data-root', str(root), '--out-dir', str(out), '--number', '3', *options]
+        browse_dataset.main(typed)
+        shown.append({file.name: cv2.imread(str(file)).astype(int) for file in out.glob('[0-9]*.png')})
+    assert len(shown[0]) == 3
+    assert shown[0].keys() == shown[1].keys()
+    for name, picture in shown[0].items():
+        assert abs(picture - shown[1][name]).mean() < 1

@@ -1,0 +1,71 @@
+"""Detection from Python."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmdet.apis import inference_detector, init_detector
+from mmdet.config.resolve import merge_config
+from mmdet.datasets import BadImageError
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from tests.helpers.golden_model import ROOT
+
+CONFIG = ROOT / 'configs' / 'ssd' / 'ssd_tiny.py'
+CLASSES = ['ant', 'bee', 'cat']
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Random weights of a detector of three classes that finds something everywhere."""
+    cfg = merge_config(CONFIG)
+    cfg.model.bbox_head.num_classes = len(CLASSES)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    torch.save(
+        {'meta': {'dataset_meta': {'classes': CLASSES}}, 'state_dict': model.state_dict()}, tmp_path / 'x.pth'
+    )
+    return tmp_path / 'x.pth'
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / 'photo.png'), noise)
+    return tmp_path / 'photo.png'
+
+
+def test_one_image_several_images_and_arrays_agree(checkpoint: Path, photo: Path) -> None:
+    model = init_detector(CONFIG, checkpoint, 'cpu')
+    assert model.dataset_meta == {'classes': tuple(CLASSES)}
+    one = inference_detector(model, str(photo))
+    assert isinstance(one, DetDataSample)
+    assert one.img_path == str(photo)
+    assert one.ori_shape == (90, 160)
+    found = one.pred_instances
+    assert len(found) > 0
+    assert (found.labels < 3).all()
+    assert (found.scores.diff() <= 0).all()
+    assert (found.bboxes >= 0).all()
+    assert found.bboxes[:, 2].max() <= 160
+    assert found.bboxes[:, 3].max() <= 90
+    for other in inference_detector(model, [photo, cv2.imread(str(photo))]):
+        torch.testing.assert_close(other.pred_instances.bboxes, found.bboxes, rtol=1e-4, atol=1e-2)
+    assert inference_detector(model, []) == []
+
+
+def test_images_that_are_none(checkpoint: Path, tmp_path: Path) -> None:
+    model = init_detector(CONFIG, checkpoint, 'cpu')
+    with pytest.raises(BadImageError, match='missing'):
+        inference_detector(model, tmp_path / 'no.jpg')
+    with pytest.raises(ValueError, match='uint8'):
+        inference_detector(model, np.zeros((4, 4), np.float32))
+
+
+def test_without_a_checkpoint_classes_are_numbers() -> None:
+    model = init_detector(CONFIG, device='cpu', cfg_options={'model.bbox_head.num_classes': 2})
+    assert model.dataset_meta == {'classes': ('0', '1')}
+    assert not model.training

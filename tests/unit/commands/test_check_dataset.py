@@ -1,0 +1,164 @@
+"""Faults of a data set, named before training; see test_planted_faults.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmdet.commands import check as check_dataset
+from mmdet.datasets import CocoDataset
+from tests.helpers.tiny_run import PLAIN, ROOT, SPLITS, write_sets
+
+REMEDY = 'train_dataloader.dataset.on_bad_image=skip'
+OPTIONS = [f'{key}={value}' for key, value in SPLITS.items()]
+REPORT = Path('work_dirs/ssd_tiny/check_dataset.json')
+
+
+@pytest.fixture
+def root(tiny_coco, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six images to train on, three to validate on, one of them without objects."""
+    monkeypatch.chdir(tmp_path)
+    return write_sets(tiny_coco, tmp_path / 'set', crowds=2)
+
+
+def check(root: Path, *words: str, options: list[str] | None = None, config: Path = PLAIN) -> int:
+    arguments = [str(config), '--data-root', str(root), '--workers', '0', *words]
+    return check_dataset.main([*arguments, '--cfg-options', *OPTIONS, *(options or [])])
+
+
+def report(file: Path = REPORT) -> dict[str, Any]:
+    return json.loads(file.read_text())
+
+
+def edit(file: Path, section: str, number: int, **values: Any) -> None:
+    content = json.loads(file.read_text())
+    content[section][number].update(values)
+    file.write_text(json.dumps(content))
+
+
+def test_a_good_set(root, capfd):
+    assert check(root) == 0
+    assert report() == {'annotations': [], 'images': []}
+    said, bar = capfd.readouterr()
+    assert '9 image files in ' in said  # the test split is the validation split, and is not read again
+    assert 'nothing would stop a training' in said
+    assert 'images without boxes to train on: 1 empty' in said
+    assert '6/6' in bar and '3/3' in bar
+
+
+def test_as_a_user_types_it(root, tmp_path):
+    """Another set than COCO with a config of the project; a bad file ends with status 1 and the remedy."""
+    (root / 'train/2.jpg').write_bytes(b'')
+    command = [sys.executable, str(ROOT / 'tools/misc/check_dataset.py'), str(ROOT / 'configs/ssd/ssd300.py')]
+    done = subprocess.run(
+        [*command, '--data-root', str(root), '--out', 'found/out.json', '--cfg-options', *OPTIONS],
+        cwd=tmp_path,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert f'{root}/train/2.jpg (image 2): the file is empty' in done.stdout
+    assert f'train would stop at 1 image files; mend them, or leave them out: --cfg-options {REMEDY}' in (
+        done.stdout
+    )
+    assert report(tmp_path / 'found/out.json')['images'] == [
+        {'split': 'train', 'img_id': 2, 'file': f'{root}/train/2.jpg', 'reason': 'the file is empty'}
+    ]
+
+
+def test_with_the_remedy_nothing_would_stop(root, capfd):
+    (root / 'train/2.jpg').unlink()
+    (root / 'val/1.jpg').unlink()  # an image without detections, see on_bad_image of the config
+    assert check(root, options=[REMEDY]) == 0
+    assert [(one['split'], one['img_id']) for one in report()['images']] == [('train', 2), ('val', 1)]
+    assert check(root, options=[REMEDY, 'val_dataloader.dataset.on_bad_image=fail']) == 1
+    assert 'val_dataloader.dataset.on_bad_image=skip' in capfd.readouterr().out
+
+
+@pytest.mark.parametrize('workers', ['0', '1', '2'])
+def test_same_report_for_any_number_of_workers(root, workers):
+    for number in (1, 3, 4, 6):
+        (root / f'train/{number}.jpg').write_bytes(b'no')
+    assert check(root, '--workers', workers, '--out', 'out.json') == 1
+    assert [one['img_id'] for one in report(Path('out.json'))['images']] == [1, 3, 4, 6]
+
+
+def test_boxes_and_images_without_them(root, capfd):
+    file = root / 'annotations/train.json'
+    for number in (0, 1, 2):  # all of image 1, beside its crowd
+        edit(file, 'annotations', number, bbox=[1, 1, 0, 5])
+    for number in (4, 5, 6):  # of image 2
+        edit(file, 'annotations', number, iscrowd=1)
+    (root / 'train/1.jpg').unlink()  # not read: a training would not read it either
+    assert check(root) == 0
+    entries = report()['annotations']
+    assert [(one['kind'], one['img_id'], one['ann_id']) for one in entries] == [
+        ('too_small', 1, number) for number in (1, 2, 3)
+    ]
+    assert report()['images'] == []
+    said = capfd.readouterr().out
+    assert 'boxes: 3 too_small' in said
+    assert 'images without boxes to train on: 1 crowds only, 1 all boxes dropped' in said
+
+
+def test_a_refused_file_does_not_hide_the_other_split(root, capfd):
+    edit(root / 'annotations/train.json', 'images', 1, id=1)
+    (root / 'val/2.jpg').write_bytes(b'no')
+    assert check(root) == 1
+    (refused,) = report()['annotations']
+    assert (refused['split'], refused['kind']) == ('train', 'refused')
+    assert refused['file'] == f'{root}/annotations/train.json'
+    assert "more than once in 'images'" in refused['reason']
+    assert [one['img_id'] for one in report()['images']] == [2]
+    assert 'train would stop: ' in capfd.readouterr().out
+
+
+def test_splits(root, tmp_path):
+    (root / 'annotations/other.json').write_bytes((root / 'annotations/val.json').read_bytes())
+    (root / 'val/1.jpg').unlink()
+    check(root, options=['test_ann=annotations/other.json'])
+    assert [one['split'] for one in report()['images']] == ['val', 'test']
+    check(root, '--split', 'test')  # asked for, though it is the validation split
+    assert [one['split'] for one in report()['images']] == ['test']
+    (root / 'annotations/train.json').unlink()
+    check(root, '--split', 'val')
+    assert [one['split'] for one in report()['images']] == ['val']
+    with pytest.raises(FileNotFoundError, match='--data-root'):
+        check(root)
+
+
+def test_long_lists_are_cut_on_the_terminal_only(root, tiny_coco, capfd):
+    tiny_coco(root=root, split='train', images=25)
+    for file in (root / 'train').iterdir():
+        file.write_bytes(b'')
+    assert check(root, '--split', 'train') == 1
+    assert len(report()['images']) == 25
+    said = capfd.readouterr().out
+    assert said.count('the file is empty') == 20
+    assert 'and 5 more' in said
+
+
+def test_a_killed_worker_is_named(root, monkeypatch):
+    """As the OOM killer does."""
+
+    def read(self: CocoDataset, img_id: int) -> str | None:
+        return os._exit(9) if img_id == 5 else None
+
+    monkeypatch.setattr(CocoDataset, 'read_image_fault', read)
+    monkeypatch.setattr(check_dataset, 'AT_A_TIME', 1)
+    with pytest.raises(OSError, match=r'train/\d\.jpg on.*--workers 1'):
+        check(root, '--split', 'train', '--workers', '2')
+
+
+def test_wrong_arguments(root):
+    with pytest.raises(ValueError, match='--workers'):
+        check(root, '--workers', '-1')
+    with pytest.raises(SystemExit):
+        check(root, '--split', 'all')

@@ -1,0 +1,215 @@
+import itertools
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmdet.commands.test import main, parse_args
+from mmdet.registry import MODELS
+from tests.helpers.golden_model import seeded_checkpoint
+
+ROOT = Path(__file__).parents[3]
+CLASSES = ['brick', 'leaf', 'pond']
+CONFIG = """
+_base_ = {runtime!r}
+custom_imports = dict(imports=['tests.helpers.toy_detector'])
+data_root = {root!r}
+train_ann, train_img = 'annotations/train.json', 'train/'
+val_ann, val_img = 'annotations/val.json', 'val/'
+model = dict(type='ToyDetector', num_classes=80, data_preprocessor=dict(type='ToyPreprocessor'))
+val_dataloader = dict(
+    batch_size=2, sampler=dict(type='DetSampler', shuffle=False), collate_fn=dict(type='collate_detection'),
+    dataset=dict(type='CocoDataset', test_mode=True, pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
+        dict(type='Resize', scale=(64, 48), keep_ratio=False), dict(type='PackDetInputs')]))
+test_dataloader = val_dataloader
+train_dataloader = val_dataloader
+val_evaluator = dict(type='CocoMetric')
+test_evaluator = val_evaluator
+test_cfg = dict(type='TestLoop')
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_coco, monkeypatch):
+    """`set/`, `toy.py`, `toy.pth`; the checkpoint finds bricks and leaves, and moves ponds away."""
+    torch.set_num_threads(1)
+    root = tmp_path / 'set'
+    tiny_coco(images=2, root=root, split='train', size=(60, 80))
+    tiny_coco(images=5, root=root, split='val', size=(60, 80), empty=1, crowds=1)
+    runtime = str(ROOT / 'configs/_base_/default_runtime.py')
+    (tmp_path / 'toy.py').write_text(CONFIG.format(runtime=runtime, root=str(root)))
+    save(tmp_path / 'toy.pth', CLASSES)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+RUNS = itertools.count()
+
+
+def run(*arguments: str) -> dict[str, float]:
+    """`main`, each time with a log of its own: MMEngine names logs by the second."""
+    return main([*arguments, '--cfg-options', f'experiment_name=test_of_test_{next(RUNS)}'])
+
+
+def save(file: Path, classes: list[str]) -> None:
+    state = {'move': torch.tensor([0.0, 0.0, 1000.0])}
+    torch.save({'meta': {'dataset_meta': {'classes': classes}}, 'state_dict': state}, file)
+
+
+def log_of(work_dir: Path) -> str:
+    return ''.join(file.read_text() for file in work_dir.rglob('*.log'))
+
+
+def test_without_options_boxes_are_scored(folder):
+    numbers = run('toy.py', 'toy.pth')
+    assert numbers['coco/bbox_mAP'] == pytest.approx(2 / 3, abs=1e-6)
+    assert len(numbers) == 6
+    log = log_of(folder / 'work_dirs/toy')
+    for word in ('AP50', 'AR@100', 'coco/bbox_mAP_75: 0.66'):
+        assert word in log
+
+
+def test_the_record_of_the_training_stays(folder):
+    record = folder / 'work_dirs/toy/toy.py'
+    record.parent.mkdir(parents=True)
+    record.write_text('recorded = True')
+    run('toy.py', 'toy.pth')
+    assert record.read_text() == 'recorded = True'
+    own = next(file for file in record.parent.glob('*.py') if file != record)
+    assert Config.fromfile(own).load_from == 'toy.pth'
+
+
+def test_class_by_class_and_in_old_spelling(folder, capsys):
+    numbers = run('toy.py', 'toy.pth', '--eval', 'bbox', '--classwise', '--work-dir', 'new')
+    assert numbers['coco/leaf_precision'] == pytest.approx(1)
+    assert numbers['coco/pond_precision'] == 0
+    old_options = ['--eval-options', 'classwise=True', 'jsonfile_prefix=old/out', '--local_rank', '0']
+    old_options += ['--options', 'test_dataloader.batch_size=3']
+    old = run('toy.py', 'toy.pth', '--eval', 'bbox', *old_options)
+    assert old == numbers
+    assert Path('old/out.bbox.json').is_file()
+    said = capsys.readouterr().err
+    for new in ('--classwise', '--out old/out.bbox.json', '--cfg-options'):
+        assert f'now {new}' in said
+
+
+def test_out_writes_json_or_arrays_and_scores_on_demand(folder):
+    assert run('toy.py', 'toy.pth', '--out', 'found.json') == {}
+    numbers = run('toy.py', 'toy.pth', '--out', 'found.pkl', '--eval', 'bbox')
+    assert numbers['coco/bbox_mAP'] > 0.5
+    truth = json.loads(Path('set/annotations/val.json').read_text())
+    objects = [one for one in truth['annotations'] if not one['iscrowd'] and one['category_id'] != 5]
+    found = [one for one in json.loads(Path('found.json').read_text()) if one['category_id'] != 5]
+    assert len(found) == len(objects) > 0
+    key = lambda one: (one['image_id'], one['category_id'], *np.round(one['bbox']))  # noqa: E731
+    for one, other in zip(sorted(found, key=key), sorted(objects, key=key), strict=True):
+        assert (one['image_id'], one['category_id']) == (other['image_id'], other['category_id'])
+        np.testing.assert_allclose(one['bbox'], other['bbox'], atol=1e-3)
+    arrays = pickle.loads(Path('found.pkl').read_bytes())
+    assert [one['img_id'] for one in arrays] == [1, 2, 3, 4, 5]
+    assert arrays[4]['bboxes'].shape == (0, 4)
+
+
+def test_format_only_writes_into_the_work_dir(folder):
+    assert run('toy.py', 'toy.pth', '--format-only', '--work-dir', 'run') == {}
+    assert len(json.loads(Path('run/detections.json').read_text())) == 12
+
+
+def test_a_set_without_annotations_is_written(folder):
+    content = json.loads(Path('set/annotations/val.json').read_text())
+    del content['annotations']
+    Path('set/annotations/info.json').write_text(json.dumps(content))
+    options = ['--cfg-options', 'test_ann=annotations/info.json', '--show-dir', 'pictures']
+    assert run('toy.py', 'toy.pth', '--eval', 'bbox', '--work-dir', 'run', *options) == {}
+    assert json.loads(Path('run/detections.json').read_text()) == []
+    assert 'nothing to score' in log_of(folder / 'run')
+    assert cv2.imread('pictures/1.jpg').shape == (60, 80, 3)
+
+
+def test_pictures_show_truth_and_detections(folder):
+    numbers = run('toy.py', 'toy.pth', '--show-dir', 'shown')
+    run('toy.py', 'toy.pth', '--show-dir', 'hidden', '--show-score-thr', '0.95')
+    assert len(numbers) == 6
+    shown, hidden = (cv2.imread(f'{name}/1.jpg') for name in ('shown', 'hidden'))
+    assert sorted(file.name for file in Path('shown').iterdir()) == [f'{i}.jpg' for i in range(1, 6)]
+    assert shown.shape[1] >= 2 * 80
+    half = shown.shape[1] // 2
+    assert np.abs(shown[-60:, :half].astype(int) - hidden[-60:, :half]).max() < 40  # the same truth
+    assert np.abs(shown[-60:, half:].astype(int) - hidden[-60:, half:]).max() > 60
+
+
+def test_the_teacher_and_the_training_set_are_not_needed(folder):
+    Path('set/annotations/train.json').unlink()
+    Path('distilled.py').write_text(
+        "_base_ = 'toy.py'\n"
+        "model = dict(distiller=dict(type='NotThere', teacher=dict(type='NeitherThis', num_classes=80)))\n"
+    )
+    assert run('distilled.py', 'toy.pth')['coco/bbox_mAP'] == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_classes_of_another_checkpoint_are_refused(folder):
+    save(folder / 'other.pth', ['brick', 'pond', 'leaf'])
+    with pytest.raises(ValueError, match='brick, leaf, pond') as error:
+        run('toy.py', 'other.pth')
+    assert 'brick, pond, leaf' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--eval', 'bbox', 'segm'], 'only bbox'),
+        (['--out', 'found.txt'], r'\.json'),
+        (['--format-only', '--classwise'], 'leave it out'),
+        (['--eval-options', 'proposal_nums=100'], 'proposal_nums'),
+    ],
+)
+def test_arguments_that_make_no_sense(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        parse_args(['toy.py', 'toy.pth', *arguments])
+
+
+def test_a_missing_checkpoint_is_named(folder):
+    with pytest.raises(FileNotFoundError, match=r'none\.pth'):
+        run('toy.py', 'none.pth')
+
+
+def test_two_processes_equal_one(folder):
+    alone = run('toy.py', 'toy.pth', '--out', 'one.json', '--eval', 'bbox')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, str(ROOT / 'tools/test.py'), 'toy.py', 'toy.pth', '--launcher', 'pytorch']
+    command += ['--work-dir', 'run', '--out', 'two.json', '--eval', 'bbox']
+    shared = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'WORLD_SIZE': '2'}
+    shared |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
+    processes = [
+        subprocess.Popen(command, env={**shared, 'RANK': rank, 'LOCAL_RANK': rank}) for rank in ('0', '1')
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert json.loads(Path('two.json').read_text()) == json.loads(Path('one.json').read_text())
+    assert f'coco/bbox_mAP: {alone["coco/bbox_mAP"]:.4f}' in log_of(folder / 'run')
+
+
+def test_ssd300_with_a_checkpoint_of_mmdetection_2(folder, monkeypatch):
+    """The published command, on another set; ImageNet weights are not asked for."""
+    cfg = Config.fromfile(ROOT / 'configs/ssd/ssd300.py')
+    cfg.model.bbox_head.num_classes = len(CLASSES)
+    state = seeded_checkpoint(MODELS.build(cfg.model))
+    torch.save({'meta': {'CLASSES': tuple(CLASSES)}, 'state_dict': state}, 'ssd300.pth')
+    monkeypatch.setenv('TORCH_HOME', str(folder / 'no_weights_here'))
+    options = ['train_ann=annotations/train.json', 'train_img=train/', 'val_ann=annotations/val.json']
+    options += ['val_img=val/', 'test_dataloader.num_workers=0', 'test_dataloader.batch_size=3']
+    options += ['--data-root', 'set', '--eval', 'bbox', '--out', 'found.json']
+    numbers = run(str(ROOT / 'configs/ssd/ssd300.py'), 'ssd300.pth', '--cfg-options', *options)
+    assert 0 <= numbers['coco/bbox_mAP'] <= 1
+    assert {one['image_id'] for one in json.loads(Path('found.json').read_text())} == {1, 2, 3, 4, 5}

@@ -1,0 +1,307 @@
+"""tools/train.py and its launchers, as users call them."""
+
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
+from mmdet.cli import message_of, run_main
+from mmdet.commands.train import configure, main, parse_args
+
+ROOT = Path(__file__).parents[3]
+CONFIG = ROOT / 'configs/ssd/ssd_tiny.py'
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a command in `tmp_path`; returns exit status and output."""
+
+    def call(*command, **environment):
+        env = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **environment}
+        env.pop('MMDET_TRACEBACK', None)
+        return subprocess.run(
+            [str(word) for word in command],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.fixture
+def tiny(tiny_coco):
+    """Options that make the tiny student train on a few small pictures."""
+    root = tiny_coco(images=8, split='train')
+    tiny_coco(images=2, split='val')
+    options = ['train_ann=annotations/train.json', 'train_img=train/']
+    options += ['val_ann=annotations/val.json', 'val_img=val/']
+    options += ['train_cfg.max_iters=2', 'train_dataloader.batch_size=2', 'default_hooks.logger.interval=1']
+    options += ['model.bbox_head.postprocess.score_thr=0.5']
+    options += ['train_dataloader.dataset.on_bad_image=skip']
+    (root / 'train/5.jpg').write_bytes(b'')
+    return root, options
+
+
+def test_two_processes_train_evaluate_and_resume(run, tiny, tmp_path):
+    root, options = tiny
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    script = ROOT / 'tools/dist_train_cls_loc.sh'
+    result = run('bash', script, CONFIG, 2, '--data-root', root, '--cfg-options', *options, PORT=port)
+    assert result.returncode == 0, result.stderr
+    assert f'warning: {CONFIG} has no model.distiller' in result.stderr
+    work_dir = tmp_path / 'work_dirs/ssd_tiny'
+    lines = [line for line in result.stdout.splitlines() if 'Epoch(train)' in line]
+    assert len(lines) == 2  # one process writes
+    assert all(re.search(r'eta: .*loss_cls: \d.*loss_bbox: \d.*images/s: \d', line) for line in lines)
+    assert 'coco/bbox_mAP' in result.stdout
+    checkpoint = load_checkpoint(work_dir / 'latest.pth')
+    assert checkpoint['meta']['batch_in_epoch'] == 0  # 8 images, 2 processes x 2
+    assert len(checkpoint['rng']) == 2
+    (bad,) = json.loads((work_dir / 'bad_data.json').read_text())['images']  # whichever process met it
+    assert (bad['split'], bad['img_id']) == ('train', 5)
+    assert bad['file'].endswith('train/5.jpg')
+    for name in ('curves.png', 'ssd_tiny.py'):
+        assert (work_dir / name).is_file()
+    more = ['--resume', '--no-validate', '--cfg-options', *options, 'train_cfg.max_iters=3']
+    result = run(sys.executable, ROOT / 'tools/train.py', CONFIG, '--data-root', root, *more)
+    assert result.returncode == 0, result.stderr
+    assert 'resumed after 1 epochs and 0 batches, 2 iterations' in result.stdout
+    assert load_checkpoint(work_dir / 'latest.pth')['meta']['iter'] == 3
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['nowhere.py'], r'config file not found: nowhere\.py'),
+        ([CONFIG, '--data-root', 'nowhere'], r'annotations not found: .*nowhere/annotations'),
+        ([CONFIG, '--cfg-options', 'train_cgf.max_iters=3'], r'train_cgf.*train_cfg'),
+    ],
+)
+def test_mistakes_are_told_in_a_few_lines(words, message, capsys, monkeypatch):
+    monkeypatch.delenv('MMDET_TRACEBACK', raising=False)
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: main([str(word) for word in words]))
+    assert caught.value.code == 1
+    said = capsys.readouterr().err
+    assert re.search(message, said)
+    assert len(said.splitlines()) < 10
+
+
+def test_a_mistake_ends_the_process_with_status_1(run):
+    result = run(sys.executable, ROOT / 'tools/train.py', 'nowhere.py')
+    assert result.returncode == 1
+    assert 'Traceback' not in result.stderr
+
+
+def arguments(*words):
+    return parse_args([str(CONFIG), *words])
+
+
+@pytest.mark.parametrize(
+    ('resume', 'start', 'ours', 'goes_on'),
+    [
+        (None, 0, False, None),
+        (None, 1, False, None),  # died before its first checkpoint
+        (None, 1, True, 'latest'),
+        ('latest', 0, True, 'latest'),
+        ('other.pth', 0, False, 'other.pth'),
+        ('other.pth', 1, False, 'other.pth'),
+        ('other.pth', 1, True, 'latest'),
+        (None, 0, True, ValueError),
+        ('other.pth', 0, True, ValueError),
+    ],
+)
+def test_where_a_restart_goes_on(tmp_path, monkeypatch, resume, start, ours, goes_on):
+    """From a checkpoint in the work dir, which held none when the run began, unless --resume was given."""
+    monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '2')
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', str(start))
+    if ours:
+        meta = dict.fromkeys(('epoch', 'iter', 'batch_in_epoch', 'samples_per_step', 'seed'), 1)
+        state = {'state_dict': {'weight': torch.zeros(1)}, 'optimizer': {}, 'param_schedulers': [], 'rng': []}
+        save_checkpoint({'meta': meta, **state}, tmp_path / 'iter_1.pth')
+    words = [] if resume is None else ['--resume', resume]
+    args = arguments('--work-dir', str(tmp_path), *words)
+    cfg = Config({'train_cfg': {}, 'optim_wrapper': {}, 'load_from': 'start.pth'})
+    if goes_on is ValueError:
+        with pytest.raises(ValueError, match=r'iter_1\.pth, which another run has written.*--resume'):
+            configure(cfg, args)
+        return
+    cfg = configure(cfg, args)
+    assert cfg.get('resume', False) == (goes_on is not None)
+    assert cfg.load_from == {'latest': None, None: 'start.pth'}.get(goes_on, goes_on)
+
+
+def test_old_spellings(capsys, monkeypatch):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    args = arguments('--resume-from', 'a.pth', '--no-validate', '--options', 'a.b=1', '--local_rank', '1')
+    assert args.resume == 'a.pth'
+    assert args.no_validate
+    assert args.cfg_options == {'a.b': 1}
+    assert os.environ.pop('LOCAL_RANK') == '1'
+    assert capsys.readouterr().err.splitlines() == [
+        'note: --options is now --cfg-options',
+        'note: --resume-from is now --resume',
+    ]
+    assert arguments('--local-rank=0').local_rank == 0
+
+
+def test_arguments_reach_the_config():
+    def configured(*words):
+        return configure(Config.fromfile(CONFIG), arguments(*words))
+
+    cfg = configured()
+    assert cfg.work_dir == 'work_dirs/ssd_tiny'
+    assert not cfg.resume
+    cfg = configured('--resume', '--work-dir', 'w', '--seed', '7', '--deterministic', '--amp')
+    assert (cfg.resume, cfg.load_from, cfg.work_dir) == (True, None, 'w')
+    assert cfg.randomness == {'seed': 7, 'deterministic': True}
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert 'dtype' not in cfg.optim_wrapper
+    assert 'channels_last' not in cfg
+    assert configured('--channels-last').channels_last
+    cfg = configured('--resume', 'a.pth', '--amp', '--amp-dtype', 'float16', '--no-validate')
+    assert cfg.load_from == 'a.pth'
+    assert cfg.optim_wrapper.dtype == 'float16'
+    assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
+    with pytest.raises(ValueError, match='--amp-dtype goes with --amp'):
+        configured('--amp-dtype', 'float16')
+    with pytest.raises(ValueError, match='base_batch_size'):
+        configured('--auto-scale-lr')
+    ssd300 = ROOT / 'configs/ssd/ssd300.py'
+    cfg = configure(Config.fromfile(ssd300), parse_args([str(ssd300), '--auto-scale-lr']))
+    assert cfg.auto_scale_lr == {'enable': True, 'base_batch_size': 64}
+
+
+def test_an_error_in_a_data_worker_is_told_without_its_traceback():
+    text = (
+        'Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n'
+        '  File "x.py", line 1\nValueError: 3.jpg is truncated\n  remove it\n'
+    )
+    assert message_of(ValueError(text)) == '3.jpg is truncated\n  remove it'
+    assert message_of(KeyError('no such key')) == 'no such key'
+
+
+def test_bugs_keep_their_traceback(capsys):
+    def train_step():
+        raise ValueError('shapes')
+
+    with pytest.raises(ValueError, match='shapes'):
+        run_main(train_step)
+
+    def reading():
+        raise ValueError('not JSON')
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(reading)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith('error: not JSON\n')
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """Puts a command of this name into a folder for PATH; it prints its words and some of its environment."""
+
+    def make(name, body='printf "%s\\n" "$@"; env | grep -E "^(OMP_NUM_THREADS|MASTER_PORT|PYTHONPATH)="'):
+        folder = tmp_path / 'bin'
+        folder.mkdir(exist_ok=True)
+        path = folder / name
+        path.write_text(f'#!/usr/bin/env bash\n{body}\n')
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return path
+
+    return make
+
+
+def fake_python(gpus):
+    """A `python` that sees so many GPUs and prints what it is asked to launch."""
+    return (
+        'if [ "$1" = -c ]; then case "$2" in *device_count*) echo ' + str(gpus) + ';; esac; exit 0; fi\n'
+        'printf "%s\\n" "$@"; env | grep -E "^(OMP_NUM_THREADS|PYTHONPATH)="; exit 3'
+    )
+
+
+def test_the_launcher_passes_everything_on(run, stand_in):
+    python = stand_in('python8', fake_python(8))
+    words = ['a config.py', 'c.pth', '4', '--cfg-options', 'a=b c']
+    given = {'PYTHON': str(python), 'PORT': '1234', 'NNODES': '2', 'NODE_RANK': '1', 'MAX_RESTARTS': '3'}
+    script = ROOT / 'tools/dist_test.sh'
+    result = run('bash', script, *words, **given)
+    assert result.returncode == 2
+    assert 'NNODES=2 needs NODE_RANK, from 0 on, and MASTER_ADDR' in result.stderr
+    result = run('bash', script, *words, **given, MASTER_ADDR='10.0.0.1')
+    assert result.returncode == 3  # exit status of what was launched
+    said = result.stdout.splitlines()
+    assert said[:3] == ['-m', 'torch.distributed.run', '--nnodes=2']
+    assert said[3:8] == [
+        '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=1234', '--nproc_per_node=4',
+        '--max_restarts=3',
+    ]  # fmt: skip
+    start = said.index(f'{ROOT}/tools/test.py')
+    assert said[start + 1 : start + 7] == [
+        'a config.py', 'c.pth', '--launcher', 'pytorch', '--cfg-options', 'a=b c',
+    ]  # fmt: skip
+    assert any(line.startswith(f'PYTHONPATH={ROOT}') for line in said)
+
+
+def test_the_launcher_counts_gpus_and_cores(run, stand_in):
+    python = stand_in('python2', fake_python(2))
+    script = ROOT / 'tools/dist_train.sh'
+    said = run(
+        'bash', script, 'c.py', '--seed', '1', PYTHON=str(python), OMP_NUM_THREADS=''
+    ).stdout.splitlines()
+    assert '--nproc_per_node=2' in said
+    assert f'OMP_NUM_THREADS={max(1, len(os.sched_getaffinity(0)) // 2)}' in said
+    result = run('bash', script, 'c.py', 3, PYTHON=str(python))
+    assert result.returncode == 2
+    assert '3 processes on a machine with 2 GPUs' in result.stderr
+    result = run('bash', script)
+    assert result.returncode == 2
+    assert 'usage: dist_train.sh CONFIG [N]' in result.stderr
+    result = run('bash', script, 'c.py', PYTHON='no-python-at-all')
+    assert result.returncode in (1, 3)  # .venv/bin/python stands in where there is one
+
+
+@pytest.mark.parametrize(
+    ('script', 'words', 'start'),
+    [
+        (
+            'slurm_train.sh',
+            ['part', 'job', 'c.py', 'work', '--seed', '1'],
+            ['train.py', 'c.py', '--work-dir', 'work'],
+        ),
+        (
+            'slurm_test.sh',
+            ['part', 'job', 'c.py', 'c.pth', '--classwise'],
+            ['test.py', 'c.py', 'c.pth', '--classwise'],
+        ),
+    ],
+)
+def test_slurm_with_a_stand_in(run, stand_in, script, words, start):
+    srun = stand_in('srun')
+    path = f'{srun.parent}:{os.environ["PATH"]}'
+    environment = {'PATH': path, 'GPUS': '16', 'SRUN_ARGS': '--qos=a --time=1'}
+    python = str(stand_in('python0', fake_python(0)))  # a login node
+    result = run('bash', ROOT / 'tools' / script, *words, PYTHON=python, **environment)
+    assert result.returncode == 0, result.stderr
+    said = result.stdout.splitlines()
+    assert said[:2] == ['--partition=part', '--job-name=job']
+    assert {'--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8', '--qos=a', '--time=1'} <= set(said)
+    first = said.index(f'{ROOT}/tools/{start[0]}')
+    assert said[first + 1 : first + len(start)] == start[1:]
+    assert '--launcher' in said
+    assert 'MASTER_PORT=29500' in said

@@ -1,0 +1,358 @@
+import argparse
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mmengine.config import Config
+
+from mmdet.config import options
+from mmdet.config import resolve as config
+
+STUDENT = """
+data_root = 'data/coco2017/'  # set this to your COCO 2017
+train_pipeline = [dict(type='LoadImageFromFile')]
+train_dataloader = dict(batch_size=8, dataset=dict(type='CocoDataset', pipeline=train_pipeline))
+val_dataloader = dict(batch_size=8, dataset=dict(type='CocoDataset', pipeline=[], test_mode=True))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='CocoMetric')
+test_evaluator = val_evaluator
+train_cfg = dict(type='TrainLoop', max_epochs=24)
+model = dict(
+    type='SSD',
+    backbone=dict(type='SSDVGG', weights='IMAGENET1K_FEATURES'),
+    bbox_head=dict(type='SSDHead', num_classes=80, losses=[dict(type='Other', num_classes=80)]))
+"""
+DISTILLED = """
+_base_ = 'student.py'
+model = dict(distiller=dict(
+    type='ClassifierDistiller',
+    teacher=dict(type='FrozenTeacher', num_classes=80, classes=None),
+    kd_cls=dict(temperature=2.0), kd_loc=None))
+"""
+
+
+SSD300 = Path(__file__).parents[3] / 'configs/ssd/ssd300.py'
+
+
+def write_set(root: Path, train: str, val: str, names: list[str]) -> Path:
+    """Annotations of the two splits; category ids run against the order in the file."""
+    categories = [{'id': 10 * i, 'name': name} for i, name in enumerate(names, start=1)][::-1]
+    for file in (train, val):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(json.dumps({'images': [], 'annotations': [], 'categories': categories}))
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / 'student.py').write_text(STUDENT)
+    (tmp_path / 'distilled.py').write_text(DISTILLED)
+    coco = 'annotations/instances_{}2017.json'
+    write_set(tmp_path / 'set', coco.format('train'), coco.format('val'), ['cat', 'dog', 'emu'])
+    return tmp_path
+
+
+def assert_all_moved(cfg: Config, root: Path | str, classes: tuple[str, ...] = ('cat', 'dog', 'emu')) -> None:
+    for split, of in (('train', 'train'), ('val', 'val'), ('test', 'val')):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        assert Path(dataset.data_root) == Path(root)
+        assert dataset.ann_file == f'annotations/instances_{of}2017.json'
+        assert dataset.data_prefix == {'img': f'{of}2017/'}
+        assert dataset.metainfo == {'classes': classes}
+    for metric in (cfg.val_evaluator, cfg.test_evaluator):
+        assert Path(metric.ann_file) == Path(root, 'annotations/instances_val2017.json')
+        assert metric.classes == classes
+    assert cfg.model.bbox_head.num_classes == len(classes)
+    assert cfg.model.bbox_head.losses[0].num_classes == len(classes)
+
+
+@pytest.mark.parametrize('slash', ['', '/'])
+def test_each_way_to_give_data_root_moves_all_splits(folder, slash):
+    root = f'{folder / "set"}{slash}'
+    edited = folder / 'edited.py'
+    edited.write_text(STUDENT.replace('data/coco2017/', root))
+    child = folder / 'child.py'
+    child.write_text(f"_base_ = 'distilled.py'\ndata_root = {root!r}\n")
+
+    assert_all_moved(config.load_config(edited), root)
+    assert_all_moved(config.load_config(child), root)
+    assert_all_moved(config.load_config(folder / 'student.py', {'data_root': root}), root)
+    assert_all_moved(config.load_config(folder / 'student.py', data_root=root), root)
+    strongest = config.load_config(folder / 'student.py', {'data_root': 'elsewhere'}, data_root=root)
+    assert_all_moved(strongest, root)
+
+
+def test_a_set_with_other_files_and_classes(folder):
+    other = write_set(folder / 'other', 'annotations/instances_train.json', 'val.json', ['bolt', 'nut'])
+    options = {'train_ann': 'annotations/instances_train.json', 'train_img': 'train/', 'val_ann': 'val.json'}
+    cfg = config.load_config(folder / 'distilled.py', {**options, 'val_img': 'val/'}, data_root=other)
+    assert cfg.train_dataloader.dataset.ann_file == 'annotations/instances_train.json'
+    assert cfg.train_dataloader.dataset.data_prefix == {'img': 'train/'}
+    for split in ('val', 'test'):
+        assert cfg[f'{split}_dataloader'].dataset.ann_file == 'val.json'
+        assert cfg[f'{split}_dataloader'].dataset.data_prefix == {'img': 'val/'}
+        assert cfg[f'{split}_evaluator'].ann_file == str(other / 'val.json')
+        assert cfg[f'{split}_evaluator'].classes == ('bolt', 'nut')
+    assert cfg.model.bbox_head.num_classes == 2
+    assert cfg.model.distiller.teacher.num_classes == 2
+    assert cfg.model.distiller.teacher.classes == ('bolt', 'nut')
+
+
+def test_the_test_split_moves_alone(folder):
+    write_set(folder / 'set', 'test/info.json', 'test/info.json', ['cat', 'dog', 'emu'])
+    options = {'test_ann': 'test/info.json', 'test_img': 'test/'}
+    cfg = config.load_config(folder / 'student.py', options, folder / 'set')
+    assert cfg.test_dataloader.dataset.ann_file == 'test/info.json'
+    assert cfg.test_evaluator.ann_file == str(folder / 'set/test/info.json')
+    assert cfg.val_dataloader.dataset.ann_file == 'annotations/instances_val2017.json'
+    assert cfg.val_evaluator.ann_file == str(folder / 'set/annotations/instances_val2017.json')
+
+
+def test_resolving_twice_changes_nothing_and_the_dump_reads_back(folder):
+    cfg = config.load_config(folder / 'distilled.py', data_root=folder / 'set')
+    once = cfg.pretty_text
+    assert config.resolve(cfg).pretty_text == once
+    cfg.dump(folder / 'recorded.py')
+    assert config.load_config(folder / 'recorded.py').pretty_text == once
+
+
+def test_other_metrics_and_lists_of_metrics_are_left_alone(folder):
+    child = folder / 'child.py'
+    child.write_text(
+        "_base_ = 'student.py'\nval_evaluator = [dict(type='Accuracy'), dict(type='CocoMetric')]\n"
+        'test_evaluator = None\ntest_dataloader = None\ntest_cfg = None\n'
+    )
+    cfg = config.load_config(child, data_root=folder / 'set')
+    assert cfg.val_evaluator[0] == {'type': 'Accuracy'}
+    assert cfg.val_evaluator[1].classes == ('cat', 'dog', 'emu')
+
+
+def test_missing_training_annotations_name_the_path_and_the_remedies(folder):
+    with pytest.raises(FileNotFoundError) as error:
+        config.load_config(folder / 'student.py', data_root=folder / 'nothing')
+    for part in ('nothing/annotations/instances_train2017.json', '--data-root', 'student.py', 'train_ann='):
+        assert part in str(error.value)
+
+
+def test_testing_needs_no_training_annotations(folder):
+    (folder / 'set/annotations/instances_train2017.json').unlink()
+    cfg = config.load_config(folder / 'student.py', data_root=folder / 'set', for_training=False)
+    assert_all_moved(cfg, folder / 'set')
+    (folder / 'set/annotations/instances_val2017.json').unlink()
+    with pytest.raises(FileNotFoundError, match='instances_val2017'):
+        config.load_config(folder / 'student.py', data_root=folder / 'set', for_training=False)
+
+
+def test_splits_with_different_classes_print_both_lists(folder):
+    write_set(folder / 'set', 'val.json', 'val.json', ['cat', 'dog', 'gnu'])
+    with pytest.raises(ValueError, match='cat, dog, emu') as error:
+        config.load_config(folder / 'student.py', {'val_ann': 'val.json'}, folder / 'set')
+    assert 'cat, dog, gnu' in str(error.value)
+    with pytest.raises(ValueError, match='another order'):
+        config.check_classes(['a', 'b'], 'data', ['b', 'a'], 'checkpoint')
+    config.check_classes(['a', 'b'], 'data', ('a', 'b'), 'checkpoint')
+
+
+@pytest.mark.parametrize(
+    ('key', 'message'),
+    [
+        ('modle.backbone.weights', 'Did you mean model?'),
+        ('data_rot', 'Did you mean data_root?'),
+        ('data.samples_per_gpu', 'Did you mean train_dataloader'),
+        ('train_pipeline.0.type', 'only a variable'),
+        ('model.bakcbone.weights', 'Did you mean backbone?'),
+        ('model.distiller.kd_loc.levels', 'kd_loc is no dict'),
+        ('model.distiller.kd_cls.inner.weight', 'inner is not there'),
+        ('model.bbox_head.losses.1.num_classes', 'losses.1 is not there'),
+    ],
+)
+def test_overrides_that_nothing_reads_are_refused(folder, key, message):
+    with pytest.raises(ValueError, match=r'--cfg-options') as error:
+        config.merge_config(folder / 'distilled.py', {key: 1})
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        'train_cfg.max_iters',
+        'default_hooks.logger.interval',
+        'optim_wrapper.clip_grad.max_norm',
+        'test_ann',
+        'custom_hooks',
+        'load_from',
+        'model.distiller.kd_cls.loss_weight',
+        'model.distiller.kd_loc',
+        'model.bbox_head.losses.0.num_classes',
+        'train_dataloader.dataset.pipeline.0.to_float32',
+    ],
+)
+def test_overrides_that_something_reads_are_merged(folder, key):
+    place = config.merge_config(folder / 'distilled.py', {key: 7})
+    for part in key.split('.'):
+        place = place[int(part) if part.isdigit() else part]
+    assert place == 7
+
+
+def test_missing_config_file_is_named(tmp_path):
+    for name in ('ssd_tiny.py', 'other.py'):
+        (tmp_path / name).write_text('')
+    for typed, words in (
+        ('none.py', f'none.py. {tmp_path} holds other.py, ssd_tiny.py'),
+        ('ssd_tny.py', f'ssd_tny.py. Did you mean {tmp_path}/ssd_tiny.py?'),
+        ('', f'{tmp_path}. {tmp_path} holds other.py, ssd_tiny.py'),
+        ('gone/ssd_tiny.py', 'ssd_tiny.py. Students are in configs/ and configs_dev/'),
+    ):
+        with pytest.raises(FileNotFoundError, match='config file not found: ') as error:
+            config.load_config(tmp_path / typed)
+        assert str(error.value).endswith(words)
+
+
+@pytest.mark.parametrize('padding', [0, 100_000, 3_000_000])
+def test_read_classes_reads_the_categories_only(tmp_path, monkeypatch, padding):
+    file = tmp_path / 'ann.json'
+    categories = [{'id': 2, 'name': 'é]"categories'}, {'id': 1, 'name': 'a', 'keypoints': ['x' * padding]}]
+    info = {'description': 'the "categories": ["none"] are below', 'about': 'categories'}
+    file.write_text(json.dumps({'info': info, 'categories': categories, 'images': [{'id': 'y' * padding}]}))
+    monkeypatch.setattr(config.json, 'loads', None)
+    assert config.read_classes(file) == ('a', 'é]"categories')
+
+
+def test_read_classes_finds_the_right_one_of_two_lists(tmp_path):
+    file = tmp_path / 'ann.json'
+    content = {'info': {'categories': [1]}, 'categories': [{'id': 1, 'name': 'a'}], 'images': []}
+    file.write_text(json.dumps(content, indent=2))
+    assert config.read_classes(file) == ('a',)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('{"images": [', 'is not a JSON file'),
+        ('{"images": []}', "no list 'categories'; its keys are ['images']"),
+        ('{"categories": []}', "the list 'categories' is empty"),
+        ('{"categories": [{"id": 1}]}', "entry 0 (id 1) of 'categories' has no 'name'"),
+    ],
+)
+def test_read_classes_names_the_file_and_the_fault(tmp_path, content, message):
+    file = tmp_path / 'ann.json'
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r'ann\.json') as error:
+        config.read_classes(file)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('7', 7),
+        ('1e-3', 1e-3),
+        ('None', None),
+        ('true', True),
+        ('123.675,116', [123.675, 116]),
+        ('(0.5,)', (0.5,)),
+        ('[(1,2),(a,b)]', [(1, 2), ('a', 'b')]),
+        ('/my photos/coco 2017', '/my photos/coco 2017'),
+        ('"a,b"', 'a,b'),
+        ("[{'type': 'EMAHook'}]", [{'type': 'EMAHook'}]),
+        ('annotations/instances_train.json', 'annotations/instances_train.json'),
+        ('', ''),
+    ],
+)
+def test_parse_value(text, value):
+    parsed = options.parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+literals = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=4).map(tuple),
+        st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(literals)
+def test_any_python_literal_is_meant_as_it_is_written(value):
+    parsed = options.parse_value(repr(value))
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.text())
+def test_any_text_is_some_value(text):
+    options.parse_value(text)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                'train_cfg.max_iters',
+                'model.backbone.weights',
+                'model.bbox_head.neg_pos_ratio',
+                'optim_wrapper.optimizer.lr',
+                'train_dataloader.batch_size',
+                'param_scheduler.1.gamma',
+                'work_dir',
+                'val_img',
+            ]
+        ),
+        st.one_of(st.none(), st.integers(1, 99), st.floats(0, 1), st.text(max_size=8)),
+    )
+)
+def test_any_override_reaches_its_place_and_nothing_else(folder, overrides):
+    plain = config.merge_config(SSD300, data_root=folder).to_dict()
+    merged = config.merge_config(SSD300, overrides, folder).to_dict()
+    for key, value in overrides.items():
+        *way, last = [int(part) if part.isdigit() else part for part in key.split('.')]
+        ours, theirs = merged, plain
+        for part in way:
+            ours, theirs = ours[part], theirs[part]
+        assert ours[last] == value
+        if last in theirs:
+            ours[last] = theirs[last]
+        else:
+            del ours[last]
+    assert merged == plain
+
+
+def test_key_values(capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=options.DictAction, default={})
+    assert parser.parse_args([]).cfg_options == {}
+    arguments = parser.parse_args(['--cfg-options', 'a.b=1', 'c=x=y', '--cfg-options', 'a.b=2'])
+    assert arguments.cfg_options == {'a.b': 2, 'c': 'x=y'}
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', 'a.b'])
+    assert 'KEY=VALUE' in capsys.readouterr().err
+
+
+def test_a_config_is_laid_out_once_until_it_changes(monkeypatch, tmp_path):
+    plain = Config({'model': {'type': 'SSD', 'sizes': [(1, 2)]}, 'work_dir': 'a'})
+    cfg = config.CachedConfig.of(plain)
+    calls = []
+    monkeypatch.setattr(
+        'yapf.yapflib.yapf_api.FormatCode', lambda text, **style: (calls.append(text) or text, True)
+    )
+    for _ in range(3):
+        assert cfg.pretty_text == copy.deepcopy(cfg).pretty_text
+        cfg.dump(tmp_path / 'cfg.py')
+    assert len(calls) == 1
+    assert (tmp_path / 'cfg.py').read_text() == plain.pretty_text
+    cfg.model.sizes[0] = (8, 9)
+    assert '9' in cfg.pretty_text and '9' not in plain.pretty_text
+    assert pickle.loads(pickle.dumps(cfg)).pretty_text == cfg.pretty_text

@@ -1,0 +1,255 @@
+"""What the distiller promises, on a small teacher."""
+
+import copy
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from mmdet.distillation import (
+    ClassifierDistiller,
+    CropL1Loss,
+    DISTLoss,
+    DKDLoss,
+    FrozenTeacher,
+    SigmoidKDLoss,
+    SoftmaxKDLoss,
+    StandardizedKDLoss,
+)
+from mmdet.distillation.distiller import MULTIPLES
+from mmdet.structures import Normalization, PositiveSamples, crop_boxes
+from tests.unit.structures.test_boxes import random_boxes
+
+K, SIZE = 5, 32
+SOURCE = Normalization(torch.tensor([100.0, 110.0, 120.0]), torch.tensor([50.0, 60.0, 70.0]))
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> FrozenTeacher:
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=K)
+    for name, buffer in network.named_buffers():
+        if name.endswith('running_var'):
+            buffer.uniform_(0.5, 1.5)
+    file = tmp_path / 'teacher.pth.tar'
+    torch.save(
+        {'state_dict': network.state_dict(), 'mean': [90.0, 100.0, 110.0], 'std': [58.0, 57.0, 56.0]}, file
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)
+        return FrozenTeacher('resnet18', str(file), num_classes=K)
+
+
+def make_samples(counts: tuple[int, ...], positives: tuple[int, ...], logits: int = K + 1) -> PositiveSamples:
+    """Samples of images with `counts` objects, of which image i has `positives[i]` positives."""
+    generator = torch.Generator().manual_seed(1)
+    gt_image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    first = torch.tensor([0, *counts]).cumsum(0)
+    chosen = [
+        first[i] + torch.randint(0, counts[i], (wanted,), generator=generator)
+        for i, wanted in enumerate(positives)
+        if wanted
+    ]
+    gt_index = torch.cat([torch.zeros(0, dtype=torch.int64), *chosen])
+    gt_bboxes = random_boxes(2, sum(counts), 60)
+    noise = torch.randn(len(gt_index), 4, generator=generator)
+    return PositiveSamples(
+        cls_logits=torch.randn(len(gt_index), logits, generator=generator).requires_grad_(),
+        bboxes=(gt_bboxes[gt_index] + noise).clamp(0, 64).requires_grad_(),
+        gt_index=gt_index,
+        gt_bboxes=gt_bboxes,
+        gt_labels=torch.randint(0, K, (sum(counts),), generator=generator),
+        gt_image=gt_image,
+    )
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+def full(teacher: FrozenTeacher, **changes: object) -> ClassifierDistiller:
+    parts = {
+        'kd_cls': SoftmaxKDLoss(temperature=2, loss_weight=0.4),
+        'kd_loc': CropL1Loss(('pixels', 'stem', 'layer1'), (4, 4, 2), (0.1, 0.2, 0.4)),
+    }
+    return ClassifierDistiller(**{'crop_size': SIZE, 'teacher': teacher, **parts, **changes})
+
+
+def slow_losses(teacher: FrozenTeacher, images: Tensor, samples: PositiveSamples) -> dict[str, Tensor]:
+    """The paper's sums, one positive at a time, the whole network for each crop."""
+    network = teacher.network
+    mean, std = torch.tensor([90.0, 100.0, 110.0]), torch.tensor([58.0, 57.0, 56.0])
+
+    def look(box: Tensor, image: Tensor) -> dict[str, Tensor]:
+        pixels = crop_boxes(image[None], box[None], torch.tensor([0]), SIZE)
+        raw = pixels * SOURCE.std[:, None, None] + SOURCE.mean[:, None, None]
+        x = (raw - mean[:, None, None]) / std[:, None, None]
+        stem = network.maxpool(network.relu(network.bn1(network.conv1(x))))
+        return {'pixels': pixels, 'stem': stem, 'layer1': network.layer1(stem), 'logits': network(x)}
+
+    per_image = torch.zeros(len(images))
+    recognition = localization = torch.zeros(())
+    for logits, box, row in zip(samples.cls_logits, samples.bboxes, samples.gt_index, strict=True):
+        image = images[samples.gt_image[row]]
+        per_image[samples.gt_image[row]] += 1
+        seen, truth = look(box, image), look(samples.gt_bboxes[row], image)
+        student = F.softmax(logits / 2, 0)
+        target = torch.cat([F.softmax(truth['logits'][0] / 2, 0), torch.zeros(1)])
+        known = target > 0
+        recognition = recognition + 4 * (target[known] * (target[known].log() - student[known].log())).sum()
+
+        def distance(level: str, side: int, seen: dict, truth: dict) -> Tensor:
+            pooled = [F.adaptive_avg_pool2d(x[level], side) for x in (seen, truth)]
+            return (pooled[0] - pooled[1]).abs().mean()
+
+        features = 0.2 * distance('stem', 4, seen, truth) + 0.4 * distance('layer1', 2, seen, truth)
+        localization = localization + 0.1 * distance('pixels', 4, seen, truth) + features / 2
+    return {
+        'loss_kd_cls': 0.4 * recognition / per_image.clamp(min=1).sum(),
+        'loss_kd_loc': localization / max(len(samples.bboxes), 1),
+    }
+
+
+@pytest.mark.parametrize('multiple', [1, 16])
+def test_equals_one_object_at_a_time(
+    teacher: FrozenTeacher, images: Tensor, multiple: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where blank crops are added, as on a GPU."""
+    monkeypatch.setitem(MULTIPLES, 'cpu', multiple)
+    samples = make_samples((3, 0, 2), (4, 0, 3))
+    losses = full(teacher)(images, SOURCE, samples)
+    expected = slow_losses(teacher, images, samples)
+    assert set(losses) == set(expected)
+    for name, inputs in (('loss_kd_cls', samples.cls_logits), ('loss_kd_loc', samples.bboxes)):
+        torch.testing.assert_close(losses[name], expected[name], rtol=1e-4, atol=1e-6)
+        ours, theirs = (
+            torch.autograd.grad(x[name], inputs, retain_graph=True)[0] for x in (losses, expected)
+        )
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(('multiple', 'seen'), [(1, 5), (4, 8)])
+def test_the_teacher_sees_each_object_once(
+    teacher: FrozenTeacher, images: Tensor, multiple: int, seen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MULTIPLES, 'cpu', multiple)
+    crops_seen = []
+    handle = teacher.network.fc.register_forward_hook(lambda _, __, output: crops_seen.append(len(output)))
+    full(teacher)(images, SOURCE, make_samples((3, 0, 2), (40, 0, 30)))
+    handle.remove()
+    assert crops_seen == [seen]
+
+
+def test_the_trunk_ends_at_the_deepest_level(teacher: FrozenTeacher) -> None:
+    trunk = teacher.trunk(('stem',))
+    assert set(trunk(torch.zeros(1, 3, SIZE, SIZE))) == {'stem'}
+    assert not any(name.startswith('layer') for name, _ in trunk.named_modules())
+    with pytest.raises(ValueError, match='layer4'):
+        teacher.trunk(('layer9',))
+
+
+@pytest.mark.parametrize(
+    ('counts', 'positives'),
+    [((0, 0, 0), (0, 0, 0)), ((0, 2, 0), (0, 3, 0)), ((2, 1, 0), (0, 0, 0))],
+    ids=['no object', 'one image with objects', 'no positive'],
+)
+def test_nothing_there_is_finite_and_connected(
+    teacher: FrozenTeacher, images: Tensor, counts: tuple[int, ...], positives: tuple[int, ...]
+) -> None:
+    samples = make_samples(counts, positives)
+    losses = full(teacher)(images, SOURCE, samples)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert samples.cls_logits.grad is not None
+    assert samples.bboxes.grad is not None
+    if not sum(positives):
+        assert all(loss == 0 for loss in losses.values())
+
+
+def test_what_is_switched_off_is_absent(teacher: FrozenTeacher, images: Tensor) -> None:
+    samples = make_samples((3, 0, 2), (4, 0, 3))
+    assert set(full(teacher, kd_loc=None)(images, SOURCE, samples)) == {'loss_kd_cls'}
+    pixels = CropL1Loss(('pixels',), (4,))
+    without_teacher = ClassifierDistiller(crop_size=SIZE, kd_loc=pixels)
+    assert set(without_teacher(images, SOURCE, samples)) == {'loss_kd_loc'}
+
+
+def test_parts_that_need_a_teacher_say_so() -> None:
+    with pytest.raises(ValueError, match='kd_cls needs a teacher'):
+        ClassifierDistiller(kd_cls=SoftmaxKDLoss())
+    with pytest.raises(ValueError, match='stem'):
+        ClassifierDistiller(kd_loc=CropL1Loss())
+    with pytest.raises(ValueError, match='distiller=None'):
+        ClassifierDistiller()
+
+
+def test_autocast_reaches_the_teacher_alone(teacher: FrozenTeacher, images: Tensor) -> None:
+    samples = make_samples((3, 0, 2), (4, 0, 3))
+    plain = full(teacher)(images, SOURCE, samples)
+    dtypes = []
+    handle = teacher.network.conv1.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        cast = full(teacher)(images, SOURCE, samples)
+    handle.remove()
+    assert set(dtypes) == {torch.bfloat16}
+    for name, loss in cast.items():
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, plain[name], rtol=0.01, atol=0)
+
+
+def test_the_teacher_belongs_to_the_loss(teacher: FrozenTeacher, images: Tensor) -> None:
+    student = nn.Module()
+    student.distiller = full(teacher)
+    before = copy.deepcopy(teacher.network.state_dict())
+    student.train()
+    assert not student.state_dict()
+    assert not list(student.parameters())
+    assert not any(isinstance(module, FrozenTeacher) for module in student.modules())
+    assert not any(module.training for module in teacher.modules())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert copy.deepcopy(student).distiller.teacher is teacher
+    sum(student.distiller(images, SOURCE, make_samples((3, 0, 2), (4, 0, 3))).values()).backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in teacher.network.state_dict().items())
+    student.double()
+    assert teacher.network.conv1.weight.dtype == torch.float64
+    assert next(student.distiller._trunk[0].parameters()).dtype == torch.float64
+
+
+def test_weights_0_give_losses_0(teacher: FrozenTeacher, images: Tensor) -> None:
+    distiller = full(teacher, kd_cls=SoftmaxKDLoss(loss_weight=0), kd_loc=CropL1Loss(loss_weight=0))
+    losses = distiller(images, SOURCE, make_samples((3, 0, 2), (4, 0, 3)))
+    assert [float(loss) for loss in losses.values()] == [0, 0]
+
+
+def test_sigmoid_form_takes_k_logits(teacher: FrozenTeacher, images: Tensor) -> None:
+    samples = make_samples((3, 0, 2), (4, 0, 3), logits=K)
+    loss = full(teacher, kd_cls=SigmoidKDLoss(), kd_loc=None)(images, SOURCE, samples)['loss_kd_cls']
+    assert float(loss) > 0
+
+
+def test_crops_of_another_size_than_the_teacher_knows_are_refused(teacher: FrozenTeacher) -> None:
+    teacher.crop_size = 112
+    with pytest.raises(ValueError, match='crop_size=112'):
+        full(teacher)
+
+
+@pytest.mark.parametrize('loss_class', [DKDLoss, DISTLoss, StandardizedKDLoss])
+def test_losses_for_strong_teachers_get_each_positives_object(
+    teacher: FrozenTeacher, images: Tensor, loss_class: type
+) -> None:
+    samples = make_samples((3, 0, 2), (4, 0, 3))
+    crops = crop_boxes(images, samples.gt_bboxes, samples.gt_image, SIZE)
+    expected = loss_class()(
+        samples.cls_logits,
+        teacher.logits(crops, SOURCE)[samples.gt_index],
+        torch.tensor(4 + 1 + 3),
+        samples.gt_labels[samples.gt_index],
+    )
+    losses = full(teacher, kd_cls=loss_class(), kd_loc=None)(images, SOURCE, samples)
+    torch.testing.assert_close(losses, {'loss_kd_cls': expected})

@@ -1,0 +1,265 @@
+import contextlib
+import io
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmdet.distributed.launch import leave_process_group
+from mmdet.evaluation import CocoMetric
+from mmdet.evaluation.coco_metric import AP_NAMES
+from mmdet.registry import METRICS
+from mmdet.structures import DetDataSample
+
+CLASSES = ('emu', 'ant', 'cat')  # labels in another order than the category ids
+IDS = {'ant': 3, 'cat': 7, 'emu': 20}
+ABSENT = 900  # the last image: no objects
+
+
+def make_set(file: Path, seed: int = 0, first_id: int = 1) -> dict:
+    """Annotations of 12 images with crowds, several sizes, and an image without objects."""
+    rng = np.random.default_rng(seed)
+    annotations = []
+    images = [
+        {'id': int(i), 'file_name': f'{i}.jpg', 'width': 400, 'height': 300} for i in (*range(50, 61), ABSENT)
+    ]
+    for image in images[:-1]:
+        for _ in range(int(rng.integers(1, 9))):
+            x, y = rng.uniform(0, 250, 2)
+            width, height = rng.choice([12, 60, 140], 2) * rng.uniform(0.7, 1.2, 2)
+            annotations.append(
+                {
+                    'id': first_id + len(annotations),
+                    'image_id': image['id'],
+                    'category_id': int(rng.choice([3, 7, 20])),
+                    'bbox': [float(x), float(y), float(width), float(height)],
+                    'area': float(width * height * rng.uniform(0.5, 1)),
+                    'iscrowd': int(rng.random() < 0.2),
+                }
+            )
+    categories = [{'id': number, 'name': name} for name, number in IDS.items()]
+    content = {'images': images, 'annotations': annotations, 'categories': categories}
+    file.write_text(json.dumps(content))
+    return content
+
+
+def make_detections(content: dict, seed: int = 1) -> list[DetDataSample]:
+    """Moved objects, wrong labels, false positives, and many equal scores; two images without any."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for image in content['images']:
+        objects = [one for one in content['annotations'] if one['image_id'] == image['id']]
+        rows = []
+        for one in objects * 2:
+            x, y, width, height = np.array(one['bbox']) + rng.normal(0, 0.08, 4) * one['bbox'][2]
+            label = CLASSES.index(next(name for name, number in IDS.items() if number == one['category_id']))
+            label = label if rng.random() < 0.8 else int(rng.integers(3))
+            rows.append((x, y, x + abs(width), y + abs(height), rng.integers(1, 10) / 10, label))
+        rows = [] if image['id'] in (52, 55) else rows
+        samples.append(sample(image['id'], rows))
+    return samples
+
+
+def sample(img_id: int, rows: list[tuple]) -> DetDataSample:
+    found = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
+    return DetDataSample(
+        metainfo={'img_id': img_id, 'ori_shape': (300, 400)},
+        pred_instances=InstanceData(bboxes=found[:, :4], scores=found[:, 4], labels=found[:, 5].long()),
+    )
+
+
+def plain_pycocotools(ann_file: Path, results: list[dict]) -> np.ndarray:
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(ann_file))
+        evaluation = COCOeval(truth, truth.loadRes([dict(one) for one in results]), 'bbox')
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats
+
+
+def numbers(metric: CocoMetric, samples: list[DetDataSample]) -> dict[str, float]:
+    for start in range(0, len(samples), 5):
+        metric.process(None, samples[start : start + 5])
+    return metric.evaluate(len(samples))
+
+
+@pytest.fixture
+def ann_file(tmp_path):
+    return tmp_path / 'ann.json'
+
+
+@pytest.mark.parametrize('hotcoco', [True, False])
+@pytest.mark.parametrize('seed', range(3))
+def test_numbers_are_those_of_pycocotools(ann_file, tmp_path, monkeypatch, seed, hotcoco):
+    if not hotcoco:
+        monkeypatch.setitem(sys.modules, 'hotcoco', None)
+    content = make_set(ann_file, seed)
+    samples = make_detections(content, seed + 1)
+    out = tmp_path / 'results.json'
+    metric = METRICS.build(
+        {'type': 'CocoMetric', 'ann_file': str(ann_file), 'classes': CLASSES, 'outfile_prefix': str(out)}
+    )
+    found = numbers(metric, samples)
+    results = json.loads(out.read_text())
+    assert len(results) == sum(len(one.pred_instances) for one in samples)
+    expected = plain_pycocotools(ann_file, results)
+    assert found == {f'coco/{name}': value for name, value in zip(AP_NAMES, expected[:6], strict=True)}
+    assert 0.1 < found['coco/bbox_mAP'] < 0.9
+    assert numbers(metric, samples) == found  # nothing is left from the evaluation before
+
+
+def test_results_are_xywh_with_the_category_of_the_name(ann_file, tmp_path):
+    make_set(ann_file)
+    metric = CocoMetric(str(ann_file), CLASSES, format_only=True, outfile_prefix=str(tmp_path / 'sub/val'))
+    assert numbers(metric, [sample(51, [(10, 20, 15, 40, 0.5, 2)])]) == {}
+    (one,) = json.loads((tmp_path / 'sub/val.bbox.json').read_text())
+    assert one == {'image_id': 51, 'bbox': [10.0, 20.0, 5.0, 20.0], 'score': 0.5, 'category_id': 7}
+
+
+def test_pickled_results_are_arrays(ann_file, tmp_path):
+    make_set(ann_file)
+    metric = CocoMetric(str(ann_file), CLASSES, outfile_prefix=str(tmp_path / 'out.pkl'))
+    numbers(metric, [sample(51, [(10, 20, 15, 40, 0.5, 2)]), sample(50, [])])
+    empty, one = pickle.loads((tmp_path / 'out.pkl').read_bytes())
+    assert (empty['img_id'], empty['bboxes'].shape, one['img_id']) == (50, (0, 4), 51)
+    np.testing.assert_array_equal(one['bboxes'], np.array([[10, 20, 15, 40]], np.float32))
+    np.testing.assert_array_equal(one['scores'], np.array([0.5], np.float32))
+    np.testing.assert_array_equal(one['labels'], [2])
+
+
+def test_perfect_detections_give_one_whatever_the_ids(ann_file):
+    content = make_set(ann_file, first_id=0)  # pycocotools takes a match with object 0 for none
+    rows: dict[int, list] = {}
+    for one in content['annotations']:
+        x, y, width, height = one['bbox']
+        label = CLASSES.index(next(name for name, number in IDS.items() if number == one['category_id']))
+        if not one['iscrowd']:
+            rows.setdefault(one['image_id'], []).append((x, y, x + width, y + height, 0.9, label))
+    found = numbers(CocoMetric(str(ann_file), CLASSES), [sample(i, r) for i, r in rows.items()])
+    assert found['coco/bbox_mAP'] == pytest.approx(1, abs=1e-9)
+
+
+def test_images_that_never_arrive_count(ann_file):
+    content = make_set(ann_file)
+    samples = make_detections(content)
+    whole = numbers(CocoMetric(str(ann_file), CLASSES), samples)
+    empty = [sample(one.img_id, []) if one.img_id < 54 else one for one in samples]
+    missing = [one for one in samples if one.img_id >= 54]
+    less = numbers(CocoMetric(str(ann_file), CLASSES), empty)
+    assert numbers(CocoMetric(str(ann_file), CLASSES), missing) == less
+    assert less['coco/bbox_mAP'] < whole['coco/bbox_mAP']
+
+
+def test_blank_images_and_repeated_images_are_ignored(ann_file):
+    samples = make_detections(make_set(ann_file))
+    once = numbers(CocoMetric(str(ann_file), CLASSES), samples)
+    blank = sample(-1, [(0, 0, 100, 100, 0.99, 0)])
+    assert numbers(CocoMetric(str(ann_file), CLASSES), [*samples, blank, *samples[:3]]) == once
+
+
+@pytest.mark.parametrize('arrives', [True, False])
+def test_no_detection_at_all_gives_zeros(ann_file, arrives):
+    content = make_set(ann_file)
+    samples = [sample(image['id'], []) for image in content['images']] * arrives
+    found = numbers(CocoMetric(str(ann_file), CLASSES, classwise=True), samples)
+    assert set(found.values()) == {0.0}
+    assert len(found) == 6 + 3
+
+
+def test_classwise_numbers_go_by_name(ann_file):
+    content = make_set(ann_file)
+    for one in content['annotations']:
+        one['category_id'] = 7 if one['category_id'] == 20 else one['category_id']  # no emu
+    ann_file.write_text(json.dumps(content))
+    rows = [
+        (one['image_id'], (x, y, x + w, y + h, 0.9, CLASSES.index('ant')))
+        for one in content['annotations']
+        for x, y, w, h in [one['bbox']]
+        if one['category_id'] == 3 and not one['iscrowd']
+    ]
+    samples = [sample(i, [row for image, row in rows if image == i]) for i in dict(rows)]
+    found = numbers(CocoMetric(str(ann_file), CLASSES, classwise=True), samples)
+    assert found['coco/ant_precision'] == pytest.approx(1, abs=1e-9)
+    assert found['coco/cat_precision'] == 0
+    assert found['coco/emu_precision'] == -1
+    assert found['coco/bbox_mAP'] == pytest.approx(0.5, abs=1e-9)
+
+
+def test_the_log_shows_precision_and_recall(ann_file, said):
+    samples = make_detections(make_set(ann_file))
+    numbers(CocoMetric(str(ann_file), CLASSES, classwise=True), samples)
+    for word in ('AP50', 'AR@100', 'emu'):
+        assert word in ''.join(said)
+
+
+def test_a_set_without_annotations_is_written_and_not_scored(ann_file, tmp_path, said):
+    content = make_set(ann_file)
+    samples = make_detections(content)
+    del content['annotations']
+    ann_file.write_text(json.dumps(content))
+    out = tmp_path / 'test.json'
+    assert numbers(CocoMetric(str(ann_file), CLASSES, classwise=True, outfile_prefix=str(out)), samples) == {}
+    assert len(json.loads(out.read_text())) == sum(len(one.pred_instances) for one in samples)
+    assert 'nothing to score' in said[-1]
+
+
+def test_missing_area_and_iscrowd_and_broken_boxes(ann_file):
+    content = make_set(ann_file)
+    content['annotations'] = [
+        {'id': 1, 'image_id': 50, 'category_id': 3, 'bbox': [10, 10, 50, 50]},
+        {'id': 2, 'image_id': 50, 'category_id': 3, 'bbox': [float('nan'), 10, 50, 50]},
+    ]
+    ann_file.write_text(json.dumps(content))
+    found = numbers(CocoMetric(str(ann_file), CLASSES), [sample(50, [(10, 10, 60, 60, 0.5, 1)])])
+    assert found['coco/bbox_mAP'] == pytest.approx(1)
+    assert found['coco/bbox_mAP_m'] == pytest.approx(1)
+    content['annotations'][0]['bbox'] = [1, 2]
+    ann_file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r'ann\.json: annotation 1 has the bbox'):
+        CocoMetric(str(ann_file))
+
+
+def test_bad_arguments_and_files(ann_file, tmp_path):
+    make_set(ann_file)
+    with pytest.raises(ValueError, match='segm'):
+        CocoMetric(str(ann_file), metric='segm')
+    with pytest.raises(ValueError, match='outfile_prefix'):
+        CocoMetric(str(ann_file), format_only=True)
+    with pytest.raises(ValueError, match='no category named gnu') as error:
+        CocoMetric(str(ann_file), ['ant', 'gnu'])
+    assert 'ant, cat, emu' in str(error.value)
+    with pytest.raises(FileNotFoundError, match='--data-root'):
+        CocoMetric(str(tmp_path / 'none.json'))
+    with pytest.raises(ValueError, match='no image with id 1 '):
+        numbers(CocoMetric(str(ann_file)), [sample(1, [])])
+    ann_file.write_text('{"images": []}')
+    with pytest.raises(ValueError, match=r"ann\.json has no list 'categories'"):
+        CocoMetric(str(ann_file))
+
+
+def score_in_process(rank: int, folder: Path, empty_rank: bool) -> None:
+    """One of two processes; odd images and one that the other has too."""
+    torch.distributed.init_process_group('gloo', f'file://{folder / "meet"}', rank=rank, world_size=2)
+    content = json.loads((folder / 'ann.json').read_text())
+    samples = make_detections(content)
+    mine = [samples, []][rank] if empty_rank else samples[rank::2] + samples[:1]
+    found = numbers(CocoMetric(str(folder / 'ann.json'), CLASSES, classwise=True), mine)
+    (folder / f'{rank}.json').write_text(json.dumps(found))
+    leave_process_group()
+
+
+@pytest.mark.parametrize('empty_rank', [False, True])
+def test_two_processes_equal_one(ann_file, tmp_path, empty_rank):
+    samples = make_detections(make_set(ann_file))
+    alone = numbers(CocoMetric(str(ann_file), CLASSES, classwise=True), samples)
+    torch.multiprocessing.spawn(score_in_process, (tmp_path, empty_rank), nprocs=2)
+    for rank in range(2):
+        assert json.loads((tmp_path / f'{rank}.json').read_text()) == alone

@@ -1,0 +1,34 @@
+"""Anchors (the golden files hold the exact ones)."""
+
+import pytest
+import torch
+
+from mmdet.models.task_modules import SSDAnchorGenerator
+from mmdet.models.task_modules.anchor_generator import published_sizes
+
+CPU = torch.device('cpu')
+
+
+def test_published_sizes_of_ssd300_and_ssd512() -> None:
+    sizes = published_sizes(300, (0.15, 0.9), 6)
+    assert sizes == ([21, 45, 99, 153, 207, 261], [45, 99, 153, 207, 261, 315])
+    assert published_sizes(512, (0.1, 0.9), 7)[0][:3] == [20, 51, 133]
+    with pytest.raises(ValueError, match='min_sizes'):
+        published_sizes(320, (0.15, 0.9), 6)
+
+
+def test_order_and_shape_within_a_cell() -> None:
+    anchors = SSDAnchorGenerator([8], [[2]], min_sizes=[16], max_sizes=[64])([(1, 2)], CPU)
+    assert anchors.shape == (8, 4)
+    center = (anchors[:, :2] + anchors[:, 2:]) / 2
+    assert center.tolist() == [[4, 4]] * 4 + [[12, 4]] * 4
+    width, height = (anchors[:4, 2:] - anchors[:4, :2]).unbind(1)
+    torch.testing.assert_close(width * height, torch.tensor([256.0, 1024.0, 256.0, 256.0]))
+    torch.testing.assert_close(height / width, torch.tensor([1.0, 1.0, 0.5, 2.0]))
+
+
+def test_sizes_are_given_in_one_way() -> None:
+    with pytest.raises(ValueError, match='min_sizes and max_sizes'):
+        SSDAnchorGenerator([8], [[2]], input_size=300)
+    with pytest.raises(ValueError, match='levels differ'):
+        SSDAnchorGenerator([8, 16], [[2]], min_sizes=[16], max_sizes=[64])

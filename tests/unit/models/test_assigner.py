@@ -1,0 +1,98 @@
+"""Matching a batch at once against a slow loop, and its corner cases."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mmdet.models.task_modules import BACKGROUND, IGNORED, MaxIoUAssigner, assigner
+from mmdet.structures import bbox_overlaps
+from tests.unit.structures.test_boxes import random_boxes
+
+
+def match_one_image(
+    anchors: Tensor, bboxes: Tensor, pos: float, neg: float, min_pos: float, every_tie: bool
+) -> list[int]:
+    """The rule in words, one anchor and one object at a time."""
+    iou = bbox_overlaps(bboxes, anchors)
+    matched = []
+    for column in iou.T:
+        best = float(column.max()) if len(column) else -1.0
+        row = int(column.argmax()) if len(column) else 0
+        matched.append(row if best >= pos else BACKGROUND if best < neg else IGNORED)
+    for row, overlaps in enumerate(iou):
+        best = float(overlaps.max())
+        if best >= min_pos:
+            claimed = (overlaps == best).nonzero()[:, 0].tolist() if every_tie else [int(overlaps.argmax())]
+            for anchor in claimed:
+                matched[anchor] = row
+    return matched
+
+
+@pytest.mark.parametrize('every_tie', [False, True])
+@pytest.mark.parametrize(('pos', 'neg', 'min_pos'), [(0.5, 0.5, 0.0), (0.5, 0.4, 0.0), (0.7, 0.3, 0.3)])
+@pytest.mark.parametrize('max_elements', [1, assigner.MAX_ELEMENTS])
+def test_batch_equals_single(
+    monkeypatch: pytest.MonkeyPatch,
+    pos: float,
+    neg: float,
+    min_pos: float,
+    every_tie: bool,
+    max_elements: int,
+) -> None:
+    monkeypatch.setattr(assigner, 'MAX_ELEMENTS', max_elements)  # 1: image by image
+    anchors = torch.cat([random_boxes(0, 60), random_boxes(0, 5)])  # the last five are doubles: ties
+    bboxes, valid = torch.zeros(4, 8, 4), torch.zeros(4, 8, dtype=torch.bool)
+    for i, count in enumerate([8, 3, 0, 1]):
+        bboxes[i, :count], valid[i, :count] = random_boxes(10 + i, count), True
+    bboxes[0, 1] = bboxes[0, 0]  # two objects in one place: the first is matched, the last claims
+    bboxes[1, 2] = torch.tensor([500.0, 500.0, 510.0, 510.0])  # overlaps no anchor
+    matched = MaxIoUAssigner(pos, neg, min_pos, every_tie)(anchors, bboxes, valid)
+    assert matched.shape == (4, 65)
+    for i in range(4):
+        expected = match_one_image(anchors, bboxes[i, valid[i]], pos, neg, min_pos, every_tie)
+        assert matched[i].tolist() == expected
+
+
+def test_an_object_that_overlaps_nothing_still_claims_an_anchor() -> None:
+    far = torch.tensor([[[500.0, 500.0, 510.0, 510.0]]])
+    matched = MaxIoUAssigner(0.5, 0.5, 0.0, False)(
+        random_boxes(0, 9), far, torch.ones(1, 1, dtype=torch.bool)
+    )
+    assert matched[0].tolist() == [0] + [BACKGROUND] * 8
+
+
+def test_padding_claims_nothing() -> None:
+    matched = MaxIoUAssigner(0.5, 0.5, 0.0, False)(
+        random_boxes(0, 9), torch.zeros(2, 16, 4), torch.zeros(2, 16, dtype=torch.bool)
+    )
+    assert (matched == BACKGROUND).all()
+
+
+coordinate = st.integers(0, 12).map(lambda value: value * 4.0)  # few values: ties, doubles, empty boxes
+box = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
+    lambda c: [min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3])]
+)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    anchors=st.lists(box, min_size=1, max_size=9),
+    images=st.lists(st.lists(box, max_size=5), min_size=1, max_size=3),
+    thresholds=st.sampled_from([(0.5, 0.5, 0.0), (0.5, 0.4, 0.0), (0.7, 0.3, 0.3), (0.2, 0.1, 0.6)]),
+    every_tie=st.booleans(),
+)
+def test_any_batch_is_matched_as_its_images_one_by_one(
+    anchors: list[list[float]],
+    images: list[list[list[float]]],
+    thresholds: tuple[float, float, float],
+    every_tie: bool,
+) -> None:
+    grid = torch.tensor(anchors)
+    bboxes, valid = torch.zeros(len(images), 6, 4), torch.zeros(len(images), 6, dtype=torch.bool)
+    for i, boxes in enumerate(images):
+        bboxes[i, : len(boxes)], valid[i, : len(boxes)] = torch.tensor(boxes).reshape(-1, 4), True
+    matched = MaxIoUAssigner(*thresholds, every_tie)(grid, bboxes, valid)
+    for i in range(len(images)):
+        assert matched[i].tolist() == match_one_image(grid, bboxes[i, valid[i]], *thresholds, every_tie)
