@@ -5,28 +5,30 @@ python tools/misc/soak.py 3600 --work-dir work_dirs/soak
 Draws photos, trains a small teacher, and then trains the quickstart's distilled student until the time is up:
 a checkpoint every epoch (seconds), new loader workers every epoch, an evaluation every tenth. What the
 process and its children hold is written to samples.csv every few seconds. Exit status 1 where something grew,
-a process was left behind, or the training ended by itself. Linux only.
+a process was left behind, or the training ended by itself. Linux only; needs psutil (requirements/tests.txt).
 """
 
 import argparse
 import contextlib
 import csv
-import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+from terminaltables import AsciiTable
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmdet.cli import run_main
+from mmdet.synthetic.dataset import make_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
-WARM_UP = 0.2  # of the samples, left out: caches fill, the allocator finds its size
-MEMORY_LIMIT = 20.0  # MiB an hour that are taken for noise
+WARM_UP = 0.2  # share of the samples that is left out: caches fill, the allocator finds its size
+MEMORY_LIMIT = 20.0  # MiB an hour that count as noise
 LEAVING = 10  # seconds; loader workers look for their parent every five
 TRAINING = [
     'train_cfg.max_iters=100000000',
@@ -39,12 +41,14 @@ TRAINING = [
 
 
 class Sample(NamedTuple):
-    """What a process and its children hold at one moment."""
+    """What a process and its children hold at one moment.
+
+    Memory is anonymous memory: pages of files are shared with processes that have nothing to do with it.
+    """
 
     seconds: float  # since the start
-    # Memory that is no file's: libraries are shared with processes that have nothing to do with this one.
     main_mib: float  # of the process, whether forked workers share it or not
-    all_mib: float  # such memory of it and its children; what they share counts once
+    all_mib: float  # of it and its children; what they share counts once
     handles: int  # open files of the process
     threads: int  # of the process
     processes: int  # it and all below it
@@ -52,57 +56,31 @@ class Sample(NamedTuple):
     files: int  # in the work dir
 
 
-COUNTS = ('handles', 'threads', 'processes', 'shared_files', 'files')
-
-
-def take_sample(pid: int, folder: Path, seconds: float) -> Sample:
-    """Read /proc.
+def take_sample(process: psutil.Process, folder: Path, seconds: float) -> Sample:
+    """Read what a process, its children and its work dir hold.
 
     Raises:
-        OSError: The process has ended.
+        psutil.Error: The process has ended.
     """
-    family = [pid, *descendants(pid)]
-    status = _fields(Path(f'/proc/{pid}/status'))
-    together = 0
+    family = [process, *process.children(recursive=True)]
+    memory, together = process.memory_info(), 0
     for member in family:
-        with contextlib.suppress(OSError, KeyError):  # a worker that has just ended
-            together += _fields(Path(f'/proc/{member}/smaps_rollup'))['Pss_Anon']
-    shared = Path('/dev/shm')
+        with contextlib.suppress(psutil.Error, OSError):  # a worker that has just ended
+            together += sum(part.pss for part in member.memory_maps() if part.path.startswith('['))
     return Sample(
         seconds=round(seconds, 1),
-        main_mib=status['RssAnon'] / 1024,
-        all_mib=together / 1024,
-        handles=len(list(Path(f'/proc/{pid}/fd').iterdir())),
-        threads=status['Threads'],
+        main_mib=(memory.rss - memory.shared) / 2**20,
+        all_mib=together / 2**20,
+        handles=process.num_fds(),
+        threads=process.num_threads(),
         processes=len(family),
-        shared_files=len(list(shared.iterdir())) if shared.is_dir() else 0,
-        files=sum(1 for file in folder.rglob('*') if not file.is_dir()),
+        shared_files=len(list(Path('/dev/shm').glob('*'))),
+        files=sum(not file.is_dir() for file in folder.rglob('*')),
     )
 
 
-def descendants(pid: int) -> list[int]:
-    """All processes below one."""
-    parents: dict[int, list[int]] = {}
-    for folder in Path('/proc').glob('[0-9]*'):
-        with contextlib.suppress(OSError):
-            after_name = (folder / 'stat').read_text().rpartition(')')[2].split()
-            parents.setdefault(int(after_name[1]), []).append(int(folder.name))
-    found, waiting = [], [pid]
-    while waiting:
-        children = parents.get(waiting.pop(), [])
-        found += children
-        waiting += children
-    return found
-
-
-def _fields(file: Path) -> dict[str, int]:
-    """The lines `Name: number ...` of a file of /proc."""
-    lines = (line.split() for line in file.read_text().splitlines())
-    return {words[0][:-1]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
-
-
 def growth(samples: Sequence[Sample]) -> dict[str, float]:
-    """How much of each thing came to stay: MiB an hour of memory, pieces of the rest.
+    """How much each quantity has grown: memory in MiB an hour, the others in pieces.
 
     The median of the last quarter of the samples minus that of the first one, after the warm-up: workers
     come and go, so no two samples are alike.
@@ -116,99 +94,79 @@ def growth(samples: Sequence[Sample]) -> dict[str, float]:
         raise ValueError(
             f'{len(samples)} samples are too few to see growth: run longer, or sample more often'
         )
-    first, last = settled[:quarter], settled[-quarter:]
-    hours = (_middle(last, 'seconds') - _middle(first, 'seconds')) / 3600
-    changes = {name: _middle(last, name) - _middle(first, name) for name in Sample._fields[1:]}
+    ends = (settled[:quarter], settled[-quarter:])
+    first, last = (Sample(*map(statistics.median, zip(*part, strict=True))) for part in ends)
+    hours = (last.seconds - first.seconds) / 3600
+    changes = {name: getattr(last, name) - getattr(first, name) for name in Sample._fields[1:]}
     return {name: change / hours if name.endswith('_mib') else change for name, change in changes.items()}
 
 
-def _middle(samples: Sequence[Sample], name: str) -> float:
-    return float(statistics.median(getattr(sample, name) for sample in samples))
-
-
 def faults(samples: Sequence[Sample], memory_limit: float = MEMORY_LIMIT) -> list[str]:
-    """What grew; nothing when all is well."""
-    changes = growth(samples)
-    grown = [
-        f'{name} grew by {changes[name]:.1f} MiB an hour (at most {memory_limit:g} is noise)'
-        for name in ('main_mib', 'all_mib')
-        if changes[name] > memory_limit
-    ]
-    return grown + [f'{name} grew by {changes[name]:g}' for name in COUNTS if changes[name] >= 1]
+    """What grew; an empty list when nothing did."""
+    found = []
+    for name, change in growth(samples).items():
+        if name.endswith('_mib') and change > memory_limit:
+            found.append(f'{name} grew by {change:.1f} MiB an hour (at most {memory_limit:g} is noise)')
+        elif not name.endswith('_mib') and change >= 1:
+            found.append(f'{name} grew by {change:g}')
+    return found
 
 
-def watch(
-    process: 'subprocess.Popen[bytes]', folder: Path, seconds: float, interval: float, file: Path
-) -> list[Sample]:
+def watch(process: psutil.Popen, folder: Path, seconds: float, interval: float, file: Path) -> list[Sample]:
     """Sample a process until the time is up or it ends, and write a CSV meanwhile."""
-    samples: list[Sample] = []
-    begun = time.monotonic()
-    with file.open('w', newline='') as stream:
+    samples, start = list[Sample](), time.monotonic()
+    with file.open('w', newline='') as stream, contextlib.suppress(psutil.Error):
         writer = csv.writer(stream)
         writer.writerow(Sample._fields)
-        while process.poll() is None and (passed := time.monotonic() - begun) < seconds:
-            with contextlib.suppress(OSError, KeyError):
-                samples.append(take_sample(process.pid, folder, passed))
-                writer.writerow(samples[-1])
-                stream.flush()
+        while process.poll() is None and (passed := time.monotonic() - start) < seconds:
+            samples.append(take_sample(process, folder, passed))
+            writer.writerow(samples[-1])
+            stream.flush()
             time.sleep(interval)
     return samples
 
 
-def tool(name: str, log: Path, *arguments: str) -> None:
-    """Run a tool to its end.
+@contextlib.contextmanager
+def training(folder: Path) -> Iterator[psutil.Popen]:
+    """Train the distilled student, on photos and with a teacher of its own; ended afterwards.
 
     Raises:
-        ChildProcessError: It failed; names its log.
+        ChildProcessError: The training of the teacher failed; names its log.
     """
-    with log.open('w') as stream:
-        command = [sys.executable, str(ROOT / 'tools' / name), *arguments]
-        if subprocess.run(command, stdout=stream, stderr=stream, check=False).returncode:
-            raise ChildProcessError(f'{name} failed: see {log}')
+    make_dataset(folder / 'data', 64, 16, size=96)
 
+    def train(config: str, name: str, *options: str) -> psutil.Popen:
+        command = [sys.executable, str(ROOT / 'tools/train.py'), str(ROOT / 'configs_dev' / config)]
+        command += ['--data-root', str(folder / 'data'), '--work-dir', str(folder / name)]
+        with (folder / f'{name}.log').open('w') as log:
+            return psutil.Popen([*command, '--cfg-options', *options], stdout=log, stderr=log)
 
-@contextlib.contextmanager
-def training(folder: Path) -> Iterator['subprocess.Popen[bytes]']:
-    """The distilled student in training, on photos and with a teacher of its own; ended afterwards."""
-    data, teacher, run = folder / 'data', folder / 'teacher', folder / 'run'
-    folder.mkdir(parents=True, exist_ok=True)
-    tool(
-        'misc/make_synthetic.py',
-        folder / 'data.log',
-        str(data),
-        *('--train', '64', '--val', '16'),
-        *('--size', '96'),
-    )
-    tool(
-        'train.py',
-        folder / 'teacher.log',
-        *(str(ROOT / 'configs_dev/teachers/resnet18_tiny.py'), '--data-root', str(data)),
-        *('--work-dir', str(teacher), '--cfg-options', 'train_cfg.max_iters=20'),
-    )
-    weights = f'model.distiller.teacher.checkpoint={teacher / "model_best.pth.tar"}'
-    command = [
-        sys.executable,
-        str(ROOT / 'tools/train.py'),
-        str(ROOT / 'configs_dev/ssd/ssd_tiny_cls_loc.py'),
-    ]
-    command += ['--data-root', str(data), '--work-dir', str(run), '--cfg-options', weights, *TRAINING]
-    with (folder / 'run.log').open('w') as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream)
+    if train('teachers/resnet18_tiny.py', 'teacher', 'train_cfg.max_iters=20').wait():
+        raise ChildProcessError(f'the teacher was not trained: see {folder / "teacher.log"}')
+    weights = f'model.distiller.teacher.checkpoint={folder / "teacher" / "model_best.pth.tar"}'
+    process = train('ssd/ssd_tiny_cls_loc.py', 'run', weights, *TRAINING)
+    try:
+        yield process
+    finally:
+        process.terminate()
         try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait(timeout=60)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Processes that were started for a work dir and do not end by themselves."""
+    running = [p for p in psutil.process_iter(['cmdline']) if str(folder) in (p.info['cmdline'] or [])]
+    return [f'process {p.pid} was left behind' for p in psutil.wait_procs(running, timeout=LEAVING)[1]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, watch, judge.
 
     Raises:
+        ChildProcessError: The training ended by itself.
         SystemExit: With status 1 where something grew.
     """
     parser = argparse.ArgumentParser(
@@ -218,37 +176,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/soak'))
     parser.add_argument('--interval', type=float, default=10, help='seconds between samples')
     args = parser.parse_args(argv)
+    run, file = args.work_dir / 'run', args.work_dir / 'samples.csv'
     with training(args.work_dir) as process:
-        samples = watch(
-            process, args.work_dir / 'run', args.seconds, args.interval, args.work_dir / 'samples.csv'
-        )
+        samples = watch(process, run, args.seconds, args.interval, file)
         ended = process.poll()
     if ended is not None:
         raise ChildProcessError(f'the training ended with status {ended}: see {args.work_dir / "run.log"}')
-    time.sleep(LEAVING)
-    left = [pid for pid in descendants(1) if _runs_below(pid, args.work_dir / 'run')]
-    wrong = faults(samples) + [f'process {pid} was left behind' for pid in left]
+    wrong = faults(samples) + left_behind(run)
+    rows = [['', 'first', 'last', 'growth (MiB an hour)']]
     for name, change in growth(samples).items():
-        unit = 'MiB an hour' if name.endswith('_mib') else ''
-        print(
-            f'{name:13} first {_middle(samples[:3], name):8.1f}  last {_middle(samples[-3:], name):8.1f}  ',
-            end='',
-        )
-        print(f'growth {change:+.1f} {unit}')
-    print(
-        f'{len(samples)} samples over {samples[-1].seconds / 60:.1f} minutes: {args.work_dir / "samples.csv"}'
-    )
+        ends = (statistics.median(getattr(s, name) for s in part) for part in (samples[:3], samples[-3:]))
+        rows.append([name, *(f'{value:.1f}' for value in ends), f'{change:+.1f}'])
+    print(AsciiTable(rows).table)
+    print(f'{len(samples)} samples over {samples[-1].seconds / 60:.1f} minutes: {file}')
     if wrong:
         print('\n'.join(wrong), file=sys.stderr)
         raise SystemExit(1)
     print('nothing grew')
-
-
-def _runs_below(pid: int, folder: Path) -> bool:
-    """Whether a process was started for this training."""
-    with contextlib.suppress(OSError):
-        return str(folder).encode() in Path(f'/proc/{pid}/cmdline').read_bytes()
-    return False
 
 
 if __name__ == '__main__':
