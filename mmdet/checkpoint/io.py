@@ -5,7 +5,6 @@ holds `getattr`, with which a crafted file reaches any function.
 """
 
 import os
-import random
 import shutil
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from mmdet.checkpoint.safety import PythonObjectError, TensorOutline, check_reco
 SHOWN = 6  # names that an error message lists before it only counts
 
 
-def plain(value: Any, place: str = 'checkpoint') -> Any:
+def to_serializable(value: Any, place: str = 'checkpoint') -> Any:
     """A copy of `value` made of tensors on the CPU, numbers, strings, lists and dicts.
 
     Tuples become lists, NumPy values their equals, paths strings.
@@ -37,9 +36,12 @@ def plain(value: Any, place: str = 'checkpoint') -> Any:
         repeats = value.numel() > value.untyped_storage().nbytes() // value.element_size()
         return value.detach().cpu().contiguous() if repeats else value.detach().cpu()
     if isinstance(value, Mapping):
-        return {plain(key, place): plain(item, f'{place}[{key!r}]') for key, item in value.items()}
+        return {
+            to_serializable(key, place): to_serializable(item, f'{place}[{key!r}]')
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [plain(item, f'{place}[{i}]') for i, item in enumerate(value)]
+        return [to_serializable(item, f'{place}[{i}]') for i, item in enumerate(value)]
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, np.generic):
@@ -56,13 +58,13 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """Write a checkpoint so that `path` is at every moment the old file or the whole new one.
 
     Args:
-        checkpoint: What `plain` accepts.
+        checkpoint: What `to_serializable` accepts.
         path: Its folder must exist.
 
     Raises:
         OSError: It cannot be written: names the file, the free space and the remedy.
     """
-    content = plain(checkpoint)
+    content = to_serializable(checkpoint)
     atomic_write(path, lambda file: torch.save(content, file))
 
 
@@ -86,20 +88,20 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException as error:
         if name:
             Path(name).unlink(missing_ok=True)
-        cause = _system_error(error)
+        cause = _find_os_error(error)
         if cause is None:
             raise
-        raise OSError(_unwritten(path, cause)) from error
+        raise OSError(_describe_write_error(path, cause)) from error
 
 
-def _system_error(error: BaseException | None) -> OSError | None:
+def _find_os_error(error: BaseException | None) -> OSError | None:
     """What the system said: where a write fails torch.save raises its own error in the handling of that."""
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
     return error
 
 
-def _unwritten(path: Path, error: OSError) -> str:
+def _describe_write_error(path: Path, error: OSError) -> str:
     try:
         free = f'{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB'
     except OSError:  # the folder is gone
@@ -110,6 +112,22 @@ def _unwritten(path: Path, error: OSError) -> str:
         '--cfg-options default_hooks.checkpoint.max_keep_ckpts=3 keeps fewer) and start again; a training '
         'goes on with --resume.'
     )
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make a folder for the results of a run, and a file in it for a moment.
+
+    Raises:
+        OSError: Names the folder and the remedy.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b'full?')
+    except OSError as error:
+        raise OSError(
+            f'the work dir {folder} cannot be written: {error.strerror}. Choose another with --work-dir DIR.'
+        ) from error
 
 
 def update_symlink(link: Path, target: Path) -> None:
@@ -170,12 +188,12 @@ def load_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         ValueError: It is damaged, holds no weights, or holds Python objects.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with _open(path) as file:
         if trust:
             warnings.warn(f'{path} is trusted: code inside it runs', stacklevel=2)
-            _checked(check_records, file, path)
+            _check(check_records, file, path)
         else:
-            _checked(read_outline, file, path)
+            _check(read_outline, file, path)
         file.seek(0)
         try:
             content = torch.load(file, map_location='cpu', weights_only=not trust, mmap=False)
@@ -186,20 +204,20 @@ def load_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         except Exception as error:  # objects of a trusted file raise anything
             if 'allocate memory' in str(error):
                 raise
-            raise ValueError(_damaged(path, str(error).partition('\n')[0])) from error
+            raise ValueError(_describe_damage(path, str(error).partition('\n')[0])) from error
     checkpoint = _unwrap(content, path)
-    _tell_not_finite(checkpoint['state_dict'], path)
+    _warn_not_finite(checkpoint['state_dict'], path)
     return checkpoint
 
 
 def outline_checkpoint(path: str | Path) -> dict[str, Any]:
     """As `load_checkpoint` with a `TensorOutline` for each tensor; the whole file is checked all the same."""
     path = Path(path)
-    with _opened(path) as file:
-        return _unwrap(_checked(read_outline, file, path), path)
+    with _open(path) as file:
+        return _unwrap(_check(read_outline, file, path), path)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open(path: Path) -> BinaryIO:
     """A checkpoint file, opened.
 
     Raises:
@@ -220,7 +238,7 @@ def _opened(path: Path) -> BinaryIO:
         raise ValueError(f'{path} cannot be read: {error.strerror}') from error
 
 
-def _checked(check: Callable[[BinaryIO], Any], file: BinaryIO, path: Path) -> Any:
+def _check(check: Callable[[BinaryIO], Any], file: BinaryIO, path: Path) -> Any:
     """What a check of `checkpoint_file` returns; its errors with the file and the remedy."""
     try:
         return check(file)
@@ -233,10 +251,10 @@ def _checked(check: Callable[[BinaryIO], Any], file: BinaryIO, path: Path) -> An
             'tools/train.py, tools/test.py or tools/image_demo.py (not for teachers).'
         ) from error
     except (ValueError, OSError) as error:
-        raise ValueError(_damaged(path, str(error))) from error
+        raise ValueError(_describe_damage(path, str(error))) from error
 
 
-def _damaged(path: Path, reason: str) -> str:
+def _describe_damage(path: Path, reason: str) -> str:
     size = path.stat().st_size
     return f'{path} ({size:,} bytes) is damaged or no checkpoint: {reason}. Copy or download it again.'
 
@@ -267,7 +285,7 @@ def _is_weight(name: Any, value: Any) -> bool:
     return isinstance(name, str) and isinstance(value, (Tensor, TensorOutline))
 
 
-def _tell_not_finite(state: Mapping[str, Tensor], path: Path) -> None:
+def _warn_not_finite(state: Mapping[str, Tensor], path: Path) -> None:
     wrong = not_finite(state)
     if wrong:
         warnings.warn(
@@ -325,12 +343,12 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
         model.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
         raise ValueError(
-            f'{source} does not fit the {type(model).__name__} of this config:\n{_short(str(error))}\n'
+            f'{source} does not fit the {type(model).__name__} of this config:\n{_shorten(str(error))}\n'
             '  Use the config that the checkpoint was trained with, and a data set with its classes.'
         ) from error
 
 
-def _short(message: str) -> str:
+def _shorten(message: str) -> str:
     """What `nn.Module.load_state_dict` says, some names of each list instead of all."""
     lists = [line.strip() for line in message.splitlines()[1:] if line.strip()]
     shapes = [line for line in lists if line.startswith('size mismatch')]
@@ -344,36 +362,6 @@ def _short(message: str) -> str:
     if len(shapes) > SHOWN:
         lines.append(f'  and {len(shapes) - SHOWN} more of another shape')
     return '\n'.join(lines)
-
-
-def rng_state() -> dict[str, Tensor]:
-    """The state of this process's global random number generators, uint8 tensors."""
-    version, numbers, gauss = random.getstate()
-    python = np.array([version, *numbers, gauss is not None, gauss or 0.0], dtype=np.float64)
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (others use this generator)
-    assert kind == 'MT19937', kind
-    numpy = np.array([*keys, position, has_gauss, cached], dtype=np.float64)  # 32-bit numbers: exact
-    state = {
-        'torch': torch.get_rng_state(),
-        'python': torch.from_numpy(python).view(torch.uint8),
-        'numpy': torch.from_numpy(numpy).view(torch.uint8),
-    }
-    if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_rng_state(state: Mapping[str, Tensor]) -> None:
-    """Undo what happened since `rng_state` returned `state`."""
-    torch.set_rng_state(state['torch'])
-    version, *numbers, has_gauss, gauss = state['python'].view(torch.float64).tolist()
-    random.setstate((int(version), tuple(int(n) for n in numbers), gauss if has_gauss else None))
-    *keys, position, has_gauss, cached = state['numpy'].view(torch.float64).tolist()
-    np.random.set_state(  # noqa: NPY002 (as above)
-        ('MT19937', np.array(keys, dtype=np.uint32), int(position), int(has_gauss), cached)
-    )
-    if 'cuda' in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'])
 
 
 def rewrite_trusted(source: str | Path, target: str | Path) -> None:

@@ -16,7 +16,8 @@ from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from mmdet.checkpoint.io import load_checkpoint, load_weights, not_finite, set_rng_state
+from mmdet.checkpoint.io import load_checkpoint, load_weights, not_finite
+from mmdet.checkpoint.rng import set_rng_state
 from mmdet.cli import add_config_arguments, apply_deprecated_args
 from mmdet.config.resolve import load_config
 from mmdet.registry import MODELS

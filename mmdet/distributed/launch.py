@@ -9,9 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -62,22 +60,6 @@ def _runs(arch: str, capability: tuple[int, int]) -> bool:
     if kind == 'compute':
         return capability >= (major, minor)
     return capability[0] == major and capability[1] >= minor
-
-
-def check_writable(folder: str | Path) -> None:
-    """Make a folder for the results of a run, and a file in it for a moment.
-
-    Raises:
-        OSError: Names the folder and the remedy.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b'full?')
-    except OSError as error:
-        raise OSError(
-            f'the work dir {folder} cannot be written: {error.strerror}. Choose another with --work-dir DIR.'
-        ) from error
 
 
 def leave_process_group(status: int = 0) -> NoReturn:

@@ -9,7 +9,8 @@ import torch
 from mmengine.dist import broadcast, is_main_process
 from torch import Tensor
 
-from mmdet.checkpoint.io import not_finite, rng_state, save_checkpoint
+from mmdet.checkpoint.io import not_finite, save_checkpoint
+from mmdet.checkpoint.rng import get_rng_state
 from mmdet.datasets.collate import NO_IMAGE
 
 SHOWN = 4  # boxes of an image that a message lists before it only counts
@@ -20,7 +21,7 @@ GENTLER = (
 
 
 def device_rng() -> dict[str, Tensor]:
-    """As `rng_state`, only the generators that a forward pass uses: asked in every step."""
+    """As `get_rng_state`, only the generators that a forward pass uses: asked in every step."""
     state = {'torch': torch.get_rng_state()}
     if torch.cuda.is_available():
         state['cuda'] = torch.cuda.get_rng_state()
@@ -87,7 +88,7 @@ def dump_step(
         content = {
             'meta': dict(meta),
             'state_dict': state_dict,
-            'rng': [{**rng_state(), **rng}],
+            'rng': [{**get_rng_state(), **rng}],
             'batch': batch,
         }
         save_checkpoint(content, path)

@@ -28,19 +28,19 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmdet.checkpoint.io import (
+    check_writable,
     checkpoint_classes,
     load_checkpoint,
     load_weights,
     remove_temp_files,
-    rng_state,
     save_checkpoint,
-    set_rng_state,
 )
+from mmdet.checkpoint.rng import get_rng_state, set_rng_state
 from mmdet.config.check import check_keys, config_context
 from mmdet.config.resolve import CachedConfig, check_classes
 from mmdet.datasets.collate import init_worker
 from mmdet.distributed.heartbeat import record_position
-from mmdet.distributed.launch import check_cards, check_writable, start_process_group
+from mmdet.distributed.launch import check_cards, start_process_group
 from mmdet.distributed.signals import block_signals
 from mmdet.engine.compile import compile_network
 from mmdet.engine.logs import LogVisualizer, tell_unwritten_lines
@@ -460,5 +460,5 @@ def _collate_fn(settings: dict[str, Any]) -> partial[Any]:
 
 def _gather_rng() -> list[dict[str, torch.Tensor]]:
     """The state of the random number generators of every process."""
-    states = {name: all_gather(state) for name, state in rng_state().items()}
+    states = {name: all_gather(state) for name, state in get_rng_state().items()}
     return [dict(zip(states, values, strict=True)) for values in zip(*states.values(), strict=True)]
