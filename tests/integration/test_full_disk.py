@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.cli import run_main
-from mmdet.engine import DetRunner, hooks
+from mmdet.engine import DetRunner
 from mmdet.engine.logs import tell_unwritten_lines
 from mmdet.engine.state import choose_checkpoint
 from mmdet.visualization.curves import read_curves
@@ -140,7 +140,7 @@ def test_logs_without_room_cost_no_checkpoint(with_evaluation, tmp_path, monkeyp
     cfg.train_dataloader.dataset.bad = [3]
     runner = DetRunner.from_cfg(cfg)
     runner.register_hook(FullLogs())
-    monkeypatch.setattr(hooks, 'write_bad_data', fail)
+    monkeypatch.setattr('mmdet.engine.hooks.bad_data.write_bad_data', fail)
     monkeypatch.setattr('mmdet.visualization.curves.plot_curves', fail)
     monkeypatch.setattr('mmengine.visualization.TensorboardVisBackend.close', fail)
     runner.train()

@@ -1,0 +1,78 @@
+"""Log the training: images per second, memory, and a line for the last step."""
+
+import sys
+from collections import deque
+from typing import Any
+
+import torch
+from mmengine.hooks import LoggerHook as MMEngineLoggerHook
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
+
+from mmdet.engine.loops import image_ids
+from mmdet.registry import HOOKS
+
+if sys.platform != 'win32':
+    import resource
+
+RECENT = 50  # steps that the images per second are taken over
+HISTORY = 1000  # values of each scalar that are kept in memory; MMEngine copies them all in every step
+
+
+@HOOKS.register_module()
+class LoggerHook(MMEngineLoggerHook):
+    """MMEngine's, and: images per second, memory also on the CPU, and a line for the last step.
+
+    The values that running means are taken over go into checkpoints, so that a resumed run logs the same.
+
+    Args are MMEngine's.
+    """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Save what has been logged of the last steps: of each scalar its values and their counts."""
+        if 'optimizer' in checkpoint:
+            scalars = runner.message_hub.log_scalars.items()
+            checkpoint['log'] = {
+                name: [part[-HISTORY:] for part in scalar.data]
+                for name, scalar in scalars
+                if name.startswith('train/')
+            }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on with it."""
+        if runner._resume:
+            for name, (values, counts) in checkpoint.get('log', {}).items():
+                runner.message_hub.log_scalars[name] = HistoryBuffer(values.numpy(), counts.numpy(), HISTORY)
+
+    def before_train(self, runner: Runner) -> None:
+        """Start measuring."""
+        self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict[str, Any] | None = None,
+        outputs: dict[str, float] | None = None,
+    ) -> None:
+        """Write a line every `interval` steps, at the end of a shorter epoch, and after the last step."""
+        hub = runner.message_hub
+        self.recent.append((len(image_ids(data_batch or {})), hub.get_scalar('train/time').current()))
+        images, seconds = map(sum, zip(*self.recent, strict=True))
+        if images:
+            hub.update_scalar('train/images/s', images * runner.world_size / seconds)
+        if sys.platform != 'win32' and not torch.cuda.is_available():  # MMEngine logs that of a GPU
+            megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            hub.update_scalar('train/memory', megabytes)
+        for scalar in hub.log_scalars.values():
+            scalar.max_length = HISTORY
+        length = runner.train_loop.epoch_length
+        end_of_epoch = batch_idx + 1 == length and (not self.ignore_last or length <= self.interval)
+        if (
+            self.every_n_inner_iters(batch_idx, self.interval)
+            or end_of_epoch
+            or self.is_last_train_iter(runner)
+        ):
+            tag, line = runner.log_processor.get_log_after_iter(runner, batch_idx, 'train')
+            runner.logger.info(line)
+            runner.visualizer.add_scalars(tag, step=runner.iter + 1, file_path=self.json_log_path)
