@@ -25,8 +25,8 @@ from mmdet.datasets.collate import init_worker
 from mmdet.distillation import ClassifierDistiller, FrozenTeacher
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import GroundTruth, Normalization, PositiveSamples, bbox_overlaps, crop_boxes
-from mmdet.visualization import draw_crops
 from mmdet.visualization.canvas import Picture
+from mmdet.visualization.crops import draw_crops
 
 
 class TeacherOutputs(NamedTuple):

@@ -19,8 +19,8 @@ from mmdet.datasets.collate import BadImage
 from mmdet.models.device_decoding import draw_images
 from mmdet.registry import DATASETS
 from mmdet.structures import EncodedImages
-from mmdet.visualization import draw_detections, tile, with_title
-from mmdet.visualization.canvas import Picture
+from mmdet.visualization.canvas import Picture, tile, with_title
+from mmdet.visualization.detections import draw_detections
 
 SHEET_COLUMNS = 4
 

@@ -22,7 +22,7 @@ from mmdet.datasets.coco_format import (
     unique_ids,
     whole_numbers,
 )
-from mmdet.datasets.collate import NO_IMAGE
+from mmdet.structures import NO_IMAGE
 
 NEEDED = {
     'images': ('id', 'file_name', 'width', 'height'),

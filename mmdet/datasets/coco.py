@@ -65,14 +65,14 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
             raise ValueError(f"on_bad_image must be 'fail' or 'skip', but is {on_bad_image!r}")
         if seed < 0:
             raise ValueError(f'seed must not be negative, but is {seed}')
-        self.ann_file = _existing(Path(data_root)) / ann_file
+        self.ann_file = _require_dir(Path(data_root)) / ann_file
         self.img_folder = Path(data_root) / data_prefix['img']
         self.pipeline = tuple(pipeline)
         self.on_bad_image = on_bad_image
         self.test_mode = test_mode
         self.seed = seed
         annotations = read_annotations(self.ann_file, (metainfo or {}).get('classes'), not test_mode)
-        _existing(self.img_folder)
+        _require_dir(self.img_folder)
         with_boxes = np.flatnonzero(np.diff(annotations.first))
         filtered = filter_empty_gt and not test_mode
         if filtered and not len(with_boxes):
@@ -207,7 +207,7 @@ class _Key(ISeedSequence):
         return self.words
 
 
-def _existing(folder: Path) -> Path:
+def _require_dir(folder: Path) -> Path:
     """The folder itself.
 
     Raises:

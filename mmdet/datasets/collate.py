@@ -12,10 +12,9 @@ from torch import Tensor
 
 from mmdet.distributed.signals import obey_parent_only
 from mmdet.registry import COLLATES
-from mmdet.structures import EncodedImages, GroundTruth
+from mmdet.structures import NO_IMAGE, EncodedImages, GroundTruth
 
 BOX_ROWS = 16  # box rows come in multiples of this, so that few shapes occur
-NO_IMAGE = -1  # img_id of the blank image that stands for a batch of bad ones
 
 
 class BadImage(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmdet.checkpoint.io import not_finite, save_checkpoint
 from mmdet.checkpoint.rng import get_rng_state
-from mmdet.datasets.collate import NO_IMAGE
+from mmdet.structures import NO_IMAGE
 
 SHOWN = 4  # boxes of an image that a message lists before it only counts
 GENTLER = (

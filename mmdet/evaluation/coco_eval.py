@@ -38,7 +38,7 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # (T,)
 ALL_AREAS, MOST_DETECTIONS = 0, -1  # of the last two dimensions of COCO's table of precisions
 
 
-class Detections(NamedTuple):
+class CocoDetections(NamedTuple):
     """Detections of all images, in the order of a result file."""
 
     image_ids: np.ndarray  # (M,)
@@ -54,7 +54,7 @@ class BoxScores(NamedTuple):
     precision: np.ndarray  # (T, R, K) of all areas, at most 100 detections of a class in an image
 
 
-def evaluate_boxes(coco: COCO, detections: Detections, category_ids: Sequence[int]) -> BoxScores:
+def evaluate_boxes(coco: COCO, detections: CocoDetections, category_ids: Sequence[int]) -> BoxScores:
     """Score detections over every image of `coco`; no detection at all gives precision and recall 0.
 
     hotcoco computes the numbers where it is installed, else pycocotools. They are the same to the last bit:
@@ -83,7 +83,7 @@ def mean_precision(precision: np.ndarray) -> float:
     return float(covered.mean()) if covered.size else -1.0
 
 
-def score_with_hotcoco(coco: COCO, detections: Detections, category_ids: Sequence[int]) -> BoxScores:
+def score_with_hotcoco(coco: COCO, detections: CocoDetections, category_ids: Sequence[int]) -> BoxScores:
     """See `evaluate_boxes`.
 
     hotcoco gets the places of images and categories in the order of their ids, from 1: of ids themselves it
@@ -117,7 +117,7 @@ def score_with_hotcoco(coco: COCO, detections: Detections, category_ids: Sequenc
     return _run(hotcoco.COCOeval(truth, found, 'bbox'), category_ids)
 
 
-def score_with_pycocotools(coco: COCO, detections: Detections, category_ids: Sequence[int]) -> BoxScores:
+def score_with_pycocotools(coco: COCO, detections: CocoDetections, category_ids: Sequence[int]) -> BoxScores:
     """See `evaluate_boxes`. `COCO.loadRes` would refuse an empty list and unknown images."""
     found = COCO()
     found.dataset = {
@@ -150,7 +150,7 @@ def _places(ids: Sequence[Any], place_of: dict[Any, int]) -> np.ndarray:
     return np.fromiter((place_of.get(one, 0) for one in ids), np.int64, len(ids))
 
 
-def as_records(detections: Detections) -> list[dict[str, Any]]:
+def as_records(detections: CocoDetections) -> list[dict[str, Any]]:
     """COCO result records, as a result file holds them."""
     columns = (column.tolist() for column in detections)
     return [
@@ -159,9 +159,9 @@ def as_records(detections: Detections) -> list[dict[str, Any]]:
     ]
 
 
-def from_records(records: Sequence[dict[str, Any]]) -> Detections:
+def from_records(records: Sequence[dict[str, Any]]) -> CocoDetections:
     """The detections of a result file."""
-    return Detections(
+    return CocoDetections(
         np.array([record['image_id'] for record in records]),
         np.array([record['category_id'] for record in records]),
         np.array([record['bbox'] for record in records], np.float64).reshape(-1, 4),

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from mmdet.distributed.gather import gather_rows
 from mmdet.evaluation.coco_eval import (
-    Detections,
+    CocoDetections,
     as_records,
     evaluate_boxes,
     mean_precision,
     read_annotations,
 )
 from mmdet.registry import METRICS
+from mmdet.structures import NO_IMAGE
 
 AP_NAMES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
 
@@ -95,7 +96,7 @@ class CocoMetric(BaseMetric):
         """
         for data_sample in data_samples:
             sample = data_sample if isinstance(data_sample, dict) else data_sample.to_dict()
-            if sample['img_id'] == -1:
+            if sample['img_id'] == NO_IMAGE:
                 continue
             found = sample['pred_instances']
             columns = (found['bboxes'], found['scores'][:, None], found['labels'][:, None])
@@ -156,7 +157,7 @@ class CocoMetric(BaseMetric):
             f'{name}_precision': value for name, value in zip(self.classes, per_class, strict=True)
         }
 
-    def detections(self, by_image: dict[int, Tensor]) -> Detections:
+    def detections(self, by_image: dict[int, Tensor]) -> CocoDetections:
         """Detections with the ids of the annotation file, boxes xywh, in the order of the image ids.
 
         by_image: image id -> (D, 6) x1, y1, x2, y2, score, label.
@@ -168,7 +169,7 @@ class CocoMetric(BaseMetric):
         )  # (M, 6)
         bboxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], 1)
         category_ids = np.array(self.category_ids, np.int64)[rows[:, 5].astype(np.int64)]
-        return Detections(np.repeat(np.array(ids, np.int64), counts), category_ids, bboxes, rows[:, 4])
+        return CocoDetections(np.repeat(np.array(ids, np.int64), counts), category_ids, bboxes, rows[:, 4])
 
 
 def gather_detections(results: Sequence[tuple[int, Tensor]]) -> dict[int, Tensor]:

@@ -36,11 +36,11 @@ def draw_images(images: EncodedImages, device: torch.device, img_ids: Sequence[i
         ValueError: A file can be decoded neither there nor by OpenCV; names the image.
     """
     parts = _seen_parts(images, device, img_ids)
-    to_part, place, channels, fills = (
+    affine, place, channels, fills = (
         value.to(device, non_blocking=True)
-        for value in (images.to_part, images.place, images.channels, images.fills)
+        for value in (images.affine, images.dst_boxes, images.channels, images.fills)
     )
-    drawn = change_colors(_sampled(parts, to_part, images.shape), images.colors)
+    drawn = change_colors(_sampled(parts, affine, images.shape), images.colors)
     drawn = drawn.gather(1, channels[:, :, None, None].expand_as(drawn))
     return torch.where(pixels_inside(place, images.shape), drawn, fills[:, :, None, None])
 
@@ -63,7 +63,7 @@ def _seen_parts(images: EncodedImages, device: torch.device, img_ids: Sequence[i
         decoded[i][:, top:bottom, left:right]
         if is_jpeg[i]
         else photos[i].to(device, non_blocking=True).view(3, bottom - top, right - left)
-        for i, (left, top, right, bottom) in enumerate(images.seen.tolist())
+        for i, (left, top, right, bottom) in enumerate(images.src_boxes.tolist())
     ]
 
 
@@ -82,7 +82,7 @@ def decode(files: list[Tensor], device: torch.device, img_ids: Sequence[int]) ->
     except torch.OutOfMemoryError:
         raise
     except (ImportError, RuntimeError) as error:  # torchvision's decoders raise nothing finer
-        _tell_once(str(device), str(error).splitlines()[0])
+        _warn_once(str(device), str(error).splitlines()[0])
     return [_decode_here(file, img_id).to(device) for file, img_id in zip(files, img_ids, strict=True)]
 
 
@@ -108,7 +108,7 @@ def _decode_here(file: Tensor, img_id: int) -> Tensor:
 
 
 @cache
-def _tell_once(device: str, reason: str) -> None:
+def _warn_once(device: str, reason: str) -> None:
     print_log(
         f'a batch could not be decoded on {device} ({reason}). OpenCV decodes such batches in this process, '
         f'which is slow. {REMEDY}',
@@ -117,15 +117,15 @@ def _tell_once(device: str, reason: str) -> None:
     )
 
 
-def _sampled(parts: list[Tensor], to_part: Tensor, shape: tuple[int, int]) -> Tensor:
+def _sampled(parts: list[Tensor], affine: Tensor, shape: tuple[int, int]) -> Tensor:
     """Look up each pixel of the batch in its part, bilinear; beyond a part its edge goes on.
 
     The parts lie one behind another in a row of P pixels: no canvas that one huge photo would make huge for
     all, and no float32 copy.
 
-    parts N x uint8 (3, h, w) RGB · to_part (N, 4) · returns float32 (N, 3, H, W) BGR
+    parts N x uint8 (3, h, w) RGB · affine (N, 4) · returns float32 (N, 3, H, W) BGR
     """
-    device = to_part.device
+    device = affine.device
     sizes = torch.tensor([part.shape[1:] for part in parts], device=device)  # (N, 2) h, w
     areas = sizes.prod(1)
     first = (areas.cumsum(0) - areas)[:, None]  # (N, 1)
@@ -133,7 +133,7 @@ def _sampled(parts: list[Tensor], to_part: Tensor, shape: tuple[int, int]) -> Te
     pixels = (
         torch.cat([*(part.flatten(1) for part in parts), nothing], 1).flip(0).T.contiguous()
     )  # (P + 1, 3)
-    across, down, x, y = to_part.T[..., None]  # (N, 1) each
+    across, down, x, y = affine.T[..., None]  # (N, 1) each
     left, right, to_right = _neighbors(across, x, sizes[:, 1:], shape[1])  # (N, W) each
     upper, lower, to_lower = _neighbors(down, y, sizes[:, :1], shape[0])  # (N, H) each
 

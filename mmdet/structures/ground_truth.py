@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+NO_IMAGE = -1  # img_id of the blank image that stands for a batch of bad ones
+
 
 class GroundTruth(NamedTuple):
     """Ground truth of N images as tensors, padded to the same number of boxes.

@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from mmdet.synthetic.objects import Array, Color, color_of
+from mmdet.synthetic.objects import Array, color_of
+from mmdet.visualization.canvas import Color
 
 Size = tuple[int, int]
 
 
-def draw_backdrop(size: Size, rng: Generator) -> Array:
+def draw_background(size: Size, rng: Generator) -> Array:
     """Draw a scene without objects: a surface, and in most of them some blurred clutter."""
     surface = SURFACES[rng.integers(len(SURFACES))]
     picture = surface(size, rng)

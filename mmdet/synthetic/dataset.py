@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator, Philox
 
-from mmdet.synthetic.backgrounds import draw_backdrop, expose
-from mmdet.synthetic.objects import KINDS, Array, Sprite, draw_sprite
+from mmdet.synthetic.backgrounds import draw_background, expose
+from mmdet.synthetic.objects import KINDS, Array, DrawnObject, draw_object
 
 CLASSES = tuple(KINDS)
 CATEGORY_IDS = (1, 2, 4, 5, 7, 11, 13, 16, 17, 22)  # with gaps, as COCO's have
@@ -39,9 +39,9 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A sprite with its upper left corner in the image; it may reach over the border."""
+    """A drawn object with its upper left corner in the image; it may reach over the border."""
 
-    sprite: Sprite
+    drawn: DrawnObject
     left: int
     top: int
     label: int
@@ -130,15 +130,15 @@ def draw_scene(seed: int, split: str, index: int, size: int = 320) -> Scene:
         width, height = height, width
     light = np.array([rng.uniform(-0.7, 0.7), rng.uniform(-0.7, -0.3), 0.75], np.float32)
     light /= np.linalg.norm(light)
-    picture = draw_backdrop((height, width), rng)
+    picture = draw_background((height, width), rng)
     placed = [] if rng.random() < EMPTY_SHARE else _arrange((height, width), light, rng)
-    placed.sort(key=lambda one: one.top + one.sprite.alpha.shape[0])  # the last one stands in front
+    placed.sort(key=lambda one: one.top + one.drawn.alpha.shape[0])  # the last one stands in front
 
     painted: list[_Placed] = []
     annotations: list[dict[str, Any]] = []
     hidden = np.zeros((height, width), bool)  # by what stands in front
     for one in reversed(placed):
-        solid = one.sprite.alpha >= 0.5
+        solid = one.drawn.alpha >= 0.5
         covered = _in_image(one, solid, (height, width))
         visible = _without_specks(covered & ~hidden)
         if visible.sum() < LEAST_VISIBLE * solid.sum():
@@ -173,16 +173,16 @@ def _arrange(size: tuple[int, int], light: Array, rng: Generator) -> list[_Place
             side = rng.uniform(0.3, 0.75 - 0.05 * count)
         else:
             side = rng.uniform(0.6, 0.85)
-        sprite = draw_sprite(CLASSES[label], side * (height * width) ** 0.5, light, rng)
-        placed.append(_place(sprite, label, False, placed, size, rng))
+        drawn = draw_object(CLASSES[label], side * (height * width) ** 0.5, light, rng)
+        placed.append(_place(drawn, label, False, placed, size, rng))
     return placed
 
 
-def _heap(name: str, side: float, light: Array, rng: Generator) -> Sprite:
+def _heap(name: str, side: float, light: Array, rng: Generator) -> DrawnObject:
     """Many small objects of one kind close together, over about `side` pixels."""
     unit = rng.uniform(0.2, 0.3) * side
     members = [
-        draw_sprite(name, unit * rng.uniform(0.85, 1.15), light, rng) for _ in range(rng.integers(9, 17))
+        draw_object(name, unit * rng.uniform(0.85, 1.15), light, rng) for _ in range(rng.integers(9, 17))
     ]
     canvas = int(side + 2 * unit)
     pixels = np.zeros((canvas, canvas, 3), np.float32)
@@ -199,38 +199,43 @@ def _heap(name: str, side: float, light: Array, rng: Generator) -> Sprite:
     x, y, w, h = cv2.boundingRect((alpha > 0).astype(np.uint8))
     window = slice(y, y + h), slice(x, x + w)
     opaque = pixels[window] / np.maximum(alpha[window], 1e-3)[..., None]  # its rim was mixed with black
-    return Sprite(np.minimum(opaque, 255), alpha[window])
+    return DrawnObject(np.minimum(opaque, 255), alpha[window])
 
 
 def _place(
-    sprite: Sprite, label: int, iscrowd: bool, others: list[_Placed], size: tuple[int, int], rng: Generator
+    drawn: DrawnObject,
+    label: int,
+    iscrowd: bool,
+    others: list[_Placed],
+    size: tuple[int, int],
+    rng: Generator,
 ) -> _Placed:
-    """Choose where a sprite stands: of some random places, the one where it overlaps the others least.
+    """Choose where an object stands: of some random places, the one where it overlaps the others least.
 
     A few of them are placed at once, so that some objects hide others, and some leave the image.
     """
     height, width = size
-    h, w = sprite.alpha.shape
+    h, w = drawn.alpha.shape
     outside = rng.uniform(0, 0.35) if rng.random() < 0.15 else 0.0
     tries = int(rng.choice([1, 3, 8], p=[0.2, 0.3, 0.5]))
-    best, least = _Placed(sprite, 0, 0, label, iscrowd), np.inf
+    best, least = _Placed(drawn, 0, 0, label, iscrowd), np.inf
     for _ in range(tries):
         left = round(rng.uniform(-outside * w, max(width - (1 - outside) * w, 1)))
         top = round(rng.uniform(-outside * h, max(height - (1 - outside) * h, 1)))
         overlap = 0.0
         for other in others:
-            across = min(left + w, other.left + other.sprite.alpha.shape[1]) - max(left, other.left)
-            down = min(top + h, other.top + other.sprite.alpha.shape[0]) - max(top, other.top)
+            across = min(left + w, other.left + other.drawn.alpha.shape[1]) - max(left, other.left)
+            down = min(top + h, other.top + other.drawn.alpha.shape[0]) - max(top, other.top)
             overlap += max(across, 0) * max(down, 0)
         if overlap < least:
-            best, least = _Placed(sprite, left, top, label, iscrowd), overlap
+            best, least = _Placed(drawn, left, top, label, iscrowd), overlap
     return best
 
 
 def _windows(one: _Placed, size: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a placed sprite and the image meet: the part of the image, and the part of the sprite."""
+    """Where a placed object and the image meet: the part of the image, and the part of the object."""
     image, part = [], []
-    for start, length, limit in zip((one.top, one.left), one.sprite.alpha.shape, size, strict=False):
+    for start, length, limit in zip((one.top, one.left), one.drawn.alpha.shape, size, strict=False):
         low, high = max(start, 0), max(min(start + length, limit), 0)
         image.append(slice(low, high))
         part.append(slice(low - start, high - start))
@@ -238,7 +243,7 @@ def _windows(one: _Placed, size: tuple[int, ...]) -> tuple[tuple[slice, slice], 
 
 
 def _in_image(one: _Placed, solid: Array, size: tuple[int, int]) -> Array:
-    """The pixels of the image, bool (H, W), on which the solid part, bool (h, w), of a sprite lies."""
+    """The pixels of the image, bool (H, W), on which the solid part, bool (h, w), of an object lies."""
     covered = np.zeros(size, bool)
     window, part = _windows(one, size)
     covered[window] = solid[part]
@@ -262,22 +267,22 @@ def _without_specks(visible: Array) -> Array:
 
 
 def _paint(picture: Array, one: _Placed, light: Array, rng: Generator) -> None:
-    """Put a sprite and its soft shadow onto a picture (H, W, 3), in place."""
-    h, w = one.sprite.alpha.shape
+    """Put an object and its soft shadow onto a picture (H, W, 3), in place."""
+    h, w = one.drawn.alpha.shape
     reach = max(h, w)
     soft = max(0.04 * reach, 1.0)
     margin = int(0.22 * reach)
-    cast = np.pad(one.sprite.alpha, margin)
+    cast = np.pad(one.drawn.alpha, margin)
     cast = cv2.blur(cv2.blur(cast, (2 * int(soft) + 1,) * 2), (2 * int(soft) + 1,) * 2)
     left = round(one.left - margin - 0.12 * reach * light[0])
     top = round(one.top - margin - 0.09 * reach * light[1])
-    shadow = _Placed(Sprite(one.sprite.pixels, cast), left, top, one.label, False)
+    shadow = _Placed(DrawnObject(one.drawn.pixels, cast), left, top, one.label, False)
     window, part = _windows(shadow, picture.shape)
     picture[window] *= cv2.merge([1 - np.float32(rng.uniform(0.3, 0.6)) * cast[part]] * 3)
 
     window, part = _windows(one, picture.shape)
-    cover = cv2.merge([one.sprite.alpha[part]] * 3)
-    picture[window] += cover * (one.sprite.pixels[part] - picture[window])
+    cover = cv2.merge([one.drawn.alpha[part]] * 3)
+    picture[window] += cover * (one.drawn.pixels[part] - picture[window])
 
 
 def _annotation(visible: Array, one: _Placed) -> dict[str, Any]:

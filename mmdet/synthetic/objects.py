@@ -15,14 +15,15 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from mmdet.visualization.canvas import Color
+
 Array = NDArray[Any]  # float32 unless said otherwise; cv2's own types leave that open
-Color = tuple[float, float, float]
 
 SUBPIXEL_BITS = 4  # cv2 takes polygon corners as integers, in units of 1/16 pixel
 
 
 @dataclass(frozen=True)
-class Sprite:
+class DrawnObject:
     """A drawn object, cut out along its bounding box.
 
     h, w: the box of the object, in pixels
@@ -92,7 +93,7 @@ class Kind:
     grain: float  # strength of the surface's own noise
 
 
-def draw_sprite(name: str, side: float, light: Array, rng: Generator) -> Sprite:
+def draw_object(name: str, side: float, light: Array, rng: Generator) -> DrawnObject:
     """Draw an object of the kind `name`, about `side` pixels long, lit from direction `light` (x, y, z)."""
     kind = KINDS[name]
     stretch, shear = np.exp(rng.uniform(-0.15, 0.15)), rng.uniform(-0.1, 0.1)
@@ -103,7 +104,7 @@ def draw_sprite(name: str, side: float, light: Array, rng: Generator) -> Sprite:
     alpha = brush.alpha[window]
     pixels = _shaded(brush.albedo[window].astype(np.float32), alpha, light, kind, rng)
     inside = slice(1, -1), slice(1, -1)
-    return Sprite(pixels[inside], alpha[inside].astype(np.float32) / 255)
+    return DrawnObject(pixels[inside], alpha[inside].astype(np.float32) / 255)
 
 
 def _shaded(albedo: Array, alpha: Array, light: Array, kind: Kind, rng: Generator) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Picture = NDArray[Any]
-Color = tuple[int, int, int]
+Color = tuple[float, float, float]  # BGR, 0..255
 
 PAPER: Color = (255, 255, 255)
 INK: Color = (40, 34, 30)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mmdet.datasets import collate_detection
-from mmdet.datasets.transforms import Color, PackDetInputs, Window
+from mmdet.datasets.transforms import ColorJitter, PackDetInputs, Window
 from mmdet.distillation import ClassifierDistiller, CropL1Loss, FrozenTeacher, SoftmaxKDLoss
 from mmdet.models import DetDataPreprocessor
 from mmdet.structures import crop_boxes
@@ -45,7 +45,7 @@ def test_decoding(tmp_path: Path) -> None:
         task(
             write(tmp_path, kind, seed),
             Window(-20 * seed, 5, 200, 250, 60, 80, seed % 2 == 1),
-            Color(hue=seed),
+            ColorJitter(hue=seed),
         )
         for seed, kind in enumerate(kinds)
     ]

@@ -19,7 +19,7 @@ from terminaltables import AsciiTable
 from mmdet.analysis.teacher import teacher_sheet
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.cli import run_main
-from mmdet.visualization import tile
+from mmdet.visualization.canvas import tile
 
 METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'}
 PICTURES = 12  # on the sheet of detections

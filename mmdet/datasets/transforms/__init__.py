@@ -10,11 +10,11 @@ from mmdet.datasets.transforms.loading import (
     read_image,
     read_photo,
 )
-from mmdet.datasets.transforms.window import Color, Results, Window
+from mmdet.datasets.transforms.window import ColorJitter, Results, Window
 
 __all__ = [
     'BadImageError',
-    'Color',
+    'ColorJitter',
     'Expand',
     'LoadAnnotations',
     'LoadImageFromFile',

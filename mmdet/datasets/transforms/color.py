@@ -6,7 +6,7 @@ h, w size of a patch in pixels · patches are uint8 (h, w, 3) BGR
 import cv2
 import numpy as np
 
-from mmdet.datasets.transforms.window import Color, Image, Results
+from mmdet.datasets.transforms.window import ColorJitter, Image, Results
 from mmdet.registry import TRANSFORMS
 
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -46,7 +46,7 @@ class PhotoMetricDistortion:
         numbers = results['rng'].random((5, 2)).tolist()
         done = [chance < 0.5 for chance, _ in numbers]
         at = [place for _, place in numbers]
-        color = Color(
+        color = ColorJitter(
             brightness=_between(self.brightness, at[0]) if done[0] else 0.0,
             contrast=_between(self.contrast, at[1]) if done[1] else 1.0,
             saturation=_between(self.saturation, at[2]) if done[2] else 1.0,
@@ -61,7 +61,7 @@ def _between(limits: tuple[float, float], at: float) -> float:
     return low + (high - low) * at
 
 
-def distort(patch: Image, color: Color) -> Image:
+def distort(patch: Image, color: ColorJitter) -> Image:
     """Change brightness, contrast, saturation and hue; the channel order is left to the caller.
 
     Rounded and clipped to [0, 255] once, at the end. Saturation needs no HSV: with m the largest of the
@@ -83,7 +83,7 @@ def distort(patch: Image, color: Color) -> Image:
     return patch
 
 
-def _distort_hue(patch: Image, color: Color) -> Image:
+def _distort_hue(patch: Image, color: ColorJitter) -> Image:
     """As `distort`, through HSV in float32 (8-bit hues would move colors by two gray levels).
 
     In strips: a float32 copy of the whole patch would leave the cache and come from freshly mapped memory,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmdet.datasets.transforms.color import distort
 from mmdet.datasets.transforms.loading import read_image, read_photo
-from mmdet.datasets.transforms.window import Color, Image, Results, Window
+from mmdet.datasets.transforms.window import ColorJitter, Image, Results, Window
 from mmdet.registry import TRANSFORMS
 from mmdet.structures import EncodedImages
 
@@ -48,7 +48,7 @@ class PackDetInputs:
             img = encode(photo, ori_shape, results)
         else:
             source = results['img'] if 'img' in results else read_image(results['img_path'], ori_shape)
-            color, fill = results.get('color', Color()), results.get('fill', (0, 0, 0))
+            color, fill = results.get('color', ColorJitter()), results.get('fill', (0, 0, 0))
             img = torch.from_numpy(render(source, window, color, fill))
         bboxes, labels = results['bboxes'], results['labels']
         whole = (bboxes[:, 2:] > bboxes[:, :2]).all(1)
@@ -62,7 +62,7 @@ class PackDetInputs:
         }
 
 
-def render(source: Image, window: Window, color: Color, fill: tuple[float, float, float]) -> Image:
+def render(source: Image, window: Window, color: ColorJitter, fill: tuple[float, float, float]) -> Image:
     """Draw a window: the part that is seen, resized once; its color; the fill around it, never colored.
 
     source uint8 (h, w, 3) BGR · fill BGR · returns uint8 (3, H, W), BGR unless `color.channels` says else
@@ -97,11 +97,11 @@ def _draw_beside_fill(source: Image, window: Window) -> tuple[Image, int, int]:
     It takes three times as long as a resize, of the fewer pixels beside a fill.
     """
     view = window._replace(flip=False).view(*source.shape[:2])
-    left, top, right, bottom = view.seen
-    x1, y1, x2, y2 = view.place
+    left, top, right, bottom = view.src_box
+    x1, y1, x2, y2 = view.dst_box
     if x1 == x2:
         return np.empty((0, 0, 3), np.uint8), 0, 0
-    across, down, x, y = view.to_part
+    across, down, x, y = view.affine
     patch = cv2.warpAffine(
         source[top:bottom, left:right],
         np.array([[across, 0, across * x1 + x], [0, down, down * y1 + y]]),
@@ -120,20 +120,20 @@ def encode(photo: bytes | Image, size: tuple[int, int], results: Results) -> Enc
         size: (h, w) of the photo.
         results: Of the pipeline: window, color, fill.
     """
-    window, color = results['window'], results.get('color', Color())
+    window, color = results['window'], results.get('color', ColorJitter())
     view = window.view(*size)
     if isinstance(photo, bytes):
         data = np.frombuffer(photo, np.uint8).copy()
     else:
-        left, top, right, bottom = view.seen
+        left, top, right, bottom = view.src_box
         data = photo[top:bottom, left:right, ::-1].transpose(2, 0, 1).flatten()
     return EncodedImages(
         data=torch.from_numpy(data),
         lengths=torch.tensor([data.size]),
         is_jpeg=torch.tensor([isinstance(photo, bytes)]),
-        seen=torch.tensor([view.seen]),
-        place=torch.tensor([view.place]),
-        to_part=torch.tensor([view.to_part]),
+        src_boxes=torch.tensor([view.src_box]),
+        dst_boxes=torch.tensor([view.dst_box]),
+        affine=torch.tensor([view.affine]),
         colors=torch.tensor([color[:4]]),
         channels=torch.tensor([color.channels]),
         fills=torch.tensor([results.get('fill', (0, 0, 0))], dtype=torch.float32).round(),

@@ -19,11 +19,11 @@ Image = NDArray[Any]  # uint8 (H, W, 3) BGR, or a part of one; OpenCV's annotati
 class View(NamedTuple):
     """What a window shows of a photo. All 0 where that is nothing, or less than the center of one pixel."""
 
-    seen: tuple[int, int, int, int] = (0, 0, 0, 0)  # xyxy of the part of the photo, in its pixels
-    place: tuple[int, int, int, int] = (0, 0, 0, 0)  # xyxy of the output pixels whose centers lie on it
+    src_box: tuple[int, int, int, int] = (0, 0, 0, 0)  # xyxy of the part of the photo, in its pixels
+    dst_box: tuple[int, int, int, int] = (0, 0, 0, 0)  # xyxy of the output pixels whose centers lie on it
     # across, down, x, y: the center of output pixel (i, j) lies at (across i + x, down j + y) of the part,
     # whose first pixel has its center at (0, 0)
-    to_part: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    affine: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 class Window(NamedTuple):
@@ -82,7 +82,7 @@ class Window(NamedTuple):
         return View((left, top, right, bottom), (x1, y1, x2, y2), (across, down, x, y))
 
 
-class Color(NamedTuple):
+class ColorJitter(NamedTuple):
     """A drawn change of color, in the order in which it acts; the defaults change nothing.
 
     The values add to, or multiply, pixel values in [0, 255].
@@ -112,4 +112,4 @@ class Results(TypedDict, total=False):
     bboxes: NDArray[np.float32]  # (G, 4)
     labels: NDArray[np.int64]  # (G,)
     fill: tuple[float, float, float]  # BGR, shown where the window reaches beyond the source
-    color: Color
+    color: ColorJitter

@@ -12,11 +12,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmdet.checkpoint.io import atomic_write
-from mmdet.datasets.collate import NO_IMAGE
 from mmdet.distributed.gather import gather_rows
 from mmdet.engine.logs import warn_on_write_error
 from mmdet.engine.loops import image_ids
 from mmdet.registry import HOOKS
+from mmdet.structures import NO_IMAGE
 
 FAULT = ('kind', 'file', 'img_id', 'ann_id', 'reason')
 

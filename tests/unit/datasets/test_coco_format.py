@@ -98,7 +98,7 @@ def score(coco: Any) -> None:
         for key, shape in (('image_id', ()), ('category_id', ()), ('bbox', (4,)), ('iscrowd', ()))
     )
     images, categories, bboxes, scores = columns
-    found = coco_eval.Detections(images.astype(np.int64), categories.astype(np.int64), bboxes, scores)
+    found = coco_eval.CocoDetections(images.astype(np.int64), categories.astype(np.int64), bboxes, scores)
     if 'annotations' in coco.dataset and coco.cats:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of overflow in boxes of 1e300 pixels

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.reference.augmentation import PIPELINE, reference_sample
-from mmdet.datasets.transforms import Color, Window, read_image
+from mmdet.datasets.transforms import ColorJitter, Window, read_image
 from mmdet.datasets.transforms.color import distort
 from mmdet.datasets.transforms.formatting import render
 from mmdet.registry import DATASETS, TRANSFORMS
@@ -115,7 +115,7 @@ def test_windows_compose():
     assert window == Window(60, 10, 260, 170, 160, 200)
     flipped = window._replace(flip=True).cut(10, 0, 60, 160)
     assert flipped == Window(200, 10, 250, 170, 160, 50, flip=True)
-    drawn = render(photo, flipped, Color(), (0, 0, 0))
+    drawn = render(photo, flipped, ColorJitter(), (0, 0, 0))
     assert (drawn.transpose(1, 2, 0) == photo[10:170, 200:250][:, ::-1]).all()
     with pytest.raises(ValueError, match='before Resize'):
         window._replace(height=300, width=300).cut(0, 0, 10, 10)
@@ -124,7 +124,7 @@ def test_windows_compose():
 def test_fill_is_never_colored_and_the_photo_is_in_its_place():
     photo = np.full((50, 80, 3), 100, np.uint8)
     window = Window.whole(50, 80).cut(-40, -20, 160, 80)._replace(flip=True)
-    drawn = render(photo, window, Color(brightness=32, channels=(2, 1, 0)), (1.4, 2.6, 3))
+    drawn = render(photo, window, ColorJitter(brightness=32, channels=(2, 1, 0)), (1.4, 2.6, 3))
     assert (drawn[:, 20:70, 80:160] == 132).all()
     drawn[:, 20:70, 80:160] = np.array([1, 3, 3])[:, None, None]
     assert (drawn == np.array([1, 3, 3])[:, None, None]).all()
@@ -133,7 +133,7 @@ def test_fill_is_never_colored_and_the_photo_is_in_its_place():
 @pytest.mark.parametrize('window', [Window(90, 0, 200, 50, 30, 30), Window(-999, -999, 1001, 1001, 30, 30)])
 def test_nothing_or_less_than_a_pixel_of_the_photo_in_the_window(window):
     photo = np.zeros((10, 10, 3), np.uint8)
-    assert (render(photo, window, Color(hue=9), (7, 8, 9)) == np.array([7, 8, 9])[:, None, None]).all()
+    assert (render(photo, window, ColorJitter(hue=9), (7, 8, 9)) == np.array([7, 8, 9])[:, None, None]).all()
 
 
 # Each transform by itself
@@ -271,7 +271,7 @@ def test_colors_that_are_drawn():
         ('hue', -18, 18),
     ):
         values = np.array([getattr(color, name) for color in colors])
-        changed = values[values != getattr(Color(), name)]
+        changed = values[values != getattr(ColorJitter(), name)]
         assert 440 < len(changed) < 560
         span = high - low
         assert low <= changed.min() < low + 0.02 * span
@@ -285,15 +285,15 @@ def test_colors_that_are_drawn():
 @pytest.mark.parametrize(
     'color',
     [
-        Color(),
-        Color(brightness=20),
-        Color(contrast=1.2),
-        Color(brightness=-10, contrast=0.7),
-        Color(saturation=1.4),
-        Color(brightness=8, contrast=0.8, saturation=0.5),
-        Color(hue=17),
-        Color(hue=-17),
-        Color(brightness=12, contrast=1.1, saturation=1.3, hue=-9),
+        ColorJitter(),
+        ColorJitter(brightness=20),
+        ColorJitter(contrast=1.2),
+        ColorJitter(brightness=-10, contrast=0.7),
+        ColorJitter(saturation=1.4),
+        ColorJitter(brightness=8, contrast=0.8, saturation=0.5),
+        ColorJitter(hue=17),
+        ColorJitter(hue=-17),
+        ColorJitter(brightness=12, contrast=1.1, saturation=1.3, hue=-9),
     ],
 )
 def test_color_equals_hsv_arithmetic_in_float(color):

@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from mmdet.evaluation import coco_eval
 from mmdet.evaluation.coco_eval import (
     IOU_THRESHOLDS,
-    Detections,
+    CocoDetections,
     as_records,
     evaluate_boxes,
     from_records,
@@ -58,7 +58,7 @@ def index(**dataset: Any) -> COCO:
 
 def draw(
     seed: int, features: frozenset[str] = NO_FEATURES, images: int = 9, ids: str = 'small'
-) -> tuple[COCO, Detections, list[int]]:
+) -> tuple[COCO, CocoDetections, list[int]]:
     """A set, detections and the categories in the order of the labels, some of them without objects."""
     rng = np.random.default_rng(seed)
     step, start = ID_KINDS[ids]
@@ -105,7 +105,7 @@ def draw(
     return coco, from_records(records), categories
 
 
-def plain_pycocotools(coco: COCO, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+def plain_pycocotools(coco: COCO, detections: CocoDetections) -> tuple[np.ndarray, np.ndarray]:
     """The 12 numbers and the table of precisions (T, R, K), the classes ordered by id."""
     truth = index(**copy.deepcopy(coco.dataset))
     rows = [
@@ -124,7 +124,7 @@ def plain_pycocotools(coco: COCO, detections: Detections) -> tuple[np.ndarray, n
     return evaluation.stats, evaluation.eval['precision'][:, :, :, 0, 2]
 
 
-def check(coco: COCO, detections: Detections, categories: list[int]) -> None:
+def check(coco: COCO, detections: CocoDetections, categories: list[int]) -> None:
     """Every bit of what `score_with_hotcoco` returns is that of pycocotools."""
     stats, precision = plain_pycocotools(coco, detections)
     found = score_with_hotcoco(coco, detections, categories)
@@ -180,7 +180,7 @@ def test_nothing_detected_and_nothing_there(ids: str) -> None:
 def test_the_order_of_equal_scores_matters_and_is_kept() -> None:
     """Else the sets with ties would prove nothing."""
     coco, detections, categories = draw(3, frozenset(['one score', 'more than 100']))
-    backwards = Detections(*(column[::-1] for column in detections))
+    backwards = CocoDetections(*(column[::-1] for column in detections))
     for one in (detections, backwards):
         check(coco, one, categories)
     first, last = (score_with_hotcoco(coco, one, categories).stats for one in (detections, backwards))
@@ -224,7 +224,7 @@ def test_a_hand_made_case(installed: bool, monkeypatch: pytest.MonkeyPatch) -> N
         ],
     )
     boxes = np.array([[100, 100, 40, 40], [0, 0, 40, 30]], float)
-    detections = Detections(np.array([1, 1]), np.array([3, 3]), boxes, np.array([0.9, 0.8]))
+    detections = CocoDetections(np.array([1, 1]), np.array([3, 3]), boxes, np.array([0.9, 0.8]))
     found = evaluate_boxes(coco, detections, [8, 3])
     ap, recall = 0.6 * 0.5, 0.6  # 6 of 10 thresholds
     right = [ap, 0.5, 0.5, -1, ap, -1, 0, recall, recall, -1, recall, -1]

@@ -17,7 +17,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from benchmarks.parity import MEAN_DIFFERENCE, MOST_DIFFERENCE
 from benchmarks.reference.augmentation import PIPELINE
 from mmdet.datasets import BadImage, collate_detection
-from mmdet.datasets.transforms import Color, PackDetInputs, Window
+from mmdet.datasets.transforms import ColorJitter, PackDetInputs, Window
 from mmdet.datasets.transforms.color import ORDERS, distort
 from mmdet.models import DetDataPreprocessor, device_decoding
 from mmdet.models.device_decoding import change_colors, draw_images
@@ -27,14 +27,14 @@ from tests.unit.datasets.test_transforms import boxes_of, photo_of, results_of, 
 
 CPU = torch.device('cpu')
 SIZE = (240, 320)  # (h, w) of the photos
-PLAIN = Color()
+PLAIN = ColorJitter()
 FILL = (103.53, 116.28, 123.675)
 ON_DEVICE, IN_WORKER = PackDetInputs('device'), PackDetInputs()
 
 
 @pytest.fixture(autouse=True)
 def no_earlier_warning() -> None:
-    device_decoding._tell_once.cache_clear()
+    device_decoding._warn_once.cache_clear()
 
 
 def write(folder: Path, kind: str = 'rgb.jpg', seed: int = 0) -> Path:
@@ -52,7 +52,7 @@ def write(folder: Path, kind: str = 'rgb.jpg', seed: int = 0) -> Path:
     return file
 
 
-def task(file: Path, window: Window, color: Color = PLAIN, img_id: int = 7) -> dict[str, Any]:
+def task(file: Path, window: Window, color: ColorJitter = PLAIN, img_id: int = 7) -> dict[str, Any]:
     """What `PackDetInputs` gets."""
     return {
         'img_path': file,
@@ -126,7 +126,9 @@ def test_equals_the_worker_over_many_draws(tmp_path: Path) -> None:
     ],
 )
 def test_windows(tmp_path: Path, window: Window, flip: bool) -> None:
-    drawn = assert_alike([task(write(tmp_path), window._replace(flip=flip), Color(brightness=9, hue=12))])
+    drawn = assert_alike(
+        [task(write(tmp_path), window._replace(flip=flip), ColorJitter(brightness=9, hue=12))]
+    )
     assert drawn.std() > 1 or drawn[0, 0].numel() < 50
 
 
@@ -134,7 +136,9 @@ def test_windows(tmp_path: Path, window: Window, flip: bool) -> None:
     'window', [Window(400, 0, 500, 50, 30, 20), Window(-9999, -9999, 10001, 10001, 30, 20)]
 )
 def test_nothing_or_less_than_a_pixel_of_the_photo_in_the_window(tmp_path: Path, window: Window) -> None:
-    worker, drawn, _ = both([task(write(tmp_path), window, Color(hue=9)), task(write(tmp_path), window)])
+    worker, drawn, _ = both(
+        [task(write(tmp_path), window, ColorJitter(hue=9)), task(write(tmp_path), window)]
+    )
     assert torch.equal(worker.float(), drawn)
     assert drawn[1, :, 4, 5].tolist() == [104, 116, 124]
 
@@ -157,7 +161,7 @@ def test_the_fill_lies_where_the_worker_puts_it(tmp_path: Path) -> None:
 
 def test_channel_orders_and_the_fill_which_has_none(tmp_path: Path) -> None:
     file, window = write(tmp_path), Window(-30, 0, 290, 240, 60, 80)
-    drawn = assert_alike([task(file, window, Color(channels=order)) for order in ORDERS])
+    drawn = assert_alike([task(file, window, ColorJitter(channels=order)) for order in ORDERS])
     assert (drawn[:, :, 30, 2] == torch.tensor([104.0, 116, 124])).all()
     for image, order in zip(drawn, ORDERS, strict=True):
         assert torch.equal(image[:, :, 8:], drawn[0][list(order), :, 8:])
@@ -170,7 +174,7 @@ def test_channel_orders_and_the_fill_which_has_none(tmp_path: Path) -> None:
 def test_colors(brightness: float, contrast: float, saturation: float, hue: float) -> None:
     """On every kind of pixel: black, gray, full colors, and values that fall below 0 or rise above 255."""
     grid = np.array(list(itertools.product((0, 3, 31, 90, 91, 180, 255), repeat=3)), np.uint8)[None]
-    color = Color(brightness, contrast, saturation, hue)
+    color = ColorJitter(brightness, contrast, saturation, hue)
     images = torch.from_numpy(grid).permute(2, 0, 1)[None].float()
     before = images.clone()
     changed = change_colors(images, torch.tensor([color[:4]]))[0].permute(1, 2, 0)
@@ -196,7 +200,7 @@ def test_colors(brightness: float, contrast: float, saturation: float, hue: floa
 )
 def test_files(tmp_path: Path, kind: str, on_device: bool) -> None:
     tasks = [
-        task(write(tmp_path, kind, seed), Window(*edges, 60, 80, seed == 1), Color(hue=5, contrast=1.2))
+        task(write(tmp_path, kind, seed), Window(*edges, 60, 80, seed == 1), ColorJitter(hue=5, contrast=1.2))
         for seed, edges in enumerate([(-40, -30, 200, 190), (20, 30, 300, 200)])
     ]
     assert_alike(tasks)

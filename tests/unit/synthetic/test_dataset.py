@@ -6,7 +6,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from mmdet.synthetic.dataset import CATEGORY_IDS, CLASSES, LEAST_SIDE, SPLITS, draw_scene, make_dataset
-from mmdet.synthetic.objects import KINDS, draw_sprite
+from mmdet.synthetic.objects import KINDS, draw_object
 
 LIGHT = np.array([-0.5, -0.5, 0.7], np.float32)
 
@@ -90,15 +90,15 @@ def test_images_do_not_depend_on_how_many_there_are(root, tmp_path):
 
 
 @pytest.mark.parametrize('name', KINDS)
-def test_sprite_fills_its_box(name):
+def test_object_fills_its_box(name):
     for seed in range(5):
-        sprite = draw_sprite(name, 60, LIGHT, np.random.default_rng(seed))
-        assert sprite.pixels.shape == (*sprite.alpha.shape, 3)
-        assert sprite.pixels.min() >= 0 and sprite.pixels.max() <= 255
-        assert sprite.alpha.max() == 1 and sprite.alpha.mean() > 0.15
-        rims = sprite.alpha[0], sprite.alpha[-1], sprite.alpha[:, 0], sprite.alpha[:, -1]
+        found = draw_object(name, 60, LIGHT, np.random.default_rng(seed))
+        assert found.pixels.shape == (*found.alpha.shape, 3)
+        assert found.pixels.min() >= 0 and found.pixels.max() <= 255
+        assert found.alpha.max() == 1 and found.alpha.mean() > 0.15
+        rims = found.alpha[0], found.alpha[-1], found.alpha[:, 0], found.alpha[:, -1]
         assert all(rim.any() for rim in rims)
-        assert 35 < max(sprite.alpha.shape) < 100
+        assert 35 < max(found.alpha.shape) < 100
 
 
 def test_same_set_is_kept_and_another_refused(tmp_path):

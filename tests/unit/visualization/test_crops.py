@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet.visualization import draw_crops
-from mmdet.visualization.crops import RIGHT, WRONG
+from mmdet.visualization.crops import RIGHT, WRONG, draw_crops
 
 CLASSES = ['ball', 'a class with a name that is far too long for a column', 'star', 'mug']
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet.visualization import class_color, draw_detections, draw_side_by_side
+from mmdet.visualization.detections import class_color, draw_detections, draw_side_by_side
 
 GRAY = np.full((200, 300, 3), 128, np.uint8)
 
