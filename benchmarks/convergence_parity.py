@@ -3,7 +3,7 @@
 python -m benchmarks.convergence_parity --work-dir work_dirs/same
 
 A narrow SSD300 is distilled on generated photos: by this toolbox in float32, in bfloat16 and compiled, and
-the stock way (benchmarks/reference) with random numbers of its own. Only the training differs: the teacher,
+the baseline (benchmarks/reference) with random numbers of its own. Only the training differs: the teacher,
 the start, the schedule and the evaluation are the same. A training whose result lies in the work dir is not
 run again, so two processes can share the work, each with other --ways or --seeds.
 
@@ -31,7 +31,7 @@ from torch._dynamo.utils import counters
 from benchmarks.bfloat16 import quick_bfloat16
 from benchmarks.parity import compare
 from benchmarks.reference.augmentation import PIPELINE
-from benchmarks.reference.network import StockSSD300
+from benchmarks.reference.network import BaselineSSD300
 from benchmarks.reference.training import train
 from benchmarks.report import ROOT, machine
 from benchmarks.settings import Settings
@@ -133,7 +133,7 @@ class Work(NamedTuple):
         cfg = self.student(f'{way}_seed{seed}', distilled=True)
         cfg.load_from, cfg.randomness = str(self.folder / 'start.pth'), {'seed': seed}
         if way == 'stock':
-            detector = self.train_stock(cfg, seed)
+            detector = self.train_baseline(cfg, seed)
         else:
             if way == 'bfloat16':
                 cfg.optim_wrapper |= {'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}
@@ -149,12 +149,12 @@ class Work(NamedTuple):
             detector = runner.model
         return detector.state_dict(), time.perf_counter() - begun
 
-    def train_stock(self, cfg: Config, seed: int) -> nn.Module:
-        """The same schedule the stock way, on a random stream that ours never draws from."""
+    def train_baseline(self, cfg: Config, seed: int) -> nn.Module:
+        """The same schedule with the baseline, on a random stream that ours never draws from."""
         detector = MODELS.build({**cfg.model, 'distiller': None})
         load_weights(detector, load_checkpoint(cfg.load_from)['state_dict'], cfg.load_from)
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
-        student = StockSSD300(len(dataset.metainfo['classes']), self.sizes.width, batch_norm=True)
+        student = BaselineSSD300(len(dataset.metainfo['classes']), self.sizes.width, batch_norm=True)
         student.take_weights(detector)
         teacher = torchvision.models.get_model(ARCH, weights=None, num_classes=student.num_classes)
         teacher.load_state_dict(load_checkpoint(self.folder / 'teacher.pth')['state_dict'])

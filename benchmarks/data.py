@@ -1,4 +1,4 @@
-"""`data`: the training pipeline of SSD300 beside the stock one and beside bare JPEG decoding, on one core."""
+"""`data`: the training pipeline of SSD300 beside the baseline and beside bare JPEG decoding, on one core."""
 
 import itertools
 import os
@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.device_data import device_row
 from benchmarks.parity import CHECKED, MEAN_DIFFERENCE, MOST_DIFFERENCE
-from benchmarks.reference.augmentation import reference_sample, stock_pipeline
+from benchmarks.reference.augmentation import baseline_pipeline, reference_sample
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
 from benchmarks.step import peaks
@@ -38,7 +38,7 @@ def run(settings: Settings) -> list[Row]:
     times = interleaved(
         {
             'ours': our_pass(dataset, count),
-            'reference': stock_pass(dataset, count),
+            'reference': baseline_pass(dataset, count),
             'decoding': decoding_pass(dataset, count),
         },
         settings.repeats,
@@ -84,8 +84,8 @@ def our_pass(dataset: CocoDataset, count: int) -> Callable[[], None]:
     return run
 
 
-def stock_pass(dataset: CocoDataset, count: int) -> Callable[[], None]:
-    """The same photos and draws through the stock pipeline."""
+def baseline_pass(dataset: CocoDataset, count: int) -> Callable[[], None]:
+    """The same photos and draws through the baseline pipeline."""
     passes = itertools.count()
 
     def run() -> None:
@@ -93,7 +93,7 @@ def stock_pass(dataset: CocoDataset, count: int) -> Callable[[], None]:
         for row in range(count):
             given: Any = dataset._results(row, first + row)
             boxes, labels = given['annotations']
-            stock_pipeline(given['img_path'], boxes, labels, given['rng'])
+            baseline_pipeline(given['img_path'], boxes, labels, given['rng'])
 
     return run
 

@@ -4,7 +4,14 @@ from benchmarks.parity import differing_numbers, exact_float32
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
 from benchmarks.step import BATCH, BATCH_GPU, peaks
-from benchmarks.students import make_teacher, our_step, stock_step, stock_student, subject, with_gradient
+from benchmarks.students import (
+    baseline_step,
+    baseline_student,
+    make_teacher,
+    our_step,
+    subject,
+    with_gradient,
+)
 from benchmarks.timing import interleaved, ratio
 
 TOLERANCE = 1e-4
@@ -19,8 +26,8 @@ def run(settings: Settings) -> list[Row]:
     plain = subject(exact, count)
     teacher, file = make_teacher(settings, plain.classes)
     distilled = subject(exact, count, file)
-    student = stock_student(plain, settings.device)
-    steps = (our_step(distilled), stock_step(distilled, student, exact, teacher))
+    student = baseline_student(plain, settings.device)
+    steps = (our_step(distilled), baseline_step(distilled, student, exact, teacher))
     with exact_float32():
         ours, theirs = map(with_gradient, steps)
     faults = differing_numbers(ours, theirs, TOLERANCE)
@@ -29,8 +36,8 @@ def run(settings: Settings) -> list[Row]:
     contenders = {
         'plain': our_step(plain),
         'ours': our_step(distilled),
-        'reference plain': stock_step(plain, student, settings),
-        'reference': stock_step(distilled, student, settings, teacher),
+        'reference plain': baseline_step(plain, student, settings),
+        'reference': baseline_step(distilled, student, settings, teacher),
     }
     times = interleaved(contenders, settings.repeats, settings.device, warm_up=3 if settings.on_gpu else 1)
     objects = sum(map(len, plain.objects))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmengine.logging import MMLogger
 
-from benchmarks.reference.evaluation import Found, stock_evaluation
+from benchmarks.reference.evaluation import Found, baseline_evaluation
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
 from benchmarks.step import peaks
@@ -35,7 +35,7 @@ def run(settings: Settings) -> list[Row]:
     result_file = settings.work_dir / 'evaluation_results.json'
     contenders = {
         'ours': our_evaluation(ann_file, found),
-        'reference': lambda: stock_evaluation(ann_file, found, result_file),
+        'reference': lambda: baseline_evaluation(ann_file, found, result_file),
     }
     times = interleaved(contenders, settings.repeats, torch.device('cpu'))
     row = Row(

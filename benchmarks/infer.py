@@ -1,4 +1,4 @@
-"""`infer`: detection with NMS beside the stock way's and torchvision's, network and post-processing apart."""
+"""`infer`: detection with NMS beside the baseline and torchvision, network and post-processing apart."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from benchmarks.reference.network import StockSSD300
+from benchmarks.reference.network import BaselineSSD300
 from benchmarks.reference.postprocess import MAX_PER_IMAGE, NMS_IOU, SCORE_THR, detections
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
 from benchmarks.step import peaks, photos
-from benchmarks.students import Subject, normalized, stock_student, subject
+from benchmarks.students import Subject, baseline_student, normalized, subject
 from benchmarks.timing import Timing, interleaved, ratio
 
 CANDIDATES = 60_000  # class scores of an image above the threshold, where the network has 80 classes
@@ -36,13 +36,13 @@ def run(settings: Settings) -> list[Row]:
 def of_batch(settings: Settings, count: int, row: Row) -> list[Row]:
     """The whole, the network, and the post-processing."""
     found = subject(settings, count)
-    detector, student = found.detector.eval(), stock_student(found, settings.device).eval()
+    detector, student = found.detector.eval(), baseline_student(found, settings.device).eval()
     with torch.no_grad():
         logits = detector(normalized(found.data['inputs'], settings.device)).cls_logits
         gain = gain_for(logits.roll(1, 2))  # background first
         for heads in (detector.bbox_head.cls_convs, student.cls_convs):
             scale(heads, gain)
-    contenders = ours(found, settings) | stock(found, student, settings)
+    contenders = ours(found, settings) | baseline(found, student, settings)
     if not settings.quick:  # it has one size only
         contenders |= torchvisions(found, settings)
     times = interleaved(contenders, settings.repeats, settings.device, warm_up=3 if settings.on_gpu else 1)
@@ -131,7 +131,7 @@ def ours(found: Subject, settings: Settings) -> dict[str, Callable[[], Any]]:
     return {'ours': whole, 'ours network': network, 'ours post-processing': post}
 
 
-def stock(found: Subject, student: StockSSD300, settings: Settings) -> dict[str, Callable[[], Any]]:
+def baseline(found: Subject, student: BaselineSSD300, settings: Settings) -> dict[str, Callable[[], Any]]:
     """Whole, network, post-processing of the reference."""
     device, anchors = settings.device, found.anchors(settings.device)
     with torch.no_grad():

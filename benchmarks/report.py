@@ -34,7 +34,7 @@ class Target(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One figure: ours, the stock way's and torchvision's, from one run.
+    """One figure: ours, the baseline's and torchvision's, from one run.
 
     A row without `ours` was not measured: the machine lacks what it needs, `note` says what.
     """

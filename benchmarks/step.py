@@ -1,4 +1,4 @@
-"""`step`: a plain training step of SSD300-VGG16 beside the stock way's and torchvision's."""
+"""`step`: a plain training step of SSD300-VGG16 beside the baseline and torchvision."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.parity import differing_numbers, exact_float32
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
-from benchmarks.students import Subject, our_step, stock_step, stock_student, subject, with_gradient
+from benchmarks.students import Subject, baseline_step, baseline_student, our_step, subject, with_gradient
 from benchmarks.timing import Timing, interleaved, ratio
 
 BATCH, BATCH_GPU = 8, 64
@@ -24,8 +24,8 @@ def run(settings: Settings) -> list[Row]:
     count = settings.batch_size or (BATCH_GPU if settings.on_gpu else BATCH)
     faults = check(settings, count)
     plain = subject(settings, count)
-    student = stock_student(plain, settings.device)
-    contenders = {'ours': our_step(plain), 'reference': stock_step(plain, student, settings)}
+    student = baseline_student(plain, settings.device)
+    contenders = {'ours': our_step(plain), 'reference': baseline_step(plain, student, settings)}
     if not settings.quick:  # it has one size only
         contenders['torchvision'] = torchvision_step(plain, settings)
     times = interleaved(contenders, settings.repeats, settings.device, warm_up=3 if settings.on_gpu else 1)
@@ -51,8 +51,8 @@ def check(settings: Settings, count: int) -> list[str]:
     """Compare one step of ours with one of the reference, both in float32."""
     exact = settings._replace(amp=False)
     plain = subject(exact, count)
-    student = stock_student(plain, settings.device)
-    steps = (our_step(plain), stock_step(plain, student, exact))
+    student = baseline_student(plain, settings.device)
+    steps = (our_step(plain), baseline_step(plain, student, exact))
     with exact_float32():
         ours, theirs = map(with_gradient, steps)
     return differing_numbers(ours, theirs, TOLERANCE)

@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.models import ResNet
 
 from benchmarks.parity import gradient_norm
-from benchmarks.reference.network import StockSSD300
+from benchmarks.reference.network import BaselineSSD300
 from benchmarks.reference.training import training_losses
 from benchmarks.report import ROOT
 from benchmarks.settings import Settings
@@ -137,15 +137,15 @@ def our_step(subject: Subject) -> STEP:
     return run
 
 
-def stock_student(subject: Subject, device: torch.device) -> StockSSD300:
+def baseline_student(subject: Subject, device: torch.device) -> BaselineSSD300:
     """The reference's network with the weights of ours."""
-    return StockSSD300(subject.num_classes, subject.width).take_weights(subject.detector).to(device)
+    return BaselineSSD300(subject.num_classes, subject.width).take_weights(subject.detector).to(device)
 
 
-def stock_step(
-    subject: Subject, student: StockSSD300, settings: Settings, teacher: ResNet | None = None
+def baseline_step(
+    subject: Subject, student: BaselineSSD300, settings: Settings, teacher: ResNet | None = None
 ) -> STEP:
-    """A training step the stock way; with a teacher, distilled the published way."""
+    """A training step of the baseline; with a teacher, distilled the published way."""
     device = settings.device
     optimizer = torch.optim.SGD(student.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
     images, anchors = normalized(subject.data['inputs'], device), subject.anchors(device)

@@ -1,4 +1,4 @@
-"""The stock SSD training pipeline in float32 on whole photos, as plainly as it can be written.
+"""The baseline SSD training pipeline in float32 on whole photos, as plainly as it can be written.
 
 MMDetection 2.x decodes a photo, turns it into float32, and takes every step of the augmentation on all of
 its pixels: color on the full photo, a canvas filled with the mean color, a crop, a resize, a flip, the
@@ -64,7 +64,7 @@ class Geometry(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """A sample of the stock pipeline, before its normalization."""
+    """A sample of the baseline pipeline, before its normalization."""
 
     img: Pixels  # float32 (300, 300, 3) BGR, not clipped
     bboxes: NDArray[np.float64]  # (G, 4)
@@ -91,10 +91,10 @@ class Reference(NamedTuple):
         return float(of_canvas), float(of_photo.mean()) if photo.any() else 0.0
 
 
-def stock_pipeline(
+def baseline_pipeline(
     file: Path, boxes: Any, labels: Any, rng: np.random.Generator, contrast_first: bool = True
 ) -> dict[str, Any]:
-    """From a file to what the stock data set hands over: img (3, 300, 300) normalized, RGB; boxes, labels."""
+    """From a file to a sample: img (3, 300, 300) normalized, RGB; boxes, labels."""
     photo: Any = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     sample = reference_sample(photo, boxes, labels, rng, contrast_first)
     img: Any = cv2.cvtColor(np.ascontiguousarray(sample.img), cv2.COLOR_BGR2RGB)
@@ -110,7 +110,7 @@ def stock_pipeline(
 def reference_sample(
     photo: Pixels, bboxes: Any, labels: Any, rng: np.random.Generator, contrast_first: bool
 ) -> Reference:
-    """The sample that the stock pipeline makes of a photo, uint8 (H, W, 3) BGR.
+    """The sample that the baseline pipeline makes of a photo, uint8 (H, W, 3) BGR.
 
     `contrast_first`: contrast before saturation and hue, or after them: SSD throws a coin.
     """

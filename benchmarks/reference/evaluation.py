@@ -1,4 +1,4 @@
-"""COCO box evaluation the stock way (MMDetection 2.10): a result file, and pycocotools on it.
+"""COCO box evaluation, the baseline (MMDetection 2.10): a result file, and pycocotools on it.
 
 D detections of an image · K classes · boxes xyxy in pixels of the original image
 """
@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 Found = tuple[int, NDArray[Any], NDArray[Any]]  # image id, (D, 5) boxes and scores, (D,) labels
 
 
-def stock_evaluation(
+def baseline_evaluation(
     ann_file: Path, found: Sequence[Found], result_file: Path
 ) -> tuple[list[float], list[float]]:
     """The 12 numbers, and the AP of each class in the order of the category ids, -1 without any object."""

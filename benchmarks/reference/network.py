@@ -33,7 +33,7 @@ ANCHORS_PER_CELL = (4, 6, 6, 6, 4, 4)
 EXTRA_STRIDES = ((2, 1), (2, 1), (1, 0), (1, 0))  # stride and padding of each added level
 
 
-class StockSSD300(nn.Module):
+class BaselineSSD300(nn.Module):
     """VGG16 with fc6 and fc7 as convolutions, four added levels, two convolutions a level as the head.
 
     Args:
@@ -77,7 +77,7 @@ class StockSSD300(nn.Module):
         self.cls_convs = nn.ModuleList(nn.Conv2d(c, b * (num_classes + 1), 3, padding=1) for c, b in heads)
         self.reg_convs = nn.ModuleList(nn.Conv2d(c, b * 4, 3, padding=1) for c, b in heads)
 
-    def take_weights(self, detector: nn.Module) -> 'StockSSD300':
+    def take_weights(self, detector: nn.Module) -> 'BaselineSSD300':
         """Copy the weights of a detector of this toolbox, which come in the same order; returns itself."""
         with torch.no_grad():
             for own, theirs in self._beside(detector):

@@ -19,7 +19,7 @@ def detections(
 ) -> list[Tensor]:
     """Per image (D, 6): x1, y1, x2, y2, score, label; best first.
 
-    cls_maps, box_maps: per level, see `StockSSD300` · anchors (A, 4) · side: of the image, in pixels
+    cls_maps, box_maps: per level, see `BaselineSSD300` · anchors (A, 4) · side: of the image, in pixels
     """
     return [
         _of_image([x[i] for x in cls_maps], [x[i] for x in box_maps], anchors, num_classes, side)

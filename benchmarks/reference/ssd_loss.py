@@ -98,7 +98,7 @@ def losses(
 ) -> tuple[dict[str, Tensor], list[Targets]]:
     """`loss_cls` and `loss_bbox`, and the targets of each image.
 
-    cls_maps, box_maps: per level, see `StockSSD300` · objects, labels: per image (G, 4) and (G,)
+    cls_maps, box_maps: per level, see `BaselineSSD300` · objects, labels: per image (G, 4) and (G,)
     """
     images = range(len(objects))
     targets = [targets_of_image(anchors, objects[i], labels[i], num_classes) for i in images]

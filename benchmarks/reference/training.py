@@ -1,4 +1,4 @@
-"""Training the stock way, plain or distilled as published: the losses of a step, and all steps.
+"""Training of the baseline, plain or distilled as published: the losses of a step, and all steps.
 
 G objects of an image · P positives of the batch · A anchors · boxes xyxy in pixels of the network input
 """
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from benchmarks.reference.augmentation import stock_pipeline
+from benchmarks.reference.augmentation import baseline_pipeline
 from benchmarks.reference.distiller import distillation_losses
-from benchmarks.reference.network import StockSSD300, flat
+from benchmarks.reference.network import BaselineSSD300, flat
 from benchmarks.reference.ssd_loss import Targets, decode, losses
 
 
 def training_losses(
-    student: StockSSD300,
+    student: BaselineSSD300,
     images: Tensor,
     anchors: Tensor,
     objects: Sequence[Tensor],
@@ -60,7 +60,7 @@ def training_losses(
 
 
 def train(
-    student: StockSSD300,
+    student: BaselineSSD300,
     teacher: ResNet,
     crop_size: int,
     anchors: Tensor,
@@ -82,7 +82,9 @@ def train(
         samples = []
         for _ in range(batch_size):
             file, boxes, labels = photos[next(rows)]
-            samples.append(stock_pipeline(file, boxes, labels, rng, contrast_first=bool(rng.random() < 0.5)))
+            samples.append(
+                baseline_pipeline(file, boxes, labels, rng, contrast_first=bool(rng.random() < 0.5))
+            )
         images, objects, classes = ([s[key] for s in samples] for key in ('img', 'bboxes', 'labels'))
         optimizer.zero_grad()
         losses = training_losses(student, torch.stack(images), anchors, objects, classes, teacher, crop_size)

@@ -1,4 +1,4 @@
-"""Measure the toolbox beside the stock way and torchvision, with a parity check beside each figure.
+"""Measure the toolbox beside a baseline and torchvision, with a parity check beside each figure.
 
 python tools/benchmark.py all --data-root data/coco-mini
 

@@ -1,4 +1,4 @@
-"""Thousands of draws of our augmentation against as many of the stock one: the same distributions.
+"""Thousands of draws of our augmentation against as many of the baseline: the same distributions.
 
 The two draw from different random streams. The check can fail: parameters that are moved a little are told
 from the true ones.
@@ -26,7 +26,7 @@ from mmdet.datasets.transforms.window import Window
 HEIGHT, WIDTH = 360, 480
 BOXES = np.array([[40, 60, 300, 320], [200, 20, 470, 200]], np.float32)
 LONG = pytest.mark.skipif(not os.environ.get('DISTILL_LONG'), reason='long: set DISTILL_LONG=1')
-OURS, STOCK = 8_000, 5_000  # draws
+OURS, BASELINE = 8_000, 5_000  # draws
 LIMIT = 1.95  # of Kolmogorov's statistic: a true hypothesis exceeds it once in a thousand times
 ROUNDING = {'largest': 5.0, 'center': 0.1, 'contrast seen': 1.0, 'saturation seen': 1.0} | {
     f'mean of {name}': 1.0 for name in 'bgr'
@@ -41,10 +41,10 @@ def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(np.abs(shares[0] - shares[1]).max() / np.sqrt(1 / len(one) + 1 / len(other)))
 
 
-def differing(ours: Columns, stock: Columns) -> set[str]:
+def differing(ours: Columns, baseline: Columns) -> set[str]:
     """The quantities whose distributions differ."""
-    assert ours.keys() == stock.keys()
-    return {name for name in ours if distance(ours[name], stock[name]) > LIMIT}
+    assert ours.keys() == baseline.keys()
+    return {name for name in ours if distance(ours[name], baseline[name]) > LIMIT}
 
 
 def columns(rows: list[dict[str, float]]) -> Columns:
@@ -103,14 +103,14 @@ def our_geometry(expand: Any = None, crop: Any = None, flip: Any = None) -> Colu
 
 
 @pytest.fixture(scope='module')
-def stock_geometry() -> Columns:
+def baseline_geometry() -> Columns:
     rows = []
     with pytest.MonkeyPatch.context() as patch:  # numbers alone, no pixels
         patch.setattr(augmentation, 'distort', lambda img, *_: (img, {}))
         patch.setattr(augmentation.Geometry, 'of_photo', lambda _, photo, __: photo)
         photo = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         photo_once = np.broadcast_to(photo[:1, :1], photo.shape)
-        for draw in range(STOCK):
+        for draw in range(BASELINE):
             rng = np.random.Generator(np.random.Philox(key=[2, draw]))
             sample = augmentation.reference_sample(photo_once, BOXES, [0, 1], rng, contrast_first=True)
             _, _, top, left = sample.geometry.canvas or (0, 0, 0, 0)
@@ -121,8 +121,8 @@ def stock_geometry() -> Columns:
     return columns(rows)
 
 
-def test_windows_and_boxes_are_drawn_alike(stock_geometry: Columns) -> None:
-    assert differing(our_geometry(), stock_geometry) == set()
+def test_windows_and_boxes_are_drawn_alike(baseline_geometry: Columns) -> None:
+    assert differing(our_geometry(), baseline_geometry) == set()
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_windows_and_boxes_are_drawn_alike(stock_geometry: Columns) -> None:
         pytest.param({'crop': MinIoURandomCrop(min_crop_size=0.4)}, 'across', marks=LONG),
     ],
 )
-def test_other_parameters_are_noticed(stock_geometry: Columns, changed: dict[str, Any], seen: str) -> None:
-    assert seen in differing(our_geometry(**changed), stock_geometry)
+def test_other_parameters_are_noticed(baseline_geometry: Columns, changed: dict[str, Any], seen: str) -> None:
+    assert seen in differing(our_geometry(**changed), baseline_geometry)
 
 
 def color_row(pixels: NDArray[Any], drawn: dict[str, float]) -> dict[str, float]:
@@ -162,10 +162,10 @@ def our_colors(**changed: Any) -> Columns:
 
 
 @pytest.fixture(scope='module')
-def stock_colors() -> Columns:
+def baseline_colors() -> Columns:
     neutral = {'brightness': 0.0, 'contrast': 1.0, 'saturation': 1.0, 'hue': 0.0}
     rows = []
-    for draw in range(STOCK):
+    for draw in range(BASELINE):
         rng = np.random.Generator(np.random.Philox(key=[4, draw]))
         numbers, coin = rng.random((5, 2)), bool(rng.random() < 0.5)
         img, drawn = augmentation.distort(PATCH.astype(np.float32), numbers, coin)
@@ -174,8 +174,8 @@ def stock_colors() -> Columns:
     return columns(rows)
 
 
-def test_colors_are_drawn_alike(stock_colors: Columns) -> None:
-    assert differing(our_colors(), stock_colors) == set()
+def test_colors_are_drawn_alike(baseline_colors: Columns) -> None:
+    assert differing(our_colors(), baseline_colors) == set()
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_colors_are_drawn_alike(stock_colors: Columns) -> None:
         ({'hue_delta': 14}, 'hue'),
     ],
 )
-def test_other_colors_are_noticed(stock_colors: Columns, changed: dict[str, Any], seen: str) -> None:
-    assert seen in differing(our_colors(**changed), stock_colors)
+def test_other_colors_are_noticed(baseline_colors: Columns, changed: dict[str, Any], seen: str) -> None:
+    assert seen in differing(our_colors(**changed), baseline_colors)
 
 
 @pytest.mark.parametrize('sample', [np.zeros, np.ones])

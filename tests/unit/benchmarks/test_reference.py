@@ -5,7 +5,7 @@ import pytest
 import torch
 import torchvision
 
-from benchmarks.reference.network import StockSSD300
+from benchmarks.reference.network import BaselineSSD300
 from benchmarks.reference.postprocess import detections
 from benchmarks.reference.ssd_loss import assign, decode, encode
 from benchmarks.reference.training import training_losses
@@ -19,9 +19,9 @@ def case() -> Golden:
 
 
 @pytest.fixture(scope='module')
-def student(case: Golden) -> StockSSD300:
+def student(case: Golden) -> BaselineSSD300:
     """It remembers its maps of the golden images."""
-    student = StockSSD300(80).take_weights(case.model)
+    student = BaselineSSD300(80).take_weights(case.model)
     with torch.no_grad():
         maps = student(case.images)
     student.forward = lambda images: maps
@@ -47,7 +47,7 @@ def test_deltas_and_back() -> None:
     assert encode(anchors[:1], torch.tensor([[12.0, 10, 32, 50]])).tolist() == [[1, 0, 0, 0]]
 
 
-def test_losses(case: Golden, student: StockSSD300) -> None:
+def test_losses(case: Golden, student: BaselineSSD300) -> None:
     teacher = torchvision.models.resnet50(num_classes=80)
     shapes = {name: value.shape for name, value in teacher.state_dict().items()}
     teacher.load_state_dict({k: torch.from_numpy(v) for k, v in seeded.seeded_state(shapes).items()})
@@ -61,7 +61,7 @@ def test_losses(case: Golden, student: StockSSD300) -> None:
         np.testing.assert_allclose(loss.item(), case.expected[name], rtol=1e-4)
 
 
-def test_detections(case: Golden, student: StockSSD300) -> None:
+def test_detections(case: Golden, student: BaselineSSD300) -> None:
     cls_maps, box_maps = student(case.images)
     anchors = torch.from_numpy(case.expected['anchors'])
     for i, found in enumerate(detections(cls_maps, box_maps, anchors, 80)):

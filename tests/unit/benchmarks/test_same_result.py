@@ -13,7 +13,7 @@ import torch
 from benchmarks.bfloat16 import RoundedConvolutions
 from benchmarks.convergence_parity import QUICK, WAYS, Work, main
 from benchmarks.parity import T95, compare
-from benchmarks.reference.network import StockSSD300, flat
+from benchmarks.reference.network import BaselineSSD300, flat
 from benchmarks.reference.training import endless
 from mmdet.registry import MODELS
 from mmdet.synthetic.dataset import make_dataset
@@ -88,7 +88,7 @@ def test_each_photo_comes_once_each_time_through() -> None:
 
 
 def test_weights_come_through(tmp_path: Path) -> None:
-    """Into the stock network and back: the same outputs, statistics of the batch norms included."""
+    """Into the baseline network and back: the same outputs, statistics of the batch norms included."""
     work = Work(tmp_path, QUICK)
     make_dataset(tmp_path / 'data', *QUICK.images, size=QUICK.side)
     torch.manual_seed(0)
@@ -97,7 +97,7 @@ def test_weights_come_through(tmp_path: Path) -> None:
     with torch.no_grad():
         start.raw_outputs(images)  # the statistics of the batch norms move away from 0 and 1
         expected = start.eval().raw_outputs(images)
-        stock = StockSSD300(start.bbox_head.num_classes, QUICK.width, batch_norm=True).take_weights(start)
+        stock = BaselineSSD300(start.bbox_head.num_classes, QUICK.width, batch_norm=True).take_weights(start)
         stock.give_weights(back)
         found = back.eval().raw_outputs(images)
         cls_maps, box_maps = stock.eval()(images)
