@@ -109,7 +109,7 @@ class Work(NamedTuple):
             options = {'model.arch': ARCH, 'model.crop_size': CROP_SIZE}
             cfg = self.config(TEACHER_CONFIG, 'teacher', self.sizes.teacher_steps, 2e-3, options)
             cfg.train_dataloader.batch_size *= 4
-            cfg.custom_hooks = [{'type': 'SaveTeacherHook', 'file': str(teacher)}]
+            cfg.default_hooks.save_teacher.file = str(teacher)
             DetRunner.from_cfg(cfg).train()
         if not start.exists():
             whole_photos = [PIPELINE[i] for i in (0, 1, 4, 5, 7)]  # neither expanded nor cut: learns sooner

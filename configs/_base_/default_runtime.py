@@ -2,8 +2,10 @@ default_scope = 'mmdet'
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     checkpoint=dict(type='CheckpointHook', interval=1, save_best='coco/bbox_mAP'),
+    bad_data=dict(type='BadDataHook'),
+    curves=dict(type='CurvesHook'),
+    distillation_monitor=dict(type='DistillationMonitorHook'),
 )
-custom_hooks = [dict(type='BadDataHook'), dict(type='CurvesHook'), dict(type='DistillationMonitorHook')]
 env_cfg = dict(
     cudnn_benchmark=True,  # images of one size; --deterministic turns it off
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),

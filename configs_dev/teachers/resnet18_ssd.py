@@ -2,8 +2,4 @@
 # It writes cls_teachers/ssd_resnet18/model_best.pth.tar, beside the main teacher.
 _base_ = './resnet50_ssd.py'
 model = dict(arch='resnet18')
-custom_hooks = [
-    dict(type='BadDataHook'),
-    dict(type='CurvesHook'),
-    dict(type='SaveTeacherHook', file='cls_teachers/ssd_resnet18/model_best.pth.tar'),
-]
+default_hooks = dict(save_teacher=dict(file='cls_teachers/ssd_resnet18/model_best.pth.tar'))

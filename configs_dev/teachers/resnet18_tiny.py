@@ -21,9 +21,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=200, eta_min=1e-5),
 ]
-default_hooks = dict(checkpoint=dict(save_best='crops/top1'))
-custom_hooks = [
-    dict(type='BadDataHook'),
-    dict(type='CurvesHook'),
-    dict(type='SaveTeacherHook'),
-]
+default_hooks = dict(
+    checkpoint=dict(save_best='crops/top1'),
+    save_teacher=dict(type='SaveTeacherHook'),
+)

@@ -29,9 +29,7 @@ model = dict(
 val_evaluator = dict(_delete_=True, type='CropAccuracy')
 test_evaluator = val_evaluator
 train_dataloader = dict(batch_size=8, sampler=dict(repeat_thr=None))
-default_hooks = dict(checkpoint=dict(save_best='crops/top1'))
-custom_hooks = [
-    dict(type='BadDataHook'),
-    dict(type='CurvesHook'),
-    dict(type='SaveTeacherHook', file='cls_teachers/general/model_best.pth.tar'),
-]
+default_hooks = dict(
+    checkpoint=dict(save_best='crops/top1'),
+    save_teacher=dict(type='SaveTeacherHook', file='cls_teachers/general/model_best.pth.tar'),
+)

@@ -2,8 +2,4 @@
 # It writes cls_teachers/ssd_resnext101/model_best.pth.tar, beside the main teacher.
 _base_ = './resnet50_ssd.py'
 model = dict(arch='resnext101_32x8d')  # the paper does not say which ResNeXt101
-custom_hooks = [
-    dict(type='BadDataHook'),
-    dict(type='CurvesHook'),
-    dict(type='SaveTeacherHook', file='cls_teachers/ssd_resnext101/model_best.pth.tar'),
-]
+default_hooks = dict(save_teacher=dict(file='cls_teachers/ssd_resnext101/model_best.pth.tar'))

@@ -167,10 +167,9 @@ def trained_teacher(seed: int, student: Config, args: argparse.Namespace) -> Pat
         for key in DATA_DEFAULTS:
             cfg[key] = student.get(key)
         unfinished = file.with_name('unfinished.pth.tar')
-        savers = [hook for hook in cfg.get('custom_hooks', []) if hook['type'] == 'SaveTeacherHook']
-        if not savers:
-            raise ValueError(f'{args.teacher_config} has no SaveTeacherHook in custom_hooks')
-        savers[0]['file'] = str(unfinished)
+        if 'save_teacher' not in cfg.default_hooks:
+            raise ValueError(f'{args.teacher_config} has no default_hooks.save_teacher')
+        cfg.default_hooks.save_teacher.file = str(unfinished)
         train(cfg, work_dir, seed, args)
         unfinished.rename(file)
     return file

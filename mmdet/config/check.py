@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from mmdet import registry
 from mmdet.config.resolve import MMDETECTION2_KEYS, READ_KEYS
 
-DEFAULT_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 LOADER_KEYS = {'dataset', 'sampler', 'collate_fn', *inspect.signature(DataLoader).parameters}
 UNTYPED = {  # dicts that are read key by key
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
@@ -70,7 +70,7 @@ def check_keys(cfg: Config) -> Config:
             )
     for key, hook in (cfg.get('default_hooks') or {}).items():
         if 'type' not in (hook or {'type': None}):
-            known = set(DEFAULT_HOOKS) & cfg.default_hooks.keys()
+            known = {name for name, other in cfg.default_hooks.items() if other is None or 'type' in other}
             raise TypeError(f'{file}: default_hooks.{key} has no type.{_advice(key, known)}')
     for place, part in _dicts(cfg.to_dict()):
         if place == 'optim_wrapper.clip_grad':  # its type is a word

@@ -11,6 +11,7 @@ import inspect
 import json
 import mmap
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,22 @@ def merge_config(
     if cfg_options:
         check_options(cfg, cfg_options)
         cfg.merge_from_dict(dict(cfg_options))
+    _name_hooks(cfg)
     if data_root is not None:
         cfg.data_root = str(data_root)
     return cfg
+
+
+def _name_hooks(cfg: Config) -> None:
+    """Give hooks that an older config lists in `custom_hooks` their places in `default_hooks`."""
+    hooks = cfg.get('default_hooks') or {}
+    names = {hook['type']: name for name, hook in hooks.items() if hook and 'type' in hook}
+    listed = cfg.get('custom_hooks') or []
+    for hook in [hook for hook in listed if hook['type'] in names]:
+        listed.remove(hook)
+        hooks[names[hook['type']]] = hook
+        place = f'default_hooks.{names[hook["type"]]}'
+        print(f'note: {hook["type"]} in custom_hooks is now {place}', file=sys.stderr)
 
 
 def _configs_near(path: Path) -> str:
@@ -137,6 +151,11 @@ def check_options(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
     """
     for key in cfg_options:
         first, *rest = key.split('.')
+        if first == 'custom_hooks' and rest and rest[0] not in _children(cfg.get('custom_hooks') or []):
+            raise ValueError(
+                f'--cfg-options {key}=...: hooks have names, no numbers: '
+                f'default_hooks.NAME.{".".join(rest[1:])}, NAME one of {", ".join(cfg.default_hooks)}'
+            )
         if first not in READ_KEYS:
             reason = (
                 f'{first} is only a variable of the config file; override what was made from it'

@@ -36,7 +36,7 @@ from mmdet.checkpoint.io import (
     save_checkpoint,
 )
 from mmdet.checkpoint.rng import get_rng_state, set_rng_state
-from mmdet.config.check import check_keys, config_context
+from mmdet.config.check import MMENGINE_HOOKS, check_keys, config_context
 from mmdet.config.resolve import CachedConfig, check_classes
 from mmdet.datasets.collate import init_worker
 from mmdet.distributed.heartbeat import record_position
@@ -135,6 +135,13 @@ class DetRunner(Runner):
         """As MMEngine."""
         with config_context('param_scheduler'):
             return super().build_param_scheduler(scheduler)
+
+    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
+        """As MMEngine; None leaves out any hook, also one whose name MMEngine does not know."""
+        hooks = hooks or {}
+        super().register_default_hooks(
+            {name: hook for name, hook in hooks.items() if hook is not None or name in MMENGINE_HOOKS}
+        )
 
     def register_hook(self, hook: Any, priority: Any = None) -> None:
         """As MMEngine."""

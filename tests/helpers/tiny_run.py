@@ -37,7 +37,8 @@ SHORT = {
     'val_dataloader.num_workers': 0,
     'test_dataloader.num_workers': 0,
     'default_hooks.logger.interval': 1,
-    'custom_hooks': [{'type': 'BadDataHook'}],
+    'default_hooks.curves': None,
+    'default_hooks.distillation_monitor': None,
 }
 NUMBER = itertools.count()
 

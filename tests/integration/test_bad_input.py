@@ -423,7 +423,7 @@ def exam(tiny_coco, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
     )
     torch.save({'move': torch.zeros(1)}, tmp_path / 'toy.pth')
     name = f'tiny_run_{next(NUMBER)}'
-    options = {**SPLITS, 'test_dataloader.num_workers': 0, 'custom_hooks': [{'type': 'BadDataHook'}]}
+    options = {**SPLITS, 'test_dataloader.num_workers': 0}
     return [
         'toy.py',
         'toy.pth',

@@ -136,7 +136,7 @@ def test_logs_without_room_cost_no_checkpoint(with_evaluation, tmp_path, monkeyp
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     cfg = with_evaluation([0.5, 0.6])
-    cfg.custom_hooks = [{'type': 'BadDataHook'}, {'type': 'CurvesHook'}]
+    cfg.default_hooks.curves = {'type': 'CurvesHook'}
     cfg.train_dataloader.dataset.bad = [3]
     runner = DetRunner.from_cfg(cfg)
     runner.register_hook(FullLogs())
@@ -205,5 +205,7 @@ def test_a_log_that_ends_within_a_line(wide, tmp_path):
     for cut in (1, 10, len(text.splitlines()[-1])):
         scalars.write_text(text[:-cut])
         assert read_curves(scalars)['loss'][0] == [1, 2, 3, 4][: 4 - (cut > 1)]
-    assert train(wide(resume=True, custom_hooks=[{'type': 'CurvesHook'}])).iter == 10
+    cfg = wide(resume=True)
+    cfg.default_hooks.curves = {'type': 'CurvesHook'}
+    assert train(cfg).iter == 10
     assert (tmp_path / 'run/curves.png').stat().st_size > 1000

@@ -183,7 +183,7 @@ def test_overrides_that_nothing_reads_are_refused(folder, key, message):
         'default_hooks.logger.interval',
         'optim_wrapper.clip_grad.max_norm',
         'test_ann',
-        'custom_hooks',
+        'default_hooks.ema.type',
         'load_from',
         'model.distiller.kd_cls.loss_weight',
         'model.distiller.kd_loc',
@@ -196,6 +196,24 @@ def test_overrides_that_something_reads_are_merged(folder, key):
     for part in key.split('.'):
         place = place[int(part) if part.isdigit() else part]
     assert place == 7
+
+
+def test_hooks_go_by_name(folder, capsys):
+    """A hook that an older config lists takes the place of the named one; numbers are answered."""
+    (folder / 'base.py').write_text("default_hooks = dict(curves=dict(type='CurvesHook'))\n")
+    old = folder / 'old.py'
+    old.write_text(
+        "_base_ = './base.py'\n"
+        "custom_hooks = [dict(type='CurvesHook', priority='LOW'), dict(type='EMAHook')]\n"
+    )
+    cfg = config.merge_config(old, {'custom_hooks.1.momentum': 0.1})
+    assert cfg.default_hooks == {'curves': {'type': 'CurvesHook', 'priority': 'LOW'}}
+    assert cfg.custom_hooks == [{'type': 'EMAHook', 'momentum': 0.1}]
+    assert capsys.readouterr().err == 'note: CurvesHook in custom_hooks is now default_hooks.curves\n'
+    with pytest.raises(
+        ValueError, match=r'custom_hooks\.2\.file=.*default_hooks\.NAME\.file, NAME one of curves'
+    ):
+        config.merge_config(folder / 'base.py', {'custom_hooks.2.file': 1})
 
 
 def test_missing_config_file_is_named(tmp_path):

@@ -142,11 +142,11 @@ def toy_config(tmp_path: Path):
             ],
             'val_cfg': None,
             'test_cfg': None,
-            'custom_hooks': [{'type': 'BadDataHook'}],
             'log_level': 'WARNING',
         }
         cfg['default_hooks']['checkpoint']['save_best'] = None
         cfg['default_hooks']['logger']['interval'] = 1
+        cfg['default_hooks'] |= {'curves': None, 'distillation_monitor': None}
         cfg.update(keys)
         return Config(cfg)
 

@@ -120,7 +120,7 @@ def test_a_larger_batch_goes_on_at_the_same_image(toy_config, auto, factor):
     """Its rate is the checkpoint's, and scaled when that is asked for; in the second epoch a tenth of it."""
     train(toy_config(train_cfg={'type': 'TrainLoop', 'max_iters': 3}))
     scale = {'enable': auto, 'base_batch_size': 2}
-    cfg = toy_config(resume=True, custom_hooks=[], auto_scale_lr=scale)
+    cfg = toy_config(resume=True, auto_scale_lr=scale)
     cfg.train_dataloader.batch_size = 4
     runner = DetRunner.from_cfg(cfg)
     rates: list[float] = []

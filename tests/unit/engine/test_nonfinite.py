@@ -63,7 +63,7 @@ def limited(toy_config, max_skipped, **model):
 def test_steps_are_left_out_whole(toy_config, tmp_path):
     """Also the first, and one that ends an epoch: nothing changes, and the log holds no NaN."""
     cfg = limited(toy_config, 3, explode=(1, 5, 6))
-    cfg.custom_hooks.append({'type': 'EMAHook'})
+    cfg.custom_hooks = [{'type': 'EMAHook'}]
     runner = DetRunner.from_cfg(cfg)
     watch = Watch()
     runner.register_hook(watch)

@@ -104,11 +104,11 @@ def run(toy_config, tmp_path, monkeypatch):
             model['distiller'] = {'type': 'ToyDistiller', 'script': script}
         cfg = toy_config(
             model=model,
-            custom_hooks=[{**ALARM, **keywords}],
             train_cfg={'type': 'TrainLoop', 'max_iters': steps},
             param_scheduler=None,
             optim_wrapper={'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 1e-5}},
         )
+        cfg.default_hooks.distillation_monitor = {**ALARM, **keywords}
         runner = train(cfg)
         return runner, warnings_of(tmp_path / 'run')
 
@@ -245,7 +245,7 @@ def test_a_step_that_fails_leaves_no_hook(toy_config, monkeypatch, script):
     monkeypatch.setattr(MODELS, 'build', lambda *a, **k: models.append(build(*a, **k)) or models[-1])
     model = {'type': 'ToyStudent', 'distiller': {'type': 'ToyDistiller', 'script': script}}
     with pytest.raises((RuntimeError, FloatingPointError), match=r'out of order|loss_kd_cls is nan'):
-        train(toy_config(model=model, custom_hooks=[ALARM]))
+        train(toy_config(model=model, default_hooks={'monitor': ALARM}))
     student = next(model for model in models if isinstance(model, ToyStudent))
     assert student.hooked == [3]
     assert hooks_of(student) == 0
@@ -274,7 +274,7 @@ def test_numbers_out_of_range(keywords):
 
 def test_on_in_every_config_that_keeps_the_default():
     for config in (PLAIN, DISTILLED):
-        assert ALARM in [dict(hook) for hook in Config.fromfile(config).custom_hooks]
+        assert Config.fromfile(config).default_hooks.distillation_monitor == ALARM
 
 
 @HOOKS.register_module(force=True)

@@ -183,7 +183,9 @@ def test_curves_are_drawn_at_the_end(toy_config, tmp_path, monkeypatch):
     module = types.ModuleType('mmdet.visualization.curves')
     module.plot_curves = lambda scalars, out: calls.append((scalars, out)) or out
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    train(toy_config(custom_hooks=[{'type': 'CurvesHook'}]))
+    cfg = toy_config()
+    cfg.default_hooks.curves = {'type': 'CurvesHook'}
+    train(cfg)
     (((scalars,), out),) = calls
     assert scalars.is_file()
     assert out == tmp_path / 'run/curves.png'
