@@ -30,6 +30,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmdet', 'mmdet.*']),
+    entry_points={'console_scripts': ['distill-det=mmdet.cli:main']},
     install_requires=requirements('runtime'),
     extras_require={name: requirements(name) for name in ('optional', 'tests')},
 )

@@ -1,12 +1,15 @@
-"""What the tools share: arguments, old spellings, and errors that a user can act on."""
+"""What the commands share: their names, arguments, and errors that a user can act on. Imports no torch."""
 
 import argparse
+import ast
+import difflib
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from mmdet.config.options import DictAction
@@ -17,6 +20,46 @@ USER_ERRORS = (ArithmeticError, ImportError, LookupError, OSError, SyntaxError, 
 
 STEPS = ('train_step', 'forward_step', 'update_params', 'val_step', 'test_step')  # where the model computes
 
+HEARTBEAT = 'mmdet.distributed.heartbeat'  # loads torch
+
+DEPRECATED_OPTIONS = {  # of MMDetection 2.x: what they are called now, or what to do in their place
+    '--options': '--cfg-options',
+    '--resume-from': '--resume',
+    '--gpus': 'removed: bash tools/dist_train.sh CONFIG N starts N processes, one a GPU',
+    '--gpu-ids': 'removed: the variable CUDA_VISIBLE_DEVICES chooses GPUs',
+    '--gpu-collect': 'removed: leave it out',
+    '--autoscale-lr': '--auto-scale-lr',
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `distill-det COMMAND ...`; without a command, list them."""
+    name, *words = (sys.argv[1:] if argv is None else argv) or ['--help']
+    known = command_names()
+    if name in ('-h', '--help'):
+        width = max(map(len, known)) + 2
+        print('usage: distill-det COMMAND [--help | arguments of the command]\n')
+        print('\n'.join(f'  {name:<{width}}{_first_line(file)}' for name, file in known.items()))
+        return
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f'did you mean {near[0]}?' if near else 'see distill-det --help'
+        print(f'distill-det: there is no command {name}; {advice}', file=sys.stderr)
+        raise SystemExit(2)
+    sys.argv = [f'distill-det {name}', *words]  # argparse takes the name of the program from it
+    run_command(known[name].stem)
+
+
+def command_names() -> dict[str, Path]:
+    """Find the commands: name on the command line -> file of the module."""
+    files = sorted(Path(__file__).with_name('commands').glob('[!_]*.py'))
+    return {file.stem.replace('_', '-'): file for file in files}
+
+
+def _first_line(file: Path) -> str:
+    """First line of a module's docstring, read without importing the module."""
+    return (ast.get_docstring(ast.parse(file.read_text(encoding='utf-8'))) or '').partition('\n')[0]
+
 
 def run_command(name: str) -> None:
     """Run a command by the name of its module in `mmdet.commands`."""
@@ -24,29 +67,20 @@ def run_command(name: str) -> None:
 
 
 def run_main(main: Callable[[], Any]) -> None:
-    """Run a tool; where the user can mend what is wrong, say that in a few lines and exit with status 1.
+    """Run a command; explain an error that its user can mend in a few lines, with exit status 1.
 
     An error inside a step is a bug and keeps its traceback; so does every error when MMDET_TRACEBACK is set.
 
     Args:
-        main: The tool.
+        main: The command. What it returns is the exit status if it is an integer.
     """
-    status = 0
     try:
-        main()
+        returned = main()
+        status = returned if isinstance(returned, int) else 0
     except StoppedBySignal as stop:
         status = stop.status
     except Exception as error:
-        from mmdet.distributed.heartbeat import explain_lost_ranks, note_end  # loads torch
-
-        told = explain_worker(error)
-        of_the_user = isinstance(error, USER_ERRORS) or hasattr(error, 'config_part')
-        if told is None and of_the_user and not _inside_a_step(error):
-            told = message_of(error)
-        lost = explain_lost_ranks(error) if told is None else None
-        if lost is None:
-            note_end(told or f'{type(error).__name__}: {error}')
-        told = told or lost
+        told = _explain(error)
         if told is None or os.environ.get('MMDET_TRACEBACK'):
             raise
         rank = os.environ.get('RANK', '0')
@@ -54,9 +88,8 @@ def run_main(main: Callable[[], Any]) -> None:
         print(f'{where}error: {told}\n(MMDET_TRACEBACK=1 shows where)', file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        from mmdet.distributed.heartbeat import note_end
-
-        note_end('interrupted')
+        if HEARTBEAT in sys.modules:
+            sys.modules[HEARTBEAT].note_end('interrupted')
         print('interrupted', file=sys.stderr, flush=True)
         raise SystemExit(130) from None
     if 'torch' in sys.modules and sys.modules['torch'].distributed.is_initialized():
@@ -65,6 +98,21 @@ def run_main(main: Callable[[], Any]) -> None:
         leave_process_group(status)
     if status:
         raise SystemExit(status)
+
+
+def _explain(error: Exception) -> str | None:
+    """Say what an error means for the user, and tell the other processes; None: it is a bug."""
+    told = explain_worker(error)
+    of_the_user = isinstance(error, USER_ERRORS) or hasattr(error, 'config_part')
+    if told is None and of_the_user and not _inside_a_step(error):
+        told = message_of(error)
+    heartbeat = sys.modules.get(HEARTBEAT)  # loaded where there are other processes
+    if heartbeat is not None:
+        lost = heartbeat.explain_lost_ranks(error) if told is None else None
+        if lost is None:
+            heartbeat.note_end(told or f'{type(error).__name__}: {error}')
+        told = told or lost
+    return told
 
 
 def _inside_a_step(error: BaseException) -> bool:
@@ -116,10 +164,44 @@ def message_of(error: BaseException) -> str:
     return (text.strip() or type(error).__name__) + where
 
 
+def make_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Make the parser of a command; its help is the docstring of the module."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line in which options may have the names of MMDetection 2.x; those get a hint.
+
+    Args:
+        parser: Of the command.
+        argv: Its arguments; default: those of this process.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    for index, word in enumerate(words):
+        old, equals, value = word.partition('=')
+        new = DEPRECATED_OPTIONS.get(old, '--')
+        if not new.startswith('--'):
+            parser.error(f'{old} is {new}')
+        if new != '--':
+            hint(old, new)
+            words[index] = f'{new}{equals}{value}'
+    return parser.parse_args(words)
+
+
+def hint(old: str, new: str) -> None:
+    """Tell users of MMDetection 2.x what an option is called now."""
+    print(f'note: {old} is now {new}', file=sys.stderr)
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of every tool that reads a config."""
+    """Add the arguments of every command that reads a config."""
     parser.add_argument('config', help='config file')
     parser.add_argument('--data-root', help='folder of the data set, stronger than the config')
+    add_config_options(parser)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--cfg-options`."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -128,21 +210,20 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='change keys of the config: train_cfg.max_iters=10 model.backbone.weights=None',
     )
-    parser.add_argument('--options', nargs='+', action=DictAction, help=argparse.SUPPRESS)  # MMDetection 2.x
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of every tool that builds a runner."""
+    """Add the arguments of every command that builds a runner."""
     add_config_arguments(parser)
     parser.add_argument('--work-dir', help='folder for logs and results; default work_dirs/<config name>')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS
-    )  # torch.distributed.launch
+    # given by torch.distributed.launch, which says the same in the environment
+    parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
+    add_trust_argument(parser)
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
-    """Argument of the tools that load a checkpoint which the user names."""
+    """Add the argument of the commands that load a checkpoint which the user names."""
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
@@ -150,15 +231,6 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def apply_deprecated_args(args: argparse.Namespace) -> None:
-    """Move what is accepted under its old name to the new one, with a hint."""
-    if args.options is not None:
-        hint('--options', '--cfg-options')
-        args.cfg_options = {**args.options, **args.cfg_options}
-    if getattr(args, 'local_rank', None) is not None:
-        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-
-
-def hint(old: str, new: str) -> None:
-    """Tell users of MMDetection 2.x what a flag is called now."""
-    print(f'note: {old} is now {new}', file=sys.stderr)
+def default_work_dir(config: str) -> Path:
+    """Folder of the results of a config: work_dirs/<config name>."""
+    return Path('work_dirs', Path(config).stem)

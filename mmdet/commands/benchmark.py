@@ -11,14 +11,15 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
-import torch
-from mmengine.logging import MMLogger
+from mmdet.cli import make_parser
 
-from benchmarks.report import Row, machine, table, write_csv
-from benchmarks.settings import Settings
+if TYPE_CHECKING:
+    from benchmarks.report import Row
+    from benchmarks.settings import Settings
 
 BENCHMARKS = {
     'data': 'the training pipeline, images/s',
@@ -36,47 +37,54 @@ RESULTS = Path('benchmarks') / 'results'
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = Settings()
+    """Read the command line; what is not given is None, and then as in `benchmarks.settings`."""
+    parser = make_parser(__doc__)
     commands = parser.add_subparsers(dest='benchmark', required=True, metavar='BENCHMARK')
     for name, text in {**BENCHMARKS, 'all': 'all of them, one table'}.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument('--data-root', type=Path, default=default.data_root, help="in COCO's layout")
-        command.add_argument('--device', type=torch.device, default=_best_device(), help='cpu or cuda')
+        command.add_argument('--data-root', type=Path, help="in COCO's layout; default: data/coco-mini")
+        command.add_argument('--device', help='cpu or cuda; default: the first GPU, or the CPU')
         command.add_argument('--threads', type=int, default=_cores(), help='of torch; default: every core')
         command.add_argument('--repeats', type=int, help='timed rounds; default 5, 3 of eval and startup')
         command.add_argument('--batch-size', type=int, help='default: what the target says')
-        command.add_argument(
-            '--workers', type=int, default=default.workers, help='data, end_to_end: loader processes'
-        )
+        command.add_argument('--workers', type=int, help='data, end_to_end: loader processes')
         command.add_argument('--amp', action='store_true', help='bfloat16 autocast')
         command.add_argument('--channels-last', action='store_true', help='memory format of our student')
         command.add_argument('--compile', action='store_true', help='torch.compile our student')
         command.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
-        command.add_argument('--work-dir', type=Path, default=default.work_dir, help='for generated files')
+        command.add_argument('--work-dir', type=Path, help='for generated files')
         command.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv of each benchmark')
     return parser.parse_args(argv)
 
 
-def measure(name: str, settings: Settings) -> list[Row]:
+def measure(name: str, settings: 'Settings') -> 'list[Row]':
     """The rows of one benchmark."""
     print(f'{name}: {BENCHMARKS[name]} ...', flush=True)
     module = import_module(f'benchmarks.{MODULES.get(name, name)}')
     return list(module.run(settings))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print, write.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, write; returns the exit status, 1 where a parity check failed.
 
     Raises:
-        SystemExit: With status 1 where a parity check failed.
+        ModuleNotFoundError: The package `benchmarks` is not there.
     """
     args = vars(parse_args(argv))
+    import cv2
+    import torch
+    from mmengine.logging import MMLogger
+
+    if find_spec('benchmarks') is None:
+        raise ModuleNotFoundError(
+            'the package benchmarks is not installed with mmdet: run this in a clone of the repository'
+        )
+    from benchmarks.report import machine, table, write_csv
+    from benchmarks.settings import Settings
+
     MMLogger.get_instance('mmengine', log_level='WARNING')
     wanted = list(BENCHMARKS) if args['benchmark'] == 'all' else [args['benchmark']]
+    args['device'] = torch.device(args['device'] or ('cuda' if torch.cuda.is_available() else 'cpu'))
     given = {field: args[field] for field in Settings._fields if args[field] is not None}
     torch.set_num_threads(args['threads'])
     cv2.setNumThreads(0)
@@ -87,22 +95,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         new = [row._replace(repeats=settings.repeats) for row in measure(name, settings)]
         rows += new
         about = machine(settings)
-        if args['out']:
-            write_csv(rows, about, args['out'])
-        else:
-            write_csv(new, about, RESULTS / f'{name}.csv')
+        write_csv(rows if args['out'] else new, about, args['out'] or RESULTS / f'{name}.csv')
     print(table(rows))
     print(' · '.join(f'{key} {value}' for key, value in about.items() if value))
     print(f'written to {args["out"] or RESULTS}')
     failed = [row.name for row in rows if row.faults]
     if failed:
         print(f'parity failed: {", ".join(failed)}', file=sys.stderr)
-        raise SystemExit(1)
+    return int(bool(failed))
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
-def _best_device() -> torch.device:
-    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')

@@ -6,45 +6,45 @@ python tools/misc/browse_dataset.py configs/ssd/ssd300.py --data-root data/coco2
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
-import torch
-from torch import Tensor
+from mmdet.cli import add_config_arguments, default_work_dir, make_parser, parse
 
-from mmdet.cli import add_config_arguments, apply_deprecated_args
-from mmdet.config.resolve import load_config
-from mmdet.datasets.collate import BadImage
-from mmdet.models.device_decoding import draw_images
-from mmdet.registry import DATASETS
-from mmdet.structures import EncodedImages
-from mmdet.visualization.canvas import Picture, tile, with_title
-from mmdet.visualization.detections import draw_detections
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHEET_COLUMNS = 4
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write one PNG file a sample, and a sheet of all of them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__)
     add_config_arguments(parser)
     parser.add_argument('--out-dir', type=Path, help='default: work_dirs/<config name>/browse_<split>')
     parser.add_argument('--number', type=int, default=16, help='how many samples, spread over the set')
     parser.add_argument('--split', choices=['train', 'val'], default='train')
-    args = parser.parse_args(argv)
-    apply_deprecated_args(args)
+    args = parse(parser, argv)
     if args.number < 1:
         raise ValueError(f'--number must be at least 1, but is {args.number}')
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write one PNG file a sample, and a sheet of all of them."""
+    args = parse_args(argv)
+    import numpy as np
+
+    from mmdet.config.resolve import load_config
+    from mmdet.datasets.collate import BadImage
+    from mmdet.registry import DATASETS
+    from mmdet.visualization.canvas import tile, with_title, write_picture
+    from mmdet.visualization.detections import draw_detections
 
     cfg = load_config(args.config, args.cfg_options, args.data_root, for_training=args.split == 'train')
     dataset_cfg = dict(cfg[f'{args.split}_dataloader'].dataset)
     dataset_cfg.setdefault('seed', dict(cfg.get('randomness') or {}).get('seed') or 0)
     dataset = DATASETS.build(dataset_cfg)
-    out_dir = args.out_dir or Path('work_dirs', Path(args.config).stem, f'browse_{args.split}')
-    out_dir.mkdir(parents=True, exist_ok=True)
+    out_dir = args.out_dir or default_work_dir(args.config) / f'browse_{args.split}'
 
     pictures = []
     for draw, index in enumerate(np.linspace(0, len(dataset), args.number, endpoint=False).astype(int)):
@@ -56,29 +56,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         picture = draw_detections(
             picture, sample['bboxes'], sample['labels'], classes=dataset.metainfo['classes']
         )
-        write(out_dir / f'{draw:03d}_{sample["img_id"]}.png', picture)
+        write_picture(out_dir / f'{draw:03d}_{sample["img_id"]}.png', picture)
         height, width = sample['img_shape']
         count = len(sample['labels'])
         title = f'{sample["img_id"]} · {width} × {height} · {count} box{"es" * (count != 1)}'
         pictures.append(with_title(picture, title, size=13))
     if pictures:
-        write(out_dir / 'sheet.png', tile(pictures, SHEET_COLUMNS))
+        write_picture(out_dir / 'sheet.png', tile(pictures, SHEET_COLUMNS))
     print(f'{len(pictures)} samples of {args.split} in {out_dir}, all of them in {out_dir / "sheet.png"}')
 
 
-def drawn(sample: dict[str, Any]) -> Tensor:
+def drawn(sample: dict[str, Any]) -> 'Tensor':
     """The image of a sample, uint8 (3, H, W), BGR: drawn here where training leaves that to the device."""
+    import torch
+
+    from mmdet.models.device_decoding import draw_images
+    from mmdet.structures import EncodedImages
+
     img = sample['img']
     if isinstance(img, EncodedImages):
         return draw_images(img, torch.device('cpu'), [sample['img_id']])[0].round().byte()
     return img
-
-
-def write(file: Path, picture: Picture) -> None:
-    """Write a picture (H, W, 3), BGR.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    if not cv2.imwrite(str(file), picture):
-        raise OSError(f'cannot write {file}; is the disk full, or the folder read-only?')

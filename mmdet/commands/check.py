@@ -8,22 +8,13 @@ once. Exit status 1 when a training or an evaluation with this config would stop
 
 import argparse
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.data import DataLoader
-
-from mmdet.cli import add_config_arguments, apply_deprecated_args, message_of, run_main
-from mmdet.config.resolve import load_config
-from mmdet.datasets.collate import init_worker
-from mmdet.engine.hooks import fault_entries, write_bad_data
-from mmdet.registry import DATASETS
+from mmdet.cli import add_config_arguments, default_work_dir, make_parser, message_of, parse
 
 SPLITS = ('train', 'val', 'test')
 AT_A_TIME = 16  # images that a worker is given together
@@ -56,11 +47,9 @@ class ImageFaults:
         return img_id, self.dataset.read_image_fault(img_id)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check the splits of a config and write the report; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__)
     add_config_arguments(parser)
     parser.add_argument(
         '--split', nargs='+', choices=SPLITS, help='default: all; test only when it is not the same as val'
@@ -72,38 +61,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar='FILE.json',
         help='report, laid out as bad_data.json; default: work_dirs/<config name>/check_dataset.json',
     )
-    args = parser.parse_args(argv)
-    apply_deprecated_args(args)
+    args = parse(parser, argv)
     if args.workers < 0:
         raise ValueError(f'--workers must not be negative, but is {args.workers}')
-    out = args.out or Path('work_dirs', Path(args.config).stem, 'check_dataset.json')
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the splits of a config and write the report; returns the exit status."""
+    args = parse_args(argv)
+    from mmdet.engine.hooks import write_bad_data
+
+    out = args.out or default_work_dir(args.config) / 'check_dataset.json'
     out.parent.mkdir(parents=True, exist_ok=True)
-
-    asked = args.split or SPLITS
-    cfg = load_config(args.config, args.cfg_options, args.data_root, for_training='train' in asked)
-    datasets = {
-        split: dict(cfg[f'{split}_dataloader'].dataset)
-        for split in SPLITS
-        if split in asked and cfg.get(f'{split}_dataloader') is not None
-    }
-    if not args.split and datasets.get('test') == datasets.get('val'):
-        datasets.pop('test', None)
-    if not datasets:
-        raise ValueError(f'{args.config} has no {", ".join(f"{split}_dataloader" for split in asked)}')
-
+    datasets = choose_datasets(args)
     start = time.perf_counter()
     found = [check(split, dataset, args.workers) for split, dataset in datasets.items()]
     images = sum(one.read for one in found)
     seconds = time.perf_counter() - start
-    annotations = [entry for one in found for entry in one.annotations]
-    write_bad_data(out, annotations, [entry for one in found for entry in one.images])
+    write_bad_data(
+        out,
+        [entry for one in found for entry in one.annotations],
+        [entry for one in found for entry in one.images],
+    )
     print(f'{images} image files in {seconds:.1f} s ({images / seconds:.0f} images/s); report: {out}')
     stops = [line for one in found for line in one.stops]
-    for line in stops:
-        print(line)
-    if not stops:
-        print('nothing would stop a training or an evaluation')
+    print('\n'.join(stops) or 'nothing would stop a training or an evaluation')
     return int(bool(stops))
+
+
+def choose_datasets(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Configs of the data sets to check, by split.
+
+    Raises:
+        ValueError: The config has none of the splits.
+    """
+    from mmdet.config.resolve import load_config
+
+    asked = args.split or SPLITS
+    cfg = load_config(args.config, args.cfg_options, args.data_root, for_training='train' in asked)
+    loaders = {split: cfg.get(f'{split}_dataloader') for split in SPLITS if split in asked}
+    datasets = {split: dict(loader.dataset) for split, loader in loaders.items() if loader is not None}
+    if not args.split and datasets.get('test') == datasets.get('val'):
+        datasets.pop('test', None)
+    if not datasets:
+        raise ValueError(f'{args.config} has no {", ".join(f"{split}_dataloader" for split in asked)}')
+    return datasets
 
 
 def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
@@ -114,6 +117,9 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         cfg: Config of its data set.
         workers: Processes that decode; 0: this one.
     """
+    from mmdet.engine.hooks import fault_entries
+    from mmdet.registry import DATASETS
+
     try:
         dataset: Any = DATASETS.build(cfg)
     except (LookupError, OSError, TypeError, ValueError) as error:
@@ -152,7 +158,13 @@ def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str]]
     Raises:
         OSError: A worker was killed.
     """
-    loader = DataLoader(
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from torch.utils.data import DataLoader
+
+    from mmdet.datasets.collate import init_worker
+
+    loader: Any = DataLoader(
         ImageFaults(dataset),  # type: ignore[arg-type]
         batch_size=AT_A_TIME,
         num_workers=min(workers, len(dataset)),
@@ -195,7 +207,3 @@ def counts(numbers: dict[str, int]) -> str:
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
-if __name__ == '__main__':
-    run_main(lambda: sys.exit(main()))

@@ -7,34 +7,24 @@ An export holds DIR/SPLIT/LABEL_CLASS/IMAGE_OBJECT.png and DIR/classes.json. Fol
 order of the labels, as torchvision's ImageFolder numbers them; those of classes without objects are empty.
 """
 
-import argparse
 import json
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import torch
-from mmengine.config import Config
-from mmengine.device import get_device
+from mmdet.cli import add_config_arguments, make_parser, parse
 
-from mmdet.analysis.teacher import read_batches
-from mmdet.cli import add_config_arguments, apply_deprecated_args
-from mmdet.config.resolve import load_config
-from mmdet.distillation import CropClassifier
-from mmdet.engine import DetRunner
-from mmdet.registry import MODELS
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 LONGEST = 60  # characters of a class name in the name of its folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the counts, and export when asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_config_arguments(parser)
     parser.add_argument('--split', choices=['train', 'val'], default='train')
     parser.add_argument(
@@ -43,8 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar='DIR',
         help='write the crops there, each image once; those of train augmented as in training',
     )
-    args = parser.parse_args(argv)
-    apply_deprecated_args(args)
+    args = parse(parser, argv)
+    import torch
+
+    from mmdet.config.resolve import load_config
+    from mmdet.engine import DetRunner
+
     cfg = load_config(args.config, args.cfg_options, args.data_root, for_training=args.split == 'train')
     if str(cfg.model.get('type')).split('.')[-1] != 'CropClassifier':
         raise ValueError(
@@ -89,7 +83,7 @@ def safe(name: str) -> str:
     return re.sub(r'[^\w .()+-]', '_', name)[:LONGEST].rstrip(' .')
 
 
-def export(cfg: Config, split: str, folders: Sequence[Path], number: int) -> None:
+def export(cfg: 'Config', split: str, folders: Sequence[Path], number: int) -> None:
     """Write the crops that the teacher of a config is given of a split, back in 8-bit pixels.
 
     Args:
@@ -98,8 +92,14 @@ def export(cfg: Config, split: str, folders: Sequence[Path], number: int) -> Non
         folders: Of each label.
         number: Images of the split.
     """
+    from mmengine.device import get_device
+
+    from mmdet.analysis.teacher import read_batches
+    from mmdet.registry import MODELS
+    from mmdet.visualization.canvas import write_picture
+
     device = get_device()
-    model: CropClassifier = MODELS.build(cfg.model).to(device).train(split == 'train')
+    model: Any = MODELS.build(cfg.model).to(device).train(split == 'train')
     swapped = model.data_preprocessor.bgr_to_rgb
     images = written = left_out = 0
     for batch in read_batches(cfg, split, model.data_preprocessor):
@@ -110,8 +110,7 @@ def export(cfg: Config, split: str, folders: Sequence[Path], number: int) -> Non
         places = zip(kept.img_id[kept.gt_image].tolist(), kept.valid.nonzero()[:, 1].tolist(), strict=True)
         for crop, (img_id, row), label in zip(pixels, places, kept.gt_labels.tolist(), strict=True):
             file = folders[label] / f'{img_id}_{row}.png'
-            if not cv2.imwrite(str(file), crop.numpy()):
-                raise OSError(f'cannot write {file}; is the disk full, or the folder read-only?')
+            write_picture(file, crop.numpy())
         for bad in batch.bad_images:
             print(f'\nleft out: {bad.file}: {bad.reason}')
         images += int((batch.gt.img_id >= 0).sum()) + len(batch.bad_images)

@@ -31,7 +31,7 @@ from mmdet.analysis.calibration import (
 from mmdet.analysis.markdown import table
 from mmdet.analysis.reliability import plot_reliability
 from mmdet.analysis.teacher import answers_of_split, build_distiller, load_distilled_config
-from mmdet.cli import add_config_arguments, apply_deprecated_args
+from mmdet.cli import add_config_arguments, parse
 
 SIZES = ('small, area below 32²', 'medium', 'large, area from 96²')
 
@@ -155,9 +155,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--out-dir', type=Path, help='default: work_dirs/<config name>/teacher_report_<split>'
     )
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     args.typed = list(sys.argv[1:] if argv is None else argv)
-    apply_deprecated_args(args)
     cfg = load_distilled_config(args.config, args.teacher, args.cfg_options, args.data_root, args.split)
     out_dir = args.out_dir or Path('work_dirs', Path(args.config).stem, f'teacher_report_{args.split}')
     text = report(cfg, args, out_dir)

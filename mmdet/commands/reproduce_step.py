@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmdet.checkpoint.io import load_checkpoint, load_weights, not_finite
 from mmdet.checkpoint.rng import set_rng_state
-from mmdet.cli import add_config_arguments, apply_deprecated_args
+from mmdet.cli import add_config_arguments, parse
 from mmdet.config.resolve import load_config
 from mmdet.registry import MODELS
 from mmdet.structures import EncodedImages, GroundTruth
@@ -74,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> bool:
     add_config_arguments(parser)
     parser.add_argument('dump', help='not_finite_iter_N.pth')
     parser.add_argument('--device', default=get_device(), help='default: the first GPU, or the CPU')
-    args = parser.parse_args(argv)
-    apply_deprecated_args(args)
+    args = parse(parser, argv)
     dump = load_checkpoint(args.dump)
     if 'batch' not in dump or 'losses' not in dump['meta']:
         raise ValueError(f'{args.dump} is not what training keeps of a step, not_finite_iter_N.pth')

@@ -30,7 +30,7 @@ from mmdet.analysis.runs import FORMAT, METRICS, TITLES
 from mmdet.analysis.teacher import answers_of_split, build_distiller, read_batches
 from mmdet.apis import init_detector
 from mmdet.checkpoint.io import load_checkpoint
-from mmdet.cli import add_config_arguments, apply_deprecated_args
+from mmdet.cli import add_config_arguments, parse
 from mmdet.config.options import DictAction
 from mmdet.config.resolve import DATA_DEFAULTS, annotation_metrics, load_config, merge_config
 from mmdet.distributed.signals import StoppedBySignal
@@ -348,9 +348,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--processes', type=int, default=1, help='of a training, one a GPU')
     parser.add_argument('--amp', action='store_true', help='train in bfloat16 or float16')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     args.typed = list(sys.argv[1:] if argv is None else argv)
-    apply_deprecated_args(args)
     return args
 
 

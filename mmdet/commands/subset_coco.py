@@ -3,14 +3,12 @@
 python tools/misc/subset_coco.py annotations/instances_train2017.json annotations/eight.json --number 8
 """
 
-import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mmdet.datasets.coco_format import column, load
+from mmdet.cli import make_parser
 
 
 def subset(coco: dict[str, Any], img_ids: set[int]) -> dict[str, Any]:
@@ -22,16 +20,20 @@ def subset(coco: dict[str, Any], img_ids: set[int]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Choose and write."""
-    parser = argparse.ArgumentParser(description='Write some images of an annotation file to another one.')
+    parser = make_parser(__doc__)
     parser.add_argument('ann_file', type=Path, help='COCO annotations')
     parser.add_argument('out', type=Path, help='file to write')
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument('--number', type=int, help='so many images, drawn at random')
     chosen.add_argument('--ids', type=int, nargs='+', help='the images with these ids')
     parser.add_argument('--seed', type=int, default=0, help='of --number')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    import numpy as np
+
+    from mmdet.datasets.coco_format import column, load
+
     if not args.ann_file.is_file():
         raise FileNotFoundError(f'{args.ann_file}: there is no such annotation file')
     coco = load(args.ann_file)

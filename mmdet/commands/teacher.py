@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from mmdet.analysis.teacher import load_distilled_config, teacher_sheet
-from mmdet.cli import add_config_arguments, apply_deprecated_args
+from mmdet.cli import add_config_arguments, parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,8 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--checkpoint', type=Path, help="a student's weights: show its predicted boxes, too")
     parser.add_argument('--out', type=Path, help='default: work_dirs/<config name>/teacher_sees_<split>.png')
     parser.add_argument('--number', type=int, default=48, help='how many objects, spread over the set')
-    args = parser.parse_args(argv)
-    apply_deprecated_args(args)
+    args = parse(parser, argv)
     if args.number < 1:
         raise ValueError(f'--number must be at least 1, but is {args.number}')
     cfg = load_distilled_config(args.config, args.teacher, args.cfg_options, args.data_root, args.split)

@@ -6,81 +6,23 @@ python tools/test.py configs/ssd/ssd300.py work_dirs/ssd300/latest.pth --eval bb
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
-from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
-
-from mmdet.cli import add_common_arguments, add_trust_argument, apply_deprecated_args, hint
+from mmdet.cli import add_common_arguments, default_work_dir, hint, make_parser, parse
 from mmdet.config.options import DictAction
-from mmdet.config.resolve import annotation_metrics, load_config
-from mmdet.datasets.transforms import read_image
-from mmdet.engine import DetRunner
-from mmdet.evaluation.coco_eval import read_annotations
-from mmdet.structures import DetDataSample
-from mmdet.visualization.detections import draw_detections, draw_side_by_side
 
-
-class DrawHook(Hook):
-    """Writes a picture of each image: the ground truth, where there is some, beside what was found.
-
-    Args:
-        show_dir: Folder of the pictures; they keep the names that the annotation file gives the images.
-        ann_file: Annotations of the images.
-        classes: Name of each label.
-        score_thr: Detections with a lower score are not drawn.
-    """
-
-    def __init__(self, show_dir: str | Path, ann_file: str, classes: Sequence[str], score_thr: float) -> None:
-        self.show_dir = Path(show_dir)
-        self.coco = read_annotations(ann_file)
-        self.classes = tuple(classes)
-        self.score_thr = score_thr
-        names = {key: category['name'] for key, category in self.coco.cats.items()}
-        self.labels = {key: self.classes.index(name) for key, name in names.items() if name in self.classes}
-
-    def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[DetDataSample] | None = None,
-    ) -> None:
-        """Draw the images of one batch."""
-        dataset = runner.test_loop.dataloader.dataset
-        for sample in outputs or ():
-            if sample.img_id != -1:
-                image = read_image(dataset.image_file(sample.img_id), sample.ori_shape)
-                file = self.show_dir / self.coco.imgs[sample.img_id]['file_name']
-                file.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(file.with_suffix('.jpg')), self.draw(image, sample))
-
-    def draw(self, image: np.ndarray, sample: DetDataSample) -> np.ndarray:
-        """The picture of one image, BGR uint8 (H, W, 3)."""
-        found = sample.pred_instances
-        drawn = draw_detections(image, found.bboxes, found.labels, found.scores, self.classes, self.score_thr)
-        if 'annotations' not in self.coco.dataset:
-            return drawn
-        objects = [one for one in self.coco.imgToAnns[sample.img_id] if one['category_id'] in self.labels]
-        bboxes = np.array([one['bbox'] for one in objects], np.float32).reshape(-1, 4)
-        bboxes[:, 2:] += bboxes[:, :2]
-        labels = np.array([self.labels[one['category_id']] for one in objects], np.int64)
-        truth = draw_detections(image, bboxes, labels, classes=self.classes)
-        return draw_side_by_side(truth, drawn, ('ground truth', f'found, score from {self.score_thr:g}'))
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; spellings of MMDetection 2.x arrive under their new names.
+    """Read the command line.
 
     Raises:
         ValueError: A metric, an evaluation option or a file type that is not known.
     """
-    parser = argparse.ArgumentParser(description='Test a checkpoint.')
+    parser = make_parser(__doc__)
     add_common_arguments(parser)
-    add_trust_argument(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--eval', nargs='+', metavar='METRIC', help="what to score: 'bbox', also the default without --out"
@@ -91,8 +33,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--show-dir', help='folder for pictures of detections beside the ground truth')
     parser.add_argument('--show-score-thr', type=float, default=0.3, help='lowest score that is drawn')
     parser.add_argument('--eval-options', nargs='+', action=DictAction, default={}, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    apply_deprecated_args(args)
+    args = parse(parser, argv)
     take_eval_options(args)
     unknown = [name for name in args.eval or () if name != 'bbox']
     if unknown:
@@ -117,12 +58,16 @@ def take_eval_options(args: argparse.Namespace) -> None:
             raise ValueError(f'--eval-options {key}: only classwise and jsonfile_prefix are known')
 
 
-def configure(cfg: Config, args: argparse.Namespace) -> Config:
+def configure(cfg: 'Config', args: argparse.Namespace) -> 'Config':
     """Reduce a resolved config to what testing needs and write the command line into it.
 
     The distiller goes: it belongs to the loss, and its teacher's file need not be there.
     """
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    from mmengine.config import Config
+
+    from mmdet.config.resolve import annotation_metrics
+
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(default_work_dir(args.config))
     cfg.launcher = args.launcher
     cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.model.pop('distiller', None)
@@ -144,6 +89,8 @@ def metric_arguments(metric: Mapping[str, Any], args: argparse.Namespace, work_d
 
     Detections that are not scored are written in any case, by default to `detections.json` in the work dir.
     """
+    from mmdet.evaluation.coco_eval import read_annotations
+
     scored = args.eval or args.classwise or not (args.out or args.format_only)
     out = args.out or metric.get('outfile_prefix')
     if out is None and (not scored or 'annotations' not in read_annotations(metric['ann_file']).dataset):
@@ -155,6 +102,10 @@ def metric_arguments(metric: Mapping[str, Any], args: argparse.Namespace, work_d
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Test; returns the numbers by name."""
     args = parse_args(argv)
+    from mmdet.config.resolve import annotation_metrics, load_config
+    from mmdet.engine import DetRunner
+    from mmdet.engine.hooks.draw import DrawHook
+
     cfg = configure(load_config(args.config, args.cfg_options, args.data_root, for_training=False), args)
     runner = DetRunner.from_cfg(cfg, args.trust_checkpoint)
     if args.show_dir is not None:

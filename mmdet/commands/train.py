@@ -6,21 +6,18 @@ python tools/train.py configs/ssd/ssd300.py --data-root data/coco2017
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
+from mmdet.cli import add_common_arguments, default_work_dir, make_parser, parse
 
-from mmdet.cli import add_common_arguments, add_trust_argument, apply_deprecated_args, hint
-from mmdet.config.resolve import load_config
-from mmdet.engine import DetRunner
-from mmdet.engine.state import choose_checkpoint
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; spellings of MMDetection 2.x arrive under their new names."""
-    parser = argparse.ArgumentParser(description='Train what a config describes.')
+    """Read the command line."""
+    parser = make_parser(__doc__)
     add_common_arguments(parser)
-    add_trust_argument(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -52,16 +49,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='scale the learning rate with the batch size over all processes',
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate')
-    parser.add_argument('--resume-from', help=argparse.SUPPRESS)  # MMDetection 2.x
-    args = parser.parse_args(argv)
-    apply_deprecated_args(args)
-    if args.resume_from is not None:
-        hint('--resume-from', '--resume')
-        args.resume = args.resume_from
-    return args
+    return parse(parser, argv)
 
 
-def configure(cfg: Config, args: argparse.Namespace) -> Config:
+def configure(cfg: 'Config', args: argparse.Namespace) -> 'Config':
     """Write what the command line says into the config.
 
     Raises:
@@ -69,7 +60,7 @@ def configure(cfg: Config, args: argparse.Namespace) -> Config:
     """
     if cfg.get('train_cfg') is None:
         raise ValueError(f'{args.config} has no train_cfg: there is nothing to train')
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(default_work_dir(args.config))
     cfg.launcher = args.launcher
     if args.resume != 'latest' and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0')):
         args.resume = _resume_of_restart(cfg.work_dir, args.resume)
@@ -114,6 +105,8 @@ def _resume_of_restart(work_dir: str, resume: str | None) -> str | None:
     Raises:
         ValueError: At the first start, the work dir holds a checkpoint already.
     """
+    from mmdet.engine.state import choose_checkpoint
+
     held = choose_checkpoint(work_dir).path
     if held is None:
         return resume  # a restart before the first checkpoint begins as the first start did
@@ -128,5 +121,8 @@ def _resume_of_restart(work_dir: str, resume: str | None) -> str | None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
     args = parse_args(argv)
+    from mmdet.config.resolve import load_config
+    from mmdet.engine import DetRunner
+
     cfg = configure(load_config(args.config, args.cfg_options, args.data_root), args)
     DetRunner.from_cfg(cfg, args.trust_checkpoint).train()

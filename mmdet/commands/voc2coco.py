@@ -6,14 +6,13 @@ Reads `Annotations/*.xml`, `ImageSets/Main/<split>.txt` and the names in `JPEGIm
 them; they are not trained on either. Category ids count from 1 in the order of the names.
 """
 
-import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-import cv2
+from mmdet.cli import make_parser
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')
 
@@ -50,6 +49,8 @@ def read_image(xml_file: Path, images: Path) -> VocImage:
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f'{xml_file}: {error}') from error
     if width < 1 or height < 1:
+        import cv2  # slow to load, and rarely needed
+
         pixels = cv2.imread(str(images / file_name), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if pixels is None:
             raise ValueError(
@@ -145,9 +146,7 @@ def _annotations(images: Iterable[VocImage], ids: dict[str, int]) -> list[dict[s
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert what the arguments name."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('voc_root', type=Path, help='folder with Annotations, ImageSets and JPEGImages')
     parser.add_argument('out', type=Path, help='COCO annotation file to write')
     parser.add_argument(

@@ -103,3 +103,16 @@ def with_title(picture: Picture, title: str, size: int = 15) -> Picture:
     strip = np.full((line_height(size) + 4, picture.shape[1], 3), PAPER, np.uint8)
     write_text(strip, text, (picture.shape[1] - text_width(text, size)) // 2, 0, size)
     return np.concatenate([strip, picture])
+
+
+def write_picture(file: Path, picture: Picture) -> None:
+    """Write a picture to a file, and its folder where there is none.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    import cv2
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(file), picture):
+        raise OSError(f'cannot write {file}; is the disk full, or the folder read-only?')

@@ -1,16 +1,21 @@
-"""Data workers that end or do not answer, in a real training: what is said of them."""
+"""The command line that all commands share, and what is said of errors."""
 
+import contextlib
 import os
 import re
+import resource
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 from torch.utils.data import get_worker_info
 
-from mmdet.cli import explain_worker, run_main
+from mmdet import cli
+from mmdet.cli import command_names, explain_worker, run_main
 from mmdet.datasets.transforms.loading import LoadImageFromFile
-from tests.helpers.tiny_run import be_quick, small_config, train, without_evaluation, write_sets
+from tests.helpers.tiny_run import ROOT, be_quick, small_config, train, without_evaluation, write_sets
 
 
 @pytest.mark.parametrize(
@@ -59,3 +64,70 @@ def test_what_the_system_refuses_is_told_with_file_and_remedy(tmp_path, capfd):
         run_main((tmp_path / 'file/below').mkdir)
     said = capfd.readouterr().err
     assert said.startswith(f'error: {tmp_path}/file/below: Not a directory. Check the path, and that you may')
+
+
+TO_DO = {'compare', 'report', 'reproduce-step', 'run-rows', 'teacher'}  # still load torch to print their help
+ASK_EACH = """
+import contextlib, io, sys
+from mmdet import cli
+for name in sys.argv[1:]:
+    for words, status in ((['--help'], 0), (['--no-such-option'], 2)):
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                cli.main([name, *words])
+        except SystemExit as end:
+            assert (end.code or 0) == status, (name, words, said.getvalue())
+        assert said.getvalue().startswith(f'usage: distill-det {name} ['), said.getvalue()
+print(sorted({'torch', 'cv2', 'mmengine', 'numpy'} & set(sys.modules)))
+"""
+
+
+def test_help_and_refused_arguments_of_every_command_load_no_library():
+    names = sorted(set(command_names()) - TO_DO)
+    done = subprocess.run(
+        [sys.executable, '-c', ASK_EACH, *names], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == '[]\n'
+
+
+def test_help_of_the_tool_takes_less_than_a_second():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, str(ROOT / 'tools/train.py'), '--help']
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout.startswith('usage: train.py [-h]')
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_distill_det_lists_its_commands_and_knows_what_is_meant(capsys):
+    for words in ([], ['--help']):
+        cli.main(words)
+        said = capsys.readouterr().out
+        assert re.search(r'^  train +Train what a config describes\.$', said, re.MULTILINE)
+        assert re.search(r'^  print-config +Print a config as', said, re.MULTILINE)
+    for word, words in (('trian', 'did you mean train?'), ('zzz', 'see distill-det --help')):
+        with pytest.raises(SystemExit) as end:
+            cli.main([word])
+        assert end.value.code == 2
+        assert words in capsys.readouterr().err
+    assert "'distill-det=mmdet.cli:main'" in (ROOT / 'setup.py').read_text()
+
+
+def test_options_of_mmdetection_2_are_renamed_or_answered(capsys):
+    parser = cli.make_parser('')
+    cli.add_common_arguments(parser)
+    args = cli.parse(parser, ['a.py', '--options', 'a.b=1', '--local_rank=0', '--cfg-options', 'c=2'])
+    assert args.cfg_options == {'a.b': 1, 'c': 2}
+    assert capsys.readouterr().err == 'note: --options is now --cfg-options\n'
+    with pytest.raises(SystemExit):
+        cli.parse(parser, ['a.py', '--gpus', '2'])
+    assert '--gpus is removed: bash tools/dist_train.sh' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('status', [0, 3])
+def test_an_integer_that_a_command_returns_is_its_exit_status(status):
+    with pytest.raises(SystemExit) if status else contextlib.nullcontext() as end:
+        run_main(lambda: status)
+    assert end is None or end.value.code == status

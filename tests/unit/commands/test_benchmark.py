@@ -98,9 +98,7 @@ def test_a_deviation_fails(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ssd_loss, 'NEGATIVES_PER_POSITIVE', 2)
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments('step', data_root, tmp_path))
-    assert stopped.value.code == 1
+    assert main(arguments('step', data_root, tmp_path)) == 1
     assert rows_of(tmp_path)[0]['verdict'] == 'parity failed'
     printed = capsys.readouterr()
     assert 'PARITY FAILED: loss_cls is ' in printed.out

@@ -146,20 +146,6 @@ def test_where_a_restart_goes_on(tmp_path, monkeypatch, resume, start, ours, goe
     assert cfg.load_from == {'latest': None, None: 'start.pth'}.get(goes_on, goes_on)
 
 
-def test_old_spellings(capsys, monkeypatch):
-    monkeypatch.delenv('LOCAL_RANK', raising=False)
-    args = arguments('--resume-from', 'a.pth', '--no-validate', '--options', 'a.b=1', '--local_rank', '1')
-    assert args.resume == 'a.pth'
-    assert args.no_validate
-    assert args.cfg_options == {'a.b': 1}
-    assert os.environ.pop('LOCAL_RANK') == '1'
-    assert capsys.readouterr().err.splitlines() == [
-        'note: --options is now --cfg-options',
-        'note: --resume-from is now --resume',
-    ]
-    assert arguments('--local-rank=0').local_rank == 0
-
-
 def test_arguments_reach_the_config():
     def configured(*words):
         return configure(Config.fromfile(CONFIG), arguments(*words))
@@ -174,7 +160,7 @@ def test_arguments_reach_the_config():
     assert 'dtype' not in cfg.optim_wrapper
     assert 'channels_last' not in cfg
     assert configured('--channels-last').channels_last
-    cfg = configured('--resume', 'a.pth', '--amp', '--amp-dtype', 'float16', '--no-validate')
+    cfg = configured('--resume-from', 'a.pth', '--amp', '--amp-dtype', 'float16', '--no-validate')
     assert cfg.load_from == 'a.pth'
     assert cfg.optim_wrapper.dtype == 'float16'
     assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
