@@ -163,10 +163,15 @@ def test_amp_on_the_cpu_through_the_tool(tiny_coco, tmp_path, teacher):
             distiller.kd_cls.register_forward_hook(lambda *call: dtypes.append(call[1][0].dtype))
 
     HOOKS.register_module(name='WatchDtypes', module=Watch, force=True)
-    options = options_of(teacher, custom_hooks=[{'type': 'WatchDtypes'}])
+    monitor = {'type': 'DistillationMonitorHook', 'interval': 1}
+    options = options_of(
+        teacher, custom_hooks=[{'type': 'WatchDtypes'}], default_hooks__distillation_monitor=monitor
+    )
     arguments = ['--work-dir', str(tmp_path / 'run'), '--amp', '--no-validate', '--seed', '1']
     train_tool.main([str(DISTILLED), '--data-root', str(root), *arguments, *as_arguments(options)])
     assert losses_of(tmp_path / 'run') >= {'loss_kd_cls', 'loss_kd_loc'}
+    (scalars,) = tmp_path.rglob('scalars.json')
+    assert scalars.read_text().count('grad_norm/loss_kd_cls/cls_logits') == 3
     assert set(dtypes) == {torch.bfloat16, torch.float32}  # of the head, of what reaches the loss
     assert load_checkpoint(tmp_path / 'run/latest.pth')['meta']['seed'] == 1
 
@@ -197,7 +202,7 @@ class SaveEachProcess(Hook):
 
 
 def test_two_processes_one_of_which_never_sees_an_object(tiny_coco, tmp_path, teacher):
-    """The published command: exit status 0, and the same weights in both."""
+    """The published command: exit status 0, and the same weights in both; one measures gradients."""
     root = write_sets(tiny_coco, tmp_path / 'set', images=12, empty=6)
     file = root / 'annotations/train.json'
     content = json.loads(file.read_text())
@@ -212,6 +217,7 @@ def test_two_processes_one_of_which_never_sees_an_object(tiny_coco, tmp_path, te
         train_dataloader__sampler__shuffle=False,
         train_dataloader__dataset__filter_empty_gt=False,
         custom_hooks=[{'type': 'SaveEachProcess'}],
+        default_hooks__distillation_monitor={'type': 'DistillationMonitorHook', 'interval': 1},
     )
     command = ['bash', str(ROOT / 'tools/dist_train_cls_loc.sh'), str(config), '2', '--data-root', str(root)]
     command += ['--work-dir', str(tmp_path / 'run'), *as_arguments(options)]
@@ -236,3 +242,4 @@ def test_two_processes_one_of_which_never_sees_an_object(tiny_coco, tmp_path, te
     assert any(not torch.equal(one['start'][name], one['end'][name]) for name in one['start'])
     assert losses_of(tmp_path / 'run') >= {'loss_kd_cls', 'loss_kd_loc'}
     assert 'coco/bbox_mAP' in done.stdout
+    assert done.stdout.count('gradient norms in iteration 2') == 1  # the main process measures

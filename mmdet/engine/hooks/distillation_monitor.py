@@ -1,11 +1,11 @@
-"""Alarms of a distilled training: terms that teach next to nothing, and terms that drown the detector's own.
+"""Watch a distilled training: how strongly each loss pulls at the predictions of the head.
 
-cls_logits and box_deltas: what the head predicted, as `HeadOutputs` holds them
+cls_logits, box_deltas: what the head predicts, as `HeadOutputs` holds them
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmengine.dist import is_main_process
@@ -16,206 +16,104 @@ from torch import Tensor, nn
 
 from mmdet.registry import HOOKS
 
-# All that is known here of a detector: this part of it returns, in fields of these names, what its losses and
-# its distiller start from.
-HEAD = 'bbox_head'
 PREDICTIONS = ('cls_logits', 'box_deltas')
-TOGETHER = 'detector'  # stands among the names of losses for the sum of the detector's own
-
-Norms = dict[str, dict[str, float]]  # loss -> prediction -> norm
-
-
-class _Episode(NamedTuple):
-    """Steps in a row in which a loss had one value."""
-
-    value: float
-    since: int  # iteration, counted from 1
+DETECTOR = 'detector'  # stands among the names of losses for the sum of the detector's own
 
 
 @HOOKS.register_module()
 class DistillationMonitorHook(Hook):
-    """Warns when distillation does nothing or too much; does nothing where the model has no distiller.
+    """Log the gradient norm of each loss; warn of a distillation loss that is constant or dominates.
 
-    Values: a loss of the distiller that is exactly 0, or the same number bit for bit, for `patience` steps in
-    a row. Once an episode; also where `loss_weight=0` is meant, because a term of weight 0 still costs its
-    share of the step. One that is not finite needs no alarm: `TrainLoop` stops in that step.
+    Does nothing where the model has no `distiller` and `head`. In the first step and every `interval` steps
+    the L2 norms of the gradients with respect to the head's `cls_logits` and `box_deltas` go to the log and,
+    as `grad_norm/loss_kd_cls/cls_logits`, to the scalars. They are of the losses as logged: before loss
+    scaling, accumulation and clipping. In a distributed run the main process measures its own images.
 
-    Gradients: in the first step and every `interval` steps the norm of each loss's gradient with respect to
-    the head's `cls_logits` and `box_deltas` goes to the log and to the scalars, as
-    `grad_norm/loss_kd_cls/cls_logits`; `detector` stands for the sum of the detector's own losses. It warns
-    when the norm of a distillation loss is more than `max_grad_ratio` times that of the sum, when it is less
-    than `min_grad_ratio` of it with respect to both predictions, and when it is not finite though the loss
-    is. The norms are of the losses as logged: before loss scaling, accumulation and clipping.
-
-    Forward hooks that are attached for this one step see the predictions and the losses; the gradients end at
-    the predictions, so that nothing passes through the backbone again and DDP does not notice. Meanwhile
-    memory is needed for two more tensors of the size of `cls_logits`.
-
-    Of several processes the main one looks, at its own images, and nothing is exchanged.
+    Forward hooks that are attached for one step see predictions and losses. The gradients end at the
+    predictions: nothing passes through the backbone again, and DDP does not notice.
 
     Args:
-        patience: Steps in a row, at least 2.
+        patience: Steps in a row with the same value, bit for bit, after which a loss is called constant.
         interval: Steps between measurements of the gradients.
-        max_grad_ratio: Above 0.
-        min_grad_ratio: From 0 (never) to below `max_grad_ratio`.
+        max_grad_ratio: Of a distillation loss's norm to that of the sum of the detector's own losses.
 
     Raises:
         ValueError: A number out of range.
     """
 
-    def __init__(
-        self,
-        patience: int = 50,
-        interval: int = 500,
-        max_grad_ratio: float = 10,
-        min_grad_ratio: float = 0.01,
-    ) -> None:
-        for name, value, smallest in (('patience', patience, 2), ('interval', interval, 1)):
-            if not isinstance(value, int) or value < smallest:
-                raise ValueError(
-                    f'DistillationMonitorHook.{name} is a whole number from {smallest} on; got {value!r}'
-                )
-        if max_grad_ratio <= 0:
-            raise ValueError(f'DistillationMonitorHook.max_grad_ratio is above 0; got {max_grad_ratio!r}')
+    def __init__(self, patience: int = 50, interval: int = 500, max_grad_ratio: float = 10) -> None:
+        if patience < 2 or interval < 1 or max_grad_ratio <= 0:
+            raise ValueError(
+                'default_hooks.distillation_monitor needs patience >= 2, interval >= 1, max_grad_ratio > 0; '
+                f'got {patience}, {interval} and {max_grad_ratio}'
+            )
         self.patience = patience
         self.interval = interval
-        if not 0 <= min_grad_ratio < max_grad_ratio:
-            raise ValueError(
-                'DistillationMonitorHook.min_grad_ratio is from 0 to below max_grad_ratio; '
-                f'got {min_grad_ratio!r}'
-            )
         self.max_grad_ratio = max_grad_ratio
-        self.min_grad_ratio = min_grad_ratio
 
     def before_train(self, runner: Runner) -> None:
         """Begin anew, also in a resumed run: its config may have changed."""
         self.start = runner.iter
-        self.distilled: set[str] = set()  # losses that the distiller has returned
-        self.episodes: dict[str, _Episode] = {}
-        self.raised: set[tuple[str, ...]] = set()  # what held at the last measurement
+        self.values: dict[str, tuple[float, int]] = {}  # loss -> value, and since which iteration
+        self.dominating: set[tuple[str, str]] = set()  # loss and prediction, at the last measurement
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None
     ) -> None:
-        """Look into a step whose gradients are measured."""
+        """Attach forward hooks where the gradients of this step are measured; its end removes them."""
+        model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        head = getattr(model, 'head', getattr(model, 'bbox_head', None))
         due = runner.iter == self.start or self.every_n_train_iters(runner, self.interval)
-        if due and is_main_process():
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            if getattr(model, 'distiller', None) is not None:
-                self._attach(runner, model)
-
-    def _attach(self, runner: Runner, model: Any) -> None:
-        """Forward hooks for the next call of `model`, which takes them off, also when it fails."""
+        if not due or not is_main_process() or head is None or getattr(model, 'distiller', None) is None:
+            return
         seen: dict[str, Any] = {}
-
-        def see(part: nn.Module, _: Any, returned: Any) -> None:
-            seen['distilled' if part is model.distiller else 'predicted'] = returned
 
         def finish(_: nn.Module, __: Any, losses: Any) -> None:
             for handle in handles:
                 handle.remove()
-            if isinstance(losses, Mapping):  # None where the call failed
+            if losses is not None and len(seen) == 2:  # None where the step failed
                 self._measure(runner, losses, **seen)
 
-        parts = [part for part in (model.distiller, getattr(model, HEAD, None)) if part is not None]
-        handles = [part.register_forward_hook(see) for part in parts]
-        handles.append(model.register_forward_hook(finish, always_call=True))
+        handles = [
+            head.register_forward_hook(lambda _, __, outputs: seen.update(outputs=outputs)),
+            model.distiller.register_forward_hook(lambda _, __, losses: seen.update(distilled=losses)),
+            model.register_forward_hook(finish, always_call=True),
+        ]
 
     def _measure(
-        self,
-        runner: Runner,
-        losses: Mapping[str, Tensor],
-        distilled: Mapping[str, Tensor] | None = None,
-        predicted: Any = None,
+        self, runner: Runner, losses: Mapping[str, Tensor], outputs: Any, distilled: Mapping[str, Tensor]
     ) -> None:
-        """Log the norms of this step, and warn.
+        """Log the norms of this step, and warn of a distillation loss that begins to dominate.
 
-        losses: all, scalars · distilled: those that the distiller returned · predicted: what the head did
+        losses: all, scalars · outputs: of the head · distilled: the losses that the distiller returned
         """
-        self.distilled |= {name for name in distilled or () if 'loss' in name}  # MMEngine sums these
-        iteration = runner.iter + 1
-        self._warn_once(
-            runner,
-            ('no losses',),
-            not distilled,
-            f'model.distiller gave no loss in iteration {iteration}: this step was plain training. Does the '
-            "detector's `loss` call it?",
+        own = {name: loss for name, loss in losses.items() if 'loss' in name and name not in distilled}
+        terms = {name: losses[name] for name in distilled if 'loss' in name}  # MMEngine sums these names
+        self.values = dict.fromkeys(terms, (math.nan, 0)) | self.values
+        norms = gradient_norms(
+            {**own, DETECTOR: torch.stack(list(own.values())).sum(), **terms},
+            {name: x for name in PREDICTIONS if (x := getattr(outputs, name)).requires_grad},
         )
-        fields = {name: getattr(predicted, name, None) for name in PREDICTIONS}
-        predictions = {name: x for name, x in fields.items() if isinstance(x, Tensor) and x.requires_grad}
-        if len(predictions) < len(PREDICTIONS):
-            self._warn_once(
-                runner,
-                ('no predictions',),
-                True,
-                f'gradients are not measured: the model has no {HEAD} that returns '
-                f'{" and ".join(PREDICTIONS)} with a gradient',
-            )
-            return
-        own = [name for name in losses if 'loss' in name and name not in self.distilled]
-        terms = [name for name in losses if name in self.distilled]
-        norms = gradient_norms(losses, own, terms, predictions)
-        self._report(runner, norms)
-        for loss in (*own, *terms):
-            for prediction, norm in norms[loss].items():
-                together = norms[TOGETHER][prediction]
-                where = f'the gradient of {loss} with respect to {prediction}'
-                self._warn_once(
-                    runner,
-                    ('not finite', loss, prediction),
-                    not math.isfinite(norm) and math.isfinite(losses[loss].item()),
-                    f'{where} has norm {norm} in iteration {iteration}, though {loss} is finite: the weights '
-                    'become useless with it. Look for logarithms, roots and quotients of 0 in this loss.',
-                )
-                self._warn_once(
-                    runner,
-                    ('dwarfs', loss, prediction),
-                    loss in terms and norm > self.max_grad_ratio * together,
-                    f"{loss} dwarfs the detector's own losses: {where} has norm {norm:.3g} in iteration "
-                    f'{iteration}, that of {" + ".join(own)} {together:.3g}. Lower '
-                    f'{_config_key(loss)}.loss_weight.',
-                )
-        self._warn_of_feeble(runner, norms, terms)
-
-    def _warn_of_feeble(self, runner: Runner, norms: Norms, terms: Sequence[str]) -> None:
-        """Warn of terms that hardly teach: measured where they pull most, beside the detector's own."""
-        own = norms[TOGETHER]
-        for term in terms:
-            share, prediction = max(
-                ((norm / own[name], name) for name, norm in norms[term].items() if own[name] > 0),
-                default=(0.0, ''),
-            )
-            self._warn_once(
-                runner,
-                ('feeble', term),
-                0 < share < self.min_grad_ratio,
-                f'{term} hardly teaches: its gradient with respect to {prediction} has {100 * share:.2g} % '
-                f"of the norm of the detector's own in iteration {runner.iter + 1}. Raise "
-                f'{_config_key(term)}.loss_weight, or set {_config_key(term)}=None, which saves its time. '
-                '(The level pixels of kd_loc is in units of data_preprocessor.std, see docs/method.md.)',
-            )
-
-    def _report(self, runner: Runner, norms: Norms) -> None:
-        """One line, and the scalars."""
-        parts = (
-            f'{prediction}: ' + ', '.join(f'{loss} {norms[loss][prediction]:.3g}' for loss in norms)
-            for prediction in PREDICTIONS
-        )
+        parts = [
+            f'{prediction}: ' + ', '.join(f'{loss} {norm:.3g}' for loss, norm in row.items())
+            for prediction, row in norms.items()
+        ]
         runner.logger.info(f'gradient norms in iteration {runner.iter + 1}, by {"; by ".join(parts)}')
-        runner.visualizer.add_scalars(
-            {
-                f'grad_norm/{loss}/{prediction}': norm
-                for loss, by_prediction in norms.items()
-                for prediction, norm in by_prediction.items()
-            },
-            step=runner.iter + 1,
-        )
-
-    def _warn_once(self, runner: Runner, alarm: tuple[str, ...], holds: bool, message: str) -> None:
-        """Warn when a measurement finds what the one before did not."""
-        if holds and alarm not in self.raised:
-            runner.logger.warning(message)
-        (self.raised.add if holds else self.raised.discard)(alarm)
+        scalars = {f'grad_norm/{loss}/{of}': norm for of, row in norms.items() for loss, norm in row.items()}
+        runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+        dominating = {
+            (loss, prediction)
+            for prediction, row in norms.items()
+            for loss in terms
+            if row[loss] > self.max_grad_ratio * row[DETECTOR]
+        }
+        for loss, prediction in sorted(dominating - self.dominating):
+            runner.logger.warning(
+                f'{loss} dominates: its gradient with respect to {prediction} has norm '
+                f'{norms[prediction][loss]:.3g} in iteration {runner.iter + 1}, that of {" + ".join(own)} '
+                f'{norms[prediction][DETECTOR]:.3g}. Lower {_config_key(loss)}.loss_weight.'
+            )
+        self.dominating = dominating
 
     def after_train_iter(
         self,
@@ -226,30 +124,16 @@ class DistillationMonitorHook(Hook):
     ) -> None:
         """Warn of a distillation loss that has not changed for `patience` steps."""
         iteration = runner.iter + 1
-        for name in sorted(self.distilled & set(outputs or ())):
-            value = (outputs or {})[name]
-            episode = self.episodes.get(name)
-            if episode is None or value != episode.value:
-                self.episodes[name] = _Episode(value, iteration)
-            elif iteration - episode.since + 1 == self.patience:
-                runner.logger.warning(_standstill(name, episode, self.patience))
-
-
-def _standstill(name: str, episode: _Episode, steps: int) -> str:
-    key = _config_key(name)
-    what = 'exactly 0' if episode.value == 0 else f'{episode.value:g}, the same bit for bit,'
-    causes = (
-        f'{key}.loss_weight is 0 ({key}=None switches the term off and saves its time); no anchor is matched '
-        'to an object (loss_bbox is 0 then, too: look at python tools/misc/browse_dataset.py); the loss is 0 '
-        'for these classes, as DKDLoss is for a single one'
-        if episode.value == 0
-        else 'what it compares does not reach it (the student is frozen, the learning rate is 0); its '
-        'inputs are saturated (temperature, normalization); DISTLoss with a single positive'
-    )
-    return (
-        f'{name} is {what} in each of the {steps} steps since iteration {episode.since}: it teaches nothing. '
-        f'Likely: {causes}. See what the teacher sees: python tools/analysis/browse_teacher.py CONFIG'
-    )
+        for name, (value, since) in self.values.items():
+            now = (outputs or {}).get(name, value)
+            if now != value:
+                self.values[name] = now, iteration
+            elif iteration - since + 1 == self.patience:
+                runner.logger.warning(
+                    f'{name} is {value:g}, bit for bit, in each of the {self.patience} steps since iteration '
+                    f'{since}: it teaches nothing. {_config_key(name)}=None switches it off; likely causes: '
+                    'docs/training.md, "The distillation monitor".'
+                )
 
 
 def _config_key(name: str) -> str:
@@ -258,53 +142,29 @@ def _config_key(name: str) -> str:
 
 
 def gradient_norms(
-    losses: Mapping[str, Tensor], own: Sequence[str], terms: Sequence[str], predictions: Mapping[str, Tensor]
-) -> Norms:
-    """L2 norms of the gradients of losses with respect to predictions; graph and `.grad` stay as they are.
+    losses: Mapping[str, Tensor], predictions: Mapping[str, Tensor]
+) -> dict[str, dict[str, float]]:
+    """Compute L2 norms of the gradients of losses with respect to predictions; the graph stays as it is.
 
     A loss that does not depend on a prediction has norm 0 there.
 
     Args:
         losses: Scalars by name.
-        own: Those of the detector.
-        terms: Those of the distiller.
         predictions: Tensors of any shape that require a gradient.
 
     Returns:
-        The norms of each of `own` and `terms`, and as `TOGETHER` those of the sum of `own`.
+        Prediction -> loss -> norm.
     """
     inputs = tuple(predictions.values())
-
-    def gradients(name: str) -> Sequence[Tensor | None]:
-        if not losses[name].requires_grad:
-            return [None] * len(inputs)
-        return torch.autograd.grad(losses[name], inputs, retain_graph=True, allow_unused=True)
-
-    norms: dict[str, Tensor] = {}
+    columns = []
     # The caller is inside the forward pass, but a gradient belongs outside of its autocast.
-    with torch.autocast(inputs[0].device.type, enabled=False):
-        total: Sequence[Tensor | None] = [None] * len(inputs)
-        for name in own:
-            found = gradients(name)
-            norms[name] = _norms(found, inputs)
-            total = [_sum(a, b) for a, b in zip(total, found, strict=True)]
-            del found  # or it would be held beside the next
-        norms[TOGETHER] = _norms(total, inputs)
-        del total
-        for name in terms:
-            norms[name] = _norms(gradients(name), inputs)
-    rows = torch.stack(list(norms.values())).tolist()  # one wait for the device
-    return {name: dict(zip(predictions, row, strict=True)) for name, row in zip(norms, rows, strict=True)}
-
-
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """None stands for zeros."""
-    return b if a is None else a if b is None else a + b
-
-
-def _norms(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Tensor:
-    """(len(inputs),) float32."""
-    zero = inputs[0].new_zeros((), dtype=torch.float32)
-    return torch.stack(
-        [zero if x is None else torch.linalg.vector_norm(x, dtype=torch.float32) for x in gradients]
-    )
+    with torch.autocast(next(iter(losses.values())).device.type, enabled=False):
+        for loss in losses.values():
+            found = (
+                torch.autograd.grad(loss, inputs, retain_graph=True, materialize_grads=True)
+                if loss.requires_grad
+                else [torch.zeros(1, device=loss.device)] * len(inputs)
+            )
+            columns.append(torch.stack([torch.linalg.vector_norm(x, dtype=torch.float32) for x in found]))
+    table = torch.stack(columns, dim=1).tolist()  # one wait for the device
+    return {name: dict(zip(losses, row, strict=True)) for name, row in zip(predictions, table, strict=True)}
