@@ -40,7 +40,7 @@ def of_batch(settings: Settings, count: int, row: Row) -> list[Row]:
     with torch.no_grad():
         logits = detector(normalized(found.data['inputs'], settings.device)).cls_logits
         gain = gain_for(logits.roll(1, 2))  # background first
-        for heads in (detector.bbox_head.cls_convs, student.cls_convs):
+        for heads in (detector.head.cls_convs, student.cls_convs):
             scale(heads, gain)
     contenders = ours(found, settings) | baseline(found, student, settings)
     if not settings.quick:  # it has one size only
@@ -126,7 +126,7 @@ def ours(found: Subject, settings: Settings) -> dict[str, Callable[[], Any]]:
 
     @torch.no_grad()
     def post() -> Any:
-        return detector.bbox_head.predict(outputs, sizes)
+        return detector.head.predict(outputs, sizes)
 
     return {'ours': whole, 'ours network': network, 'ours post-processing': post}
 
@@ -196,7 +196,7 @@ def torchvisions(found: Subject, settings: Settings) -> dict[str, Callable[[], A
 @torch.no_grad()
 def check(found: Subject, settings: Settings) -> list[str]:
     """Compare the detections that ours and the reference make of the same float32 outputs."""
-    head = found.detector.bbox_head
+    head = found.detector.head
     batch = found.detector.data_preprocessor(found.data)
     feats = found.detector.extract_feat(batch['inputs'])
     cls_maps = [conv(x) for conv, x in zip(head.cls_convs, feats, strict=True)]

@@ -59,7 +59,7 @@ class Subject(NamedTuple):
 def anchors_of(detector: Any, device: torch.device) -> Tensor:
     """(A, 4): of an SSD300 of this toolbox."""
     sizes = [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
-    anchors: Tensor = detector.bbox_head.anchor_generator(sizes, device)
+    anchors: Tensor = detector.head.anchor_generator(sizes, device).boxes
     return anchors
 
 
@@ -121,7 +121,7 @@ def calm(detector: Any) -> None:
     """
     with torch.no_grad():
         detector.backbone.features[0].weight /= 60
-        for conv in detector.bbox_head.reg_convs:
+        for conv in detector.head.reg_convs:
             conv[0].weight *= 0.1
 
 

@@ -237,8 +237,10 @@ def _view(
     titles = [classes[label] for label in labels.tolist()]
     if student is not None:
         outputs = student.raw_outputs(images)
-        positives = student.bbox_head.positives(outputs, student.bbox_head.match(outputs, gt), gt)
-        row = _most_certain(student.bbox_head.scores(positives.cls_logits[None])[0], positives)  # (R,)
+        positives = student.head.positives(outputs, student.head.match(outputs.anchors, gt), gt)
+        row = _most_certain(
+            student.head.cls_loss.probabilities(positives.cls_logits[None])[0], positives
+        )  # (R,)
         learned = positives.gt_index[row]  # (R,) objects
         truth, predicted = bboxes[learned], positives.bboxes[row]  # (R, 4) each
         overlaps = [

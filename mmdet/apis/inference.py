@@ -49,7 +49,7 @@ def init_detector(
     model: BaseDetector = MODELS.build(cfg.model)
     if file is not None:
         load_weights(model, file['state_dict'], str(checkpoint))
-    names = classes or [str(label) for label in range(cfg.model.bbox_head.num_classes)]
+    names = classes or [str(label) for label in range(model.head.num_classes)]
     model.dataset_meta = {'classes': tuple(names)}
     model.cfg = cfg
     return model.to(device or get_device()).eval()

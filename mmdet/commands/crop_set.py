@@ -103,7 +103,7 @@ def export(cfg: 'Config', split: str, folders: Sequence[Path], number: int) -> N
     swapped = model.data_preprocessor.bgr_to_rgb
     images = written = left_out = 0
     for batch in read_batches(cfg, split, model.data_preprocessor):
-        crops, kept = model.cut(batch.images, batch.gt)
+        crops, kept = model.crop(batch.images, batch.gt)
         mean, std = (three[:, None, None] for three in model.normalization)
         pixels = (crops * std + mean).round().clamp(0, 255).byte()  # (G, 3, S, S)
         pixels = (pixels.flip(1) if swapped else pixels).permute(0, 2, 3, 1).cpu()  # BGR

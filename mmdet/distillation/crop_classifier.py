@@ -1,4 +1,4 @@
-"""Training a teacher on the detector's own batches.
+"""Train a teacher on the detector's own batches.
 
 N images · G objects of the batch · K classes · S crop side
 """
@@ -15,8 +15,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
-from mmdet.distillation.pretrained import IMAGENET, imagenet_normalization, load_fitting
-from mmdet.distillation.teacher import build_classifier
+from mmdet.classifiers import IMAGENET, build_classifier, imagenet_normalization, load_pretrained
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, GroundTruth, Normalization, crop_boxes
 
@@ -25,7 +24,7 @@ FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # RetinaNet's, arXiv 1708.02002
 
 @MODELS.register_module()
 class CropClassifier(BaseModel):
-    """Classifies the ground-truth crops of a detector's batch.
+    """A classifier of the ground-truth crops of a detector's batch: the training of a teacher.
 
     The data set, pipeline and preprocessor are the student's and the crops are cut by the same function,
     so what the teacher is trained on and what it is asked later cannot drift apart.
@@ -107,10 +106,10 @@ class CropClassifier(BaseModel):
     def init_weights(self) -> None:
         """Load the weights that training starts from, where they fit."""
         if self.weights is not None:
-            load_fitting(self.network, self.arch, self.weights)
+            load_pretrained(self.network, self.arch, self.weights)
 
-    def cut(self, inputs: Tensor, gt: GroundTruth) -> tuple[Tensor, GroundTruth]:
-        """The crops that this model classifies.
+    def crop(self, inputs: Tensor, gt: GroundTruth) -> tuple[Tensor, GroundTruth]:
+        """Crop the objects that this model classifies.
 
         inputs (N, 3, H, W), as the preprocessor returns them
         returns crops (G, 3, S, S), as `normalization` says, and of which objects they are: `gt` with those
@@ -124,11 +123,11 @@ class CropClassifier(BaseModel):
         return self.normalization.convert(crops, self.source), gt
 
     def forward(self, inputs: Tensor, gt: GroundTruth, mode: str = 'tensor') -> Any:
-        """Losses, per-image answers or logits (G, K).
+        """Compute losses, per-image logits, or logits (G, K).
 
         inputs (N, 3, H, W), as the preprocessor returns them
         """
-        crops, kept = self.cut(inputs, gt)
+        crops, kept = self.crop(inputs, gt)
         if mode == 'loss':
             return self._losses(crops, kept) | self._share_left_out(gt, kept)
         logits = self.network(crops).float()
@@ -189,7 +188,7 @@ def _jittered(bboxes: Tensor, img_shape: Tensor, share: float) -> Tensor:
 
 
 def _per_image(logits: Tensor, gt: GroundTruth, kept: GroundTruth) -> list[DetDataSample]:
-    """One sample per image; its `gt_instances` hold `labels` (G_i,) and the answer `cls_logits` (G_i, K).
+    """One sample per image; its `gt_instances` hold `labels` (G_i,) and `cls_logits` (G_i, K).
 
     Meta information: `img_id`, and `left_out`, the number of objects of `gt` that are not among the `kept`.
     """

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from mmdet.registry import MODELS
 
 PIXELS = 'pixels'  # the crop itself; every other level is a layer of the teacher
-ABSENT = -1e30  # logit of a class that is left out: probability 0, and 0 * ABSENT is 0 where 0 * -inf is NaN
+MASKED_LOGIT = (
+    -1e30
+)  # logit of a class that is left out: probability 0, and 0 * MASKED_LOGIT is 0 where 0 * -inf is NaN
 
 
 class _KDLoss(nn.Module, ABC):
@@ -101,7 +103,7 @@ class DKDLoss(_KDLoss):
         classes = teacher.shape[1]
         own = torch.arange(classes, device=labels.device) == labels[:, None]  # (P, K)
         logits = (student[:, :classes], teacher)
-        others = [x.masked_fill(own, ABSENT) for x in logits]
+        others = [x.masked_fill(own, MASKED_LOGIT) for x in logits]
         odds = [
             x.gather(1, labels[:, None])[:, 0] - rest.logsumexp(1)  # (P,) log p / (1 - p)
             for x, rest in zip(logits, others, strict=True)

@@ -10,47 +10,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torchvision
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from mmdet.checkpoint.io import load_checkpoint, load_weights
+from mmdet.classifiers import build_classifier
 from mmdet.distillation.fast.inference_optimizations import fold_batch_norms, optimize_first_conv
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization, cached_tensor
 
-LAYER_NAMES = {'stem': 'maxpool'}  # METHOD's name -> torchvision's name of the layer in a ResNet
-WITH_AUXILIARY = ('googlenet', 'inception_v3')  # would return the answers of further layers in training
-
-
-def build_classifier(arch: str, num_classes: int) -> nn.Module:
-    """An untrained classifier by its torchvision name, or by its timm name as 'timm/NAME'.
-
-    Raises:
-        ValueError: No such architecture; names those that come closest, or the package to install.
-    """
-    if arch.startswith('timm/'):
-        try:
-            import timm
-        except ImportError as error:
-            raise ValueError(f"arch '{arch}' needs timm: `pip install timm`") from error
-        return timm.create_model(arch.removeprefix('timm/'), pretrained=False, num_classes=num_classes)
-    options = {'aux_logits': False, 'init_weights': True} if arch in WITH_AUXILIARY else {}
-    try:
-        return torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **options)
-    except ValueError as error:
-        import difflib
-
-        near = difflib.get_close_matches(arch, torchvision.models.list_models(torchvision.models), 5)
-        raise ValueError(
-            f"arch '{arch}' is not a torchvision classifier; near: {', '.join(near) or 'none'}. "
-            "timm's models are written 'timm/NAME'"
-        ) from error
+LAYER_NAMES = {'stem': 'maxpool'}  # the paper's name -> torchvision's name of the layer in a ResNet
+MULTIPLES = {'cuda': 64}  # by the type of device: the network gets such a multiple of crops
 
 
 @MODELS.register_module()
 class FrozenTeacher(nn.Module):
-    """A trained classifier that is only asked: no gradient to its weights, always in eval mode.
+    """A trained classifier: no gradient to its weights, always in eval mode.
 
     The file is the one of the published teachers: `state_dict` (names may start with `module.`) beside
     other entries, or a plain state dict. What this toolbox adds to the file is used and checked:
@@ -79,7 +55,7 @@ class FrozenTeacher(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):  # the student's random numbers are those of plain training
+        with torch.random.fork_rng(devices=[]):  # the student draws the same numbers as in plain training
             self.network = build_classifier(arch, num_classes)
         try:
             file = load_checkpoint(checkpoint)
@@ -92,7 +68,8 @@ class FrozenTeacher(nn.Module):
         self.crop_size: int | None = file.get('crop_size')
         _check_classes(file.get('classes'), num_classes, classes, checkpoint)
         self.mean, self.std = (
-            _agreed(name, value, file.get(name), checkpoint) for name, value in (('mean', mean), ('std', std))
+            _resolve(name, value, file.get(name), checkpoint)
+            for name, value in (('mean', mean), ('std', std))
         )
         if (self.mean is None) != (self.std is None):
             raise ValueError(f'{checkpoint}: give mean and std of the teacher both or neither')
@@ -120,42 +97,61 @@ class FrozenTeacher(nn.Module):
         load_weights(self.network, state, checkpoint)
 
     def train(self, mode: bool = True) -> FrozenTeacher:
-        """A teacher stays in eval mode."""
+        """Stay in eval mode."""
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTeacher:
-        """Itself: a copy of the student (EMA) shares the teacher."""
+        """Return itself: a copy of the student (EMA) shares the teacher."""
         return self
 
-    def prepared(self, crops: Tensor, source: Normalization) -> Tensor:
-        """Crops (M, 3, S, S), normalized as `source` says -> normalized as this teacher needs them."""
+    def normalize(self, crops: Tensor, source: Normalization) -> Tensor:
+        """Convert crops (M, 3, S, S), normalized as `source` says, to this teacher's normalization."""
         if self.mean is None or self.std is None:
             return crops
         own = Normalization(cached_tensor(self.mean, crops), cached_tensor(self.std, crops))
         return own.convert(crops, source)
 
     def logits(self, crops: Tensor, source: Normalization) -> Tensor:
-        """Crops (M, 3, S, S), normalized as `source` says -> logits (M, K), float32, no gradient."""
+        """Classify crops (M, 3, S, S), normalized as `source` says: logits (M, K), float32, no gradient."""
         with torch.no_grad():
-            return self.network(self.prepared(crops, source)).float()
+            inputs = pad_batch(self.normalize(crops, source))
+            return self.network(inputs)[: len(crops)].float()
 
-    def trunk(self, levels: Sequence[str]) -> nn.Module:
-        """The network cut behind the deepest of `levels`: crops -> {level: (M, C, h, w)}.
+    def features(self, crops: Tensor, source: Normalization) -> dict[str, Tensor]:
+        """Extract features of crops (M, 3, S, S), float32 (M, C, h, w) per level; gradient to the crops."""
+        inputs = pad_batch(self.normalize(crops, source))
+        return {level: x[: len(crops)].float() for level, x in self.feature_extractor(inputs).items()}
+
+    def build_feature_extractor(self, levels: Sequence[str]) -> None:
+        """Cut the network behind the deepest of `levels`, for `features`.
 
         levels: 'stem' (after conv1, bn, relu, max-pool), 'layer1', ... or any node that
             `torchvision.models.feature_extraction` knows
+
+        Raises:
+            ValueError: The network has no such level; names its top layers.
         """
         nodes = {LAYER_NAMES.get(level, level): level for level in levels}
         try:
-            trunk = create_feature_extractor(self.network, nodes)
+            self.feature_extractor = create_feature_extractor(self.network, nodes)
         except ValueError as error:
             names = get_graph_node_names(self.network)[1]
             tops = list(dict.fromkeys(name.split('.')[0] for name in names))
             raise ValueError(
                 f'{type(self.network).__name__} has no level {tuple(levels)}; its top layers are {tops}'
             ) from error
-        optimize_first_conv(trunk)
-        return trunk
+        optimize_first_conv(self.feature_extractor)
+        self.feature_extractor.eval()
+
+
+def pad_batch(crops: Tensor) -> Tensor:
+    """Append blank crops to (M, 3, S, S), on a GPU up to the next of `MULTIPLES`.
+
+    Every batch has another number of objects and of positives, and for each number cuDNN looks anew for the
+    fastest algorithm of each convolution (`env_cfg.cudnn_benchmark`): so there are few numbers.
+    """
+    missing = -len(crops) % MULTIPLES.get(crops.device.type, 1)
+    return F.pad(crops, [0] * 7 + [missing]) if missing else crops
 
 
 def _check_classes(
@@ -175,10 +171,10 @@ def _check_classes(
         )
 
 
-def _agreed(
+def _resolve(
     name: str, given: Sequence[float] | None, in_file: Sequence[float] | None, checkpoint: str
 ) -> tuple[float, ...] | None:
-    """The value of the config or of the file; both must say the same."""
+    """Get a value from the config or from the file; where both say one, it must be the same."""
     values = [tuple(float(x) for x in value) for value in (given, in_file) if value is not None]
     if len(values) == 2 and values[0] != values[1]:
         raise ValueError(

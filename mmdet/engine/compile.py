@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PARTS = ('backbone', 'neck', 'bbox_head')  # not the distiller: its shapes follow the number of positives
-
 
 def compile_network(model: nn.Module, **settings: Any) -> str | None:
     """Compile the network of a detector in place; names of parameters stay what they are.
@@ -29,7 +27,7 @@ def compile_network(model: nn.Module, **settings: Any) -> str | None:
     except Exception as error:  # backends raise what they like
         return f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}'
     torch._dynamo.config.suppress_errors = True
-    for name in PARTS:
+    for name in ('backbone', 'neck', 'head'):  # not the distiller: its shapes follow the number of positives
         part = getattr(model, name, None)
         if isinstance(part, nn.Module):
             part.compile(**settings)

@@ -1,36 +1,94 @@
 """Detection losses on dense targets: shapes are static, nothing waits for the device.
 
-N images · A anchors · K classes, K the background · avg_factor: a 0-dim tensor
+N images · A anchors · K classes
+matched (N, A) int64: row of the image's ground truth | BACKGROUND | IGNORED
 """
+
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from mmdet.registry import MODELS
+from mmdet.structures import BACKGROUND
 
 
-def multibox_cls_loss(
-    cls_logits: Tensor, targets: Tensor, positive: Tensor, negative: Tensor, neg_pos_ratio: float
-) -> Tensor:
-    """SSD's cross-entropy over positives and mined negatives (arXiv 1512.02325), summed.
+class ClassificationLoss(nn.Module, ABC):
+    """A classification loss; it knows how many logits it needs and what probabilities they stand for."""
 
-    cls_logits (N, A, K + 1) · targets (N, A) in [0, K] · positive, negative (N, A) bool
+    @abstractmethod
+    def channels(self, num_classes: int) -> int:
+        """Logits per anchor: K + 1 with softmax, background last; K with sigmoid."""
 
-    Each image contributes its positives and the `neg_pos_ratio` times as many negatives of largest loss;
-    an image without positives contributes nothing.
+    @abstractmethod
+    def probabilities(self, cls_logits: Tensor) -> Tensor:
+        """Convert logits (N, A, channels) to class probabilities without background, (N, A, K)."""
+
+    @abstractmethod
+    def forward(self, cls_logits: Tensor, labels: Tensor, matched: Tensor) -> Tensor:
+        """Sum the loss over the anchors that take part.
+
+        cls_logits (N, A, channels) · labels (N, A) in [0, K], K for background · matched (N, A) -> scalar
+        """
+
+
+class BoxLoss(nn.Module, ABC):
+    """A loss of box deltas."""
+
+    @abstractmethod
+    def forward(self, box_deltas: Tensor, targets: Tensor, matched: Tensor) -> Tensor:
+        """Sum the loss over the positives. box_deltas, targets (N, A, 4) · matched (N, A) -> scalar."""
+
+
+@MODELS.register_module()
+class MultiBoxLoss(ClassificationLoss):
+    """Softmax cross-entropy over positives and mined hard negatives (SSD, arXiv 1512.02325).
+
+    Each image contributes its positives and the `neg_pos_ratio` times as many negatives of largest loss; an
+    image without positives contributes nothing.
+
+    Args:
+        neg_pos_ratio: Negatives per positive.
     """
-    loss = F.cross_entropy(cls_logits.flatten(0, 1), targets.flatten(), reduction='none')
-    loss = loss.view(targets.shape)  # (N, A)
-    count = (positive.sum(1, keepdim=True) * neg_pos_ratio).long()  # (N, 1) negatives to keep
-    # Losses are at least 0, so a 0 in place of an anchor that is no negative never displaces one.
-    hardest = torch.where(negative, loss, 0).sort(1, descending=True).values
-    kept = torch.arange(loss.shape[1], device=loss.device) < count  # (N, A)
-    return (loss * positive).sum() + (hardest * kept).sum()
+
+    def __init__(self, neg_pos_ratio: float = 3) -> None:
+        super().__init__()
+        self.neg_pos_ratio = neg_pos_ratio
+
+    def channels(self, num_classes: int) -> int:
+        """K + 1, background last."""
+        return num_classes + 1
+
+    def probabilities(self, cls_logits: Tensor) -> Tensor:
+        """Softmax, background dropped: (N, A, K + 1) -> (N, A, K)."""
+        return cls_logits.softmax(2)[..., :-1]
+
+    def forward(self, cls_logits: Tensor, labels: Tensor, matched: Tensor) -> Tensor:
+        """cls_logits (N, A, K + 1) · labels (N, A) in [0, K] · matched (N, A) -> scalar, summed."""
+        loss = F.cross_entropy(cls_logits.flatten(0, 1), labels.flatten(), reduction='none')
+        loss = loss.view(labels.shape)  # (N, A)
+        positive = matched >= 0
+        count = (positive.sum(1, keepdim=True) * self.neg_pos_ratio).long()  # (N, 1) negatives to keep
+        # Losses are at least 0, so a 0 in place of an anchor that is no negative never displaces one.
+        hardest = torch.where(matched == BACKGROUND, loss, 0).sort(1, descending=True).values
+        kept = torch.arange(loss.shape[1], device=loss.device) < count  # (N, A)
+        return (loss * positive).sum() + (hardest * kept).sum()
 
 
-def smooth_l1_loss(box_deltas: Tensor, targets: Tensor, positive: Tensor, beta: float) -> Tensor:
-    """Smooth L1 over the positives, summed.
+@MODELS.register_module()
+class SmoothL1Loss(BoxLoss):
+    """Smooth L1 loss of box deltas.
 
-    box_deltas, targets (N, A, 4) · positive (N, A) bool
+    Args:
+        beta: Where the loss turns from square to linear, in normalized deltas.
     """
-    loss = F.smooth_l1_loss(box_deltas, targets, beta=beta, reduction='none')
-    return (loss * positive[..., None]).sum()
+
+    def __init__(self, beta: float = 1.0) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def forward(self, box_deltas: Tensor, targets: Tensor, matched: Tensor) -> Tensor:
+        """box_deltas, targets (N, A, 4) · matched (N, A) -> scalar, summed over the positives."""
+        loss = F.smooth_l1_loss(box_deltas, targets, beta=self.beta, reduction='none')
+        return (loss * (matched >= 0)[..., None]).sum()

@@ -25,7 +25,7 @@ class Detections(NamedTuple):
 
 @MODELS.register_module()
 class NMSPostProcess:
-    """Keep good boxes and drop the doubles among those of one class.
+    """Keep the best boxes per level, then class-wise NMS.
 
     Args:
         nms_pre: Boxes per level that go on, by their best class score.
@@ -46,20 +46,20 @@ class NMSPostProcess:
         self.iou_threshold = iou_threshold
         self.max_per_img = max_per_img
 
-    def __call__(self, bboxes: Tensor, scores: Tensor, num_anchors: Sequence[int]) -> list[Detections]:
-        """Detections of every image of a batch.
+    def __call__(self, bboxes: Tensor, scores: Tensor, num_per_level: Sequence[int]) -> list[Detections]:
+        """Select the detections of every image of a batch.
 
-        bboxes (N, A, 4) · scores (N, A, K) without background · num_anchors: anchors per level, sums to A
+        bboxes (N, A, 4) · scores (N, A, K) without background · num_per_level: anchors per level, sums to A
         """
-        kept = self._best_of_each_level(scores.amax(2), num_anchors)  # (N, B)
+        kept = self._top_of_each_level(scores.amax(2), num_per_level)  # (N, B)
         bboxes = bboxes.gather(1, kept[..., None].expand(-1, -1, 4))
         scores = scores.gather(1, kept[..., None].expand(-1, -1, scores.shape[2]))
         return [self._nms_per_image(*image) for image in zip(bboxes, scores, strict=True)]
 
-    def _best_of_each_level(self, best_scores: Tensor, num_anchors: Sequence[int]) -> Tensor:
+    def _top_of_each_level(self, best_scores: Tensor, num_per_level: Sequence[int]) -> Tensor:
         """(N, A) -> (N, B) indices of the anchors that go on."""
         kept, start = [], 0
-        for level in best_scores.split(list(num_anchors), 1):
+        for level in best_scores.split(list(num_per_level), 1):
             count = level.shape[1]
             if self.nms_pre < count:
                 kept.append(level.topk(self.nms_pre, 1).indices + start)

@@ -144,7 +144,7 @@ def test_anchors(name, size, anchors):
         outputs = model(torch.zeros(1, 3, size, size))
     assert outputs.cls_logits.shape == (1, anchors, 81)
     assert outputs.box_deltas.shape == (1, anchors, 4)
-    assert outputs.anchors.shape == (anchors, 4)
+    assert outputs.anchors.boxes.shape == (anchors, 4)
 
 
 def test_a_teacher_that_a_message_tells_to_train_has_a_config():

@@ -30,10 +30,10 @@ model = dict(
         assigner=dict(
             type='MaxIoUAssigner', pos_iou_thr=0.4, neg_iou_thr=0.4, min_pos_iou=0.0, gt_max_assign_all=False
         ),
+        cls_loss=dict(type='MultiBoxLoss', neg_pos_ratio=3),
+        bbox_loss=dict(type='SmoothL1Loss', beta=1.0),
         postprocess=dict(
             type='NMSPostProcess', nms_pre=1000, score_thr=0.02, iou_threshold=0.45, max_per_img=200
         ),
-        neg_pos_ratio=3,
-        smoothl1_beta=1.0,
     ),
 )

@@ -4,7 +4,7 @@ N images · H x W pixels of the network input
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from mmengine.model import BaseModel
@@ -12,8 +12,17 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet.models.data_preprocessor import DetDataPreprocessor
+from mmdet.models.heads import Head
 from mmdet.models.postprocess import Detections
-from mmdet.structures import DetDataSample, GroundTruth, Normalization
+from mmdet.structures import DetDataSample, GroundTruth, HeadOutputs, Normalization
+
+
+class HeadStep(NamedTuple):
+    """What a detector's heads make of a training batch."""
+
+    losses: dict[str, Tensor]  # scalars
+    outputs: HeadOutputs  # of the head that names classes
+    matched: Tensor  # (N, A)
 
 
 class BaseDetector(BaseModel, ABC):
@@ -40,9 +49,14 @@ class BaseDetector(BaseModel, ABC):
         self.neck = neck
         self.distiller = distiller
 
+    @property
     @abstractmethod
-    def loss(self, images: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
-        """Losses by name, scalars. images (N, 3, H, W)."""
+    def head(self) -> Head:
+        """The head that names classes."""
+
+    @abstractmethod
+    def head_step(self, feats: list[Tensor], gt: GroundTruth) -> HeadStep:
+        """Predict, match and compute the detector's own losses. feats L x (N, C_l, H_l, W_l)."""
 
     @abstractmethod
     def detect(self, images: Tensor, gt: GroundTruth) -> list[Detections]:
@@ -51,6 +65,14 @@ class BaseDetector(BaseModel, ABC):
     @abstractmethod
     def raw_outputs(self, images: Tensor) -> Any:
         """What the heads compute, before any selection. images (N, 3, H, W)."""
+
+    def loss(self, images: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
+        """Compute the detector's losses, and the distiller's where there is one. images (N, 3, H, W)."""
+        step = self.head_step(self.extract_feat(images), gt)
+        if self.distiller is None:
+            return step.losses
+        positives = self.head.positives(step.outputs, step.matched, gt)
+        return step.losses | self.distiller(images, self.normalization, positives)
 
     @property
     def normalization(self) -> Normalization:

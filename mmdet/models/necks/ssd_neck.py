@@ -45,7 +45,7 @@ class SSDNeck(nn.Module):
             )
         if l2_norm_scale is not None:
             self.l2_norm = L2Norm(in_channels[0], l2_norm_scale)
-        self.normalises_first = l2_norm_scale is not None
+        self.normalizes_first = l2_norm_scale is not None
         self.extra_layers = nn.ModuleList()
         channels = in_channels[-1]
         kernel_sizes = [3] * (len(added) - 1) + [last_kernel_size]
@@ -65,6 +65,6 @@ class SSDNeck(nn.Module):
         levels = list(feats)
         for layer in self.extra_layers:
             levels.append(layer(levels[-1]))
-        if self.normalises_first:
+        if self.normalizes_first:
             levels[0] = self.l2_norm(levels[0])
         return levels

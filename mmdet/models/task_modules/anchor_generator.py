@@ -5,20 +5,58 @@ Boxes are xyxy in pixels of the network input, not clipped to it.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mmdet.registry import MODELS
+from mmdet.structures import Anchors
 
 # Sizes of the first level in percent of the input, by (input size, percent at which the second level starts):
 # SSD300 and SSD512 for COCO and for VOC (arXiv 1512.02325).
 FIRST_LEVEL = {(300, 15): (7, 15), (300, 20): (10, 20), (512, 10): (4, 10), (512, 15): (7, 15)}
 
 
+class GridAnchors(ABC):
+    """Anchors on a grid: the same boxes at every cell of a level.
+
+    Args:
+        strides: Distance of two neighboring cells per level, pixels.
+    """
+
+    def __init__(self, strides: Sequence[int]) -> None:
+        self.strides = tuple(strides)
+        self._cache: dict[tuple[tuple[tuple[int, int], ...], torch.device], Anchors] = {}
+
+    @abstractmethod
+    def cell_anchors(self, level: int) -> Tensor:
+        """(B, 4) anchors of a level's cell at the origin."""
+
+    @property
+    def num_base_anchors(self) -> list[int]:
+        """Anchors per cell of each level."""
+        return [len(self.cell_anchors(level)) for level in range(len(self.strides))]
+
+    def __call__(self, feature_sizes: Sequence[tuple[int, int]], device: torch.device) -> Anchors:
+        """Lay the anchors of all levels over feature maps of sizes (H_l, W_l); cached per size and device."""
+        key = (tuple(feature_sizes), device)
+        if key not in self._cache:
+            if len(feature_sizes) != len(self.strides):
+                raise ValueError(
+                    f'{len(feature_sizes)} feature maps, but {len(self.strides)} levels of anchors'
+                )
+            levels = [
+                _shifted(size, stride, self.cell_anchors(level))
+                for level, (size, stride) in enumerate(zip(feature_sizes, self.strides, strict=True))
+            ]
+            self._cache[key] = Anchors(torch.cat(levels).to(device), [len(level) for level in levels])
+        return self._cache[key]
+
+
 @MODELS.register_module()
-class SSDAnchorGenerator:
+class SSDAnchorGenerator(GridAnchors):
     """SSD's anchors: per cell a square, a larger square, and for each ratio r the shapes 1/r and r.
 
     Sizes are given in one of two ways: by `input_size` and `basesize_ratio_range`, as published, or as
@@ -51,28 +89,15 @@ class SSDAnchorGenerator:
                 f'levels differ: {len(strides)} strides, {len(ratios)} ratios, '
                 f'{len(min_sizes)} min_sizes, {len(max_sizes)} max_sizes'
             )
-        self.strides = tuple(strides)
+        super().__init__(strides)
         self.base_anchors = [
             _cell_anchors(stride, ratio, low, high)
             for stride, ratio, low, high in zip(strides, ratios, min_sizes, max_sizes, strict=True)
         ]
-        self._cache: dict[tuple[tuple[tuple[int, int], ...], torch.device], Tensor] = {}
 
-    @property
-    def num_base_anchors(self) -> list[int]:
-        """Anchors per cell of each level."""
-        return [len(base) for base in self.base_anchors]
-
-    def __call__(self, feature_sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
-        """Anchors of all levels, (A, 4); computed once per input size and device.
-
-        feature_sizes: (H_l, W_l) per level
-        """
-        key = (tuple(feature_sizes), device)
-        if key not in self._cache:
-            levels = zip(feature_sizes, self.strides, self.base_anchors, strict=True)
-            self._cache[key] = torch.cat([_shifted(*level) for level in levels]).to(device)
-        return self._cache[key]
+    def cell_anchors(self, level: int) -> Tensor:
+        """(B, 4): the squares of `min_size` and `sqrt(min_size * max_size)`, then 1/r and r of each ratio."""
+        return self.base_anchors[level]
 
 
 def published_sizes(

@@ -1,17 +1,15 @@
 """Which anchor learns which object.
 
 N images · A anchors · Gmax rows of padded ground truth · boxes xyxy in pixels of the network input
-matched (N, A) int64: row of the image's ground truth | BACKGROUND | IGNORED
+matched (N, A) int64: row of the image's ground truth | BACKGROUND | IGNORED, see structures/anchors.py
 """
 
 import torch
 from torch import Tensor
 
 from mmdet.registry import MODELS
-from mmdet.structures import bbox_overlaps
+from mmdet.structures import BACKGROUND, IGNORED, Anchors, GroundTruth, bbox_overlaps
 
-BACKGROUND = -1
-IGNORED = -2
 MAX_ELEMENTS = 1 << 26  # size of the largest IoU tensor, 256 MB; a larger batch is matched in parts
 
 
@@ -40,18 +38,15 @@ class MaxIoUAssigner:
         self.gt_max_assign_all = gt_max_assign_all
 
     @torch.no_grad()
-    def __call__(self, anchors: Tensor, bboxes: Tensor, valid: Tensor) -> Tensor:
-        """Match a batch at once.
-
-        anchors (A, 4) · bboxes (N, Gmax, 4) · valid (N, Gmax) bool
-        returns matched (N, A)
+    def __call__(self, anchors: Anchors, gt: GroundTruth) -> Tensor:
+        """Match the anchors of a batch with its ground truth; returns matched (N, A).
 
         Of several objects an anchor takes the first with the largest IoU; of several objects that claim
         one anchor the last row wins.
         """
-        images_at_once = max(1, MAX_ELEMENTS // (bboxes.shape[1] * len(anchors)))
-        parts = zip(bboxes.split(images_at_once), valid.split(images_at_once), strict=True)
-        return torch.cat([self._match(anchors, *part) for part in parts])
+        images_at_once = max(1, MAX_ELEMENTS // (gt.bboxes.shape[1] * len(anchors.boxes)))
+        parts = zip(gt.bboxes.split(images_at_once), gt.valid.split(images_at_once), strict=True)
+        return torch.cat([self._match(anchors.boxes, *part) for part in parts])
 
     def _match(self, anchors: Tensor, bboxes: Tensor, valid: Tensor) -> Tensor:
         # Rows without an object get IoU -1: with 0 they would claim anchor 0 as their best one.

@@ -97,7 +97,7 @@ def test_weights_come_through(tmp_path: Path) -> None:
     with torch.no_grad():
         start.raw_outputs(images)  # the statistics of the batch norms move away from 0 and 1
         expected = start.eval().raw_outputs(images)
-        stock = BaselineSSD300(start.bbox_head.num_classes, QUICK.width, batch_norm=True).take_weights(start)
+        stock = BaselineSSD300(start.head.num_classes, QUICK.width, batch_norm=True).take_weights(start)
         stock.give_weights(back)
         found = back.eval().raw_outputs(images)
         cls_maps, box_maps = stock.eval()(images)

@@ -52,7 +52,7 @@ def test_crops_of_a_padded_batch_are_those_of_each_photo_alone(root: Path, split
 
     model = MODELS.build(cfg.model)
     processed = model.data_preprocessor(data)
-    crops, kept = model.cut(**processed)
+    crops, kept = model.crop(**processed)
     assert gt.img_id[kept.gt_image].sort().values.tolist() == [1, 11]  # photo 2 is in the batch all the same
     for crop, box, image in zip(crops, kept.gt_bboxes, kept.gt_image, strict=True):
         height, width = gt.img_shape[image].tolist()
@@ -79,7 +79,7 @@ def test_the_middle_of_a_crop_has_the_color_of_its_class(root: Path) -> None:
     for epoch in range(6):
         loader.sampler.set_epoch(epoch)
         (data,) = loader
-        crops, kept = model.cut(**model.data_preprocessor(data))
+        crops, kept = model.crop(**model.data_preprocessor(data))
         lefts.add(round(float(data['gt'].gt_bboxes[0, 0])))
         mean, std = (three.numpy() for three in model.normalization)
         middle = (crops[0, :, 50:62, 50:62].mean((1, 2)).numpy() * std + mean)[::-1]

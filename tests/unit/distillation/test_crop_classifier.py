@@ -169,7 +169,7 @@ def with_sides(*sides: tuple[float, float]) -> dict:
 def test_small_objects_are_neither_trained_on_nor_counted_but_said() -> None:
     model = build(min_side=8.0)
     data = model.data_preprocessor(with_sides((20, 7.9), (8, 8), (3, 30), (20, 20)))
-    crops, kept = model.cut(**data)
+    crops, kept = model.crop(**data)
     assert kept.valid[0, :5].tolist() == [False, True, False, True, False]
     large = crop_boxes(data['inputs'], data['gt'].bboxes[0, [1, 3]], torch.tensor([0, 0]), 32)
     assert torch.equal(crops, large)
@@ -202,7 +202,7 @@ def test_training_boxes_jitter_as_torch_is_seeded_and_stay_inside_the_image() ->
     gt.img_shape[2] = torch.tensor([50, 60])  # the rest is padding
     gt = data['gt'] = gt._replace(bboxes=gt.bboxes.minimum(gt.img_shape.flip(1).repeat(1, 2)[:, None]))
     torch.manual_seed(5)
-    crops, moved = model.train().cut(**data)
+    crops, moved = model.train().crop(**data)
     sides = (gt.bboxes[..., 2:] - gt.bboxes[..., :2]).repeat(1, 1, 2)
     moves = ((moved.bboxes - gt.bboxes) / sides)[gt.valid]  # (G, 4)
     assert (moves.abs() <= 0.25 + 1e-6).all()
@@ -212,10 +212,10 @@ def test_training_boxes_jitter_as_torch_is_seeded_and_stay_inside_the_image() ->
     assert (moved.bboxes[2] == torch.tensor([60.0, 50, 60, 50])).any()  # some had to be clipped
     assert (moved.gt_bboxes[:, 2:] > moved.gt_bboxes[:, :2]).all()
     assert torch.equal(crops, crop_boxes(data['inputs'], moved.gt_bboxes, gt.gt_image, 32))
-    assert not torch.equal(model.cut(**data)[1].bboxes, moved.bboxes)
+    assert not torch.equal(model.crop(**data)[1].bboxes, moved.bboxes)
     torch.manual_seed(5)
-    assert torch.equal(model.cut(**data)[0], crops)
-    assert torch.equal(model.eval().cut(**data)[1].bboxes, gt.bboxes)
+    assert torch.equal(model.crop(**data)[0], crops)
+    assert torch.equal(model.eval().crop(**data)[1].bboxes, gt.bboxes)
 
 
 @pytest.mark.parametrize('share', [-0.1, 0.5])
@@ -233,7 +233,7 @@ def test_mixed_precision_reaches_the_network_and_not_the_crops() -> None:
     state = torch.get_rng_state()
     losses = model.train_step(data, AmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=0.0)))
     torch.set_rng_state(state)
-    crops, _ = model.cut(**model.data_preprocessor(data, True))
+    crops, _ = model.crop(**model.data_preprocessor(data, True))
     assert seen[1].dtype == torch.bfloat16
     assert torch.equal(seen[0], crops)
     assert all(value.dtype == torch.float32 for value in losses.values())
@@ -244,7 +244,7 @@ def test_the_network_has_a_normalization_of_its_own_and_the_teacher_undoes_it(tm
     model = build(mean=mean, std=std).eval()
     data = batch((2, 1))
     processed = model.data_preprocessor(data)
-    crops, gt = model.cut(**processed)
+    crops, gt = model.crop(**processed)
     pixels = data['inputs'].flip(1).float()
     by_hand = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     torch.testing.assert_close(crops, crop_boxes(by_hand, gt.gt_bboxes, gt.gt_image, 32))
@@ -256,11 +256,11 @@ def test_the_network_has_a_normalization_of_its_own_and_the_teacher_undoes_it(tm
     teacher = FrozenTeacher('resnet18', str(file), num_classes=2, classes=CLASSES, mean=mean, std=std)
     source = model.data_preprocessor.normalization
     raw_crops = crop_boxes(processed['inputs'], gt.gt_bboxes, gt.gt_image, 32)
-    torch.testing.assert_close(teacher.prepared(raw_crops, source), crops)
+    torch.testing.assert_close(teacher.normalize(raw_crops, source), crops)
     other = Normalization(torch.zeros(3), torch.ones(3))  # a student that shows it raw pixels
     shown = crop_boxes(pixels, gt.gt_bboxes, gt.gt_image, 32)
     torch.testing.assert_close(teacher.logits(shown, other), model(**processed), rtol=1e-3, atol=1e-3)
-    assert torch.equal(build().cut(**processed)[0], raw_crops)  # None: the preprocessor's, bit for bit
+    assert torch.equal(build().crop(**processed)[0], raw_crops)  # None: the preprocessor's, bit for bit
     with pytest.raises(ValueError, match='both or neither'):
         build(mean=mean)
 

@@ -20,7 +20,7 @@ from mmdet.distillation import (
     SoftmaxKDLoss,
     StandardizedKDLoss,
 )
-from mmdet.distillation.distiller import MULTIPLES
+from mmdet.distillation.teacher import MULTIPLES
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
 from tests.unit.structures.test_boxes import random_boxes
 
@@ -145,12 +145,12 @@ def test_the_teacher_sees_each_object_once(
     assert crops_seen == [seen]
 
 
-def test_the_trunk_ends_at_the_deepest_level(teacher: FrozenTeacher) -> None:
-    trunk = teacher.trunk(('stem',))
-    assert set(trunk(torch.zeros(1, 3, SIZE, SIZE))) == {'stem'}
-    assert not any(name.startswith('layer') for name, _ in trunk.named_modules())
+def test_features_end_at_the_deepest_level(teacher: FrozenTeacher) -> None:
+    teacher.build_feature_extractor(('stem',))
+    assert set(teacher.features(torch.zeros(1, 3, SIZE, SIZE), SOURCE)) == {'stem'}
+    assert not any(name.startswith('layer') for name, _ in teacher.feature_extractor.named_modules())
     with pytest.raises(ValueError, match='layer4'):
-        teacher.trunk(('layer9',))
+        teacher.build_feature_extractor(('layer9',))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_the_teacher_belongs_to_the_loss(teacher: FrozenTeacher, images: Tensor)
     assert all(torch.equal(value, before[name]) for name, value in teacher.network.state_dict().items())
     student.double()
     assert teacher.network.conv1.weight.dtype == torch.float64
-    assert next(student.distiller._trunk[0].parameters()).dtype == torch.float64
+    assert next(teacher.feature_extractor.parameters()).dtype == torch.float64
 
 
 def test_weights_0_give_losses_0(teacher: FrozenTeacher, images: Tensor) -> None:

@@ -102,7 +102,7 @@ def test_crops(losses_file: dict[str, np.ndarray]) -> None:
 def test_distilled_ssd300(teacher: FrozenTeacher) -> None:
     model, images, gt, expected = golden_ssd300()
     outputs = model(images, mode='tensor')
-    samples = model.bbox_head.positives(outputs, model.bbox_head.match(outputs, gt), gt)
+    samples = model.head.positives(outputs, model.head.match(outputs.anchors, gt), gt)
     assert len(samples.bboxes) == 49
     crops = crop_boxes(images, samples.gt_bboxes, samples.gt_image, 112)
     logits = teacher.logits(crops, model.normalization)

@@ -44,7 +44,7 @@ def test_layouts(tmp_path: Path, state: dict[str, torch.Tensor], layout: str) ->
     network = torchvision.models.resnet18(num_classes=3)
     network.load_state_dict(state)
     crops = torch.randn(2, 3, 32, 32)
-    assert torch.equal(teacher.prepared(crops, SSD_INPUT), crops)  # the file says nothing: the student's own
+    assert torch.equal(teacher.normalize(crops, SSD_INPUT), crops)  # the file says nothing: the student's own
     torch.testing.assert_close(teacher.logits(crops, SSD_INPUT), network.eval()(crops), rtol=1e-4, atol=1e-5)
 
 
@@ -83,7 +83,7 @@ def test_normalisation_is_converted_by_what_the_file_says(
     raw = torch.rand(2, 3, 8, 8) * 255
     student_input = (raw - SSD_INPUT.mean[:, None, None]) / SSD_INPUT.std[:, None, None]
     expected = (raw - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    torch.testing.assert_close(teacher.prepared(student_input, SSD_INPUT), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(teacher.normalize(student_input, SSD_INPUT), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_config_that_contradicts_the_file_is_refused(
@@ -107,4 +107,5 @@ def test_a_timm_classifier_teaches_too(tmp_path: Path) -> None:
     network = timm.create_model('resnet10t', pretrained=False, num_classes=3)
     teacher = load(tmp_path, {'state_dict': network.state_dict(), 'classes': CLASSES}, arch='timm/resnet10t')
     assert teacher.logits(torch.zeros(1, 3, 32, 32), SSD_INPUT).shape == (1, 3)
-    assert set(teacher.trunk(('layer1',))(torch.zeros(1, 3, 32, 32))) == {'layer1'}
+    teacher.build_feature_extractor(('layer1',))
+    assert set(teacher.features(torch.zeros(1, 3, 32, 32), SSD_INPUT)) == {'layer1'}

@@ -19,6 +19,8 @@ def test_published_sizes_of_ssd300_and_ssd512() -> None:
 
 def test_order_and_shape_within_a_cell() -> None:
     anchors = SSDAnchorGenerator([8], [[2]], min_sizes=[16], max_sizes=[64])([(1, 2)], CPU)
+    assert anchors.num_per_level == [8]
+    anchors = anchors.boxes
     assert anchors.shape == (8, 4)
     center = (anchors[:, :2] + anchors[:, 2:]) / 2
     assert center.tolist() == [[4, 4]] * 4 + [[12, 4]] * 4

@@ -6,9 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmdet.models.task_modules import BACKGROUND, IGNORED, MaxIoUAssigner, assigner
-from mmdet.structures import bbox_overlaps
+from mmdet.models.task_modules import MaxIoUAssigner, assigner
+from mmdet.structures import BACKGROUND, IGNORED, Anchors, GroundTruth, bbox_overlaps
 from tests.unit.structures.test_boxes import random_boxes
+
+
+def match(anchors: Tensor, bboxes: Tensor, valid: Tensor, *thresholds: float) -> Tensor:
+    """matched (N, A). anchors (A, 4) · bboxes (N, Gmax, 4) · valid (N, Gmax)."""
+    ids, shape, labels = torch.arange(len(valid)), torch.ones(len(valid), 2), torch.zeros_like(valid).long()
+    gt = GroundTruth(ids, shape, shape, bboxes, labels, valid)
+    return MaxIoUAssigner(*thresholds)(Anchors(anchors, [len(anchors)]), gt)
 
 
 def match_one_image(
@@ -48,7 +55,7 @@ def test_batch_equals_single(
         bboxes[i, :count], valid[i, :count] = random_boxes(10 + i, count), True
     bboxes[0, 1] = bboxes[0, 0]  # two objects in one place: the first is matched, the last claims
     bboxes[1, 2] = torch.tensor([500.0, 500.0, 510.0, 510.0])  # overlaps no anchor
-    matched = MaxIoUAssigner(pos, neg, min_pos, every_tie)(anchors, bboxes, valid)
+    matched = match(anchors, bboxes, valid, pos, neg, min_pos, every_tie)
     assert matched.shape == (4, 65)
     for i in range(4):
         expected = match_one_image(anchors, bboxes[i, valid[i]], pos, neg, min_pos, every_tie)
@@ -57,15 +64,13 @@ def test_batch_equals_single(
 
 def test_an_object_that_overlaps_nothing_still_claims_an_anchor() -> None:
     far = torch.tensor([[[500.0, 500.0, 510.0, 510.0]]])
-    matched = MaxIoUAssigner(0.5, 0.5, 0.0, False)(
-        random_boxes(0, 9), far, torch.ones(1, 1, dtype=torch.bool)
-    )
+    matched = match(random_boxes(0, 9), far, torch.ones(1, 1, dtype=torch.bool), 0.5, 0.5, 0.0, False)
     assert matched[0].tolist() == [0] + [BACKGROUND] * 8
 
 
 def test_padding_claims_nothing() -> None:
-    matched = MaxIoUAssigner(0.5, 0.5, 0.0, False)(
-        random_boxes(0, 9), torch.zeros(2, 16, 4), torch.zeros(2, 16, dtype=torch.bool)
+    matched = match(
+        random_boxes(0, 9), torch.zeros(2, 16, 4), torch.zeros(2, 16, dtype=torch.bool), 0.5, 0.5, 0.0, False
     )
     assert (matched == BACKGROUND).all()
 
@@ -93,6 +98,6 @@ def test_any_batch_is_matched_as_its_images_one_by_one(
     bboxes, valid = torch.zeros(len(images), 6, 4), torch.zeros(len(images), 6, dtype=torch.bool)
     for i, boxes in enumerate(images):
         bboxes[i, : len(boxes)], valid[i, : len(boxes)] = torch.tensor(boxes).reshape(-1, 4), True
-    matched = MaxIoUAssigner(*thresholds, every_tie)(grid, bboxes, valid)
+    matched = match(grid, bboxes, valid, *thresholds, every_tie)
     for i in range(len(images)):
         assert matched[i].tolist() == match_one_image(grid, bboxes[i, valid[i]], *thresholds, every_tie)

@@ -6,23 +6,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmdet.models.losses import multibox_cls_loss, smooth_l1_loss
+from mmdet.models.losses import MultiBoxLoss, SmoothL1Loss
+from mmdet.structures import BACKGROUND, IGNORED
 
 
-def batch(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def batch(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(4, 50, 6, generator=generator, requires_grad=True)
     targets = torch.randint(0, 5, (4, 50), generator=generator)
-    positive = torch.zeros(4, 50, dtype=torch.bool)
-    positive[0, :4] = positive[1, 10:12] = True
-    positive[3, :30] = True  # three negatives for each are more than there are
-    negative = ~positive
-    negative[0, 40:] = False  # ignored
-    return logits, torch.where(positive, targets, 5), positive, negative
+    matched = torch.full((4, 50), BACKGROUND)
+    matched[0, :4] = matched[1, 10:12] = 0
+    matched[3, :30] = 1  # three negatives for each are more than there are
+    matched[0, 40:] = IGNORED
+    return logits, torch.where(matched >= 0, targets, 5), matched
 
 
-def mined(logits: Tensor, targets: Tensor, positive: Tensor, negative: Tensor, ratio: int) -> Tensor:
+def mined(logits: Tensor, targets: Tensor, matched: Tensor, ratio: int) -> Tensor:
     """The rule in words, one anchor at a time."""
+    positive, negative = matched >= 0, matched == BACKGROUND
     total = logits.sum() * 0
     for i in range(len(logits)):
         losses = [
@@ -45,18 +46,18 @@ def test_any_batch_is_mined_as_its_anchors_one_by_one(
     logits = (logits.round() if ties else logits).requires_grad_()
     kind = torch.randint(0, 3, (images, anchors), generator=rng)  # positive, negative, ignored
     targets = torch.where(kind == 0, torch.randint(0, 3, (images, anchors), generator=rng), 3)
-    arguments = (targets, kind == 0, kind == 1, ratio)
-    loss = multibox_cls_loss(logits, *arguments)
-    torch.testing.assert_close(loss, mined(logits, *arguments))
+    matched = torch.tensor([0, BACKGROUND, IGNORED])[kind]
+    loss = MultiBoxLoss(ratio)(logits, targets, matched)
+    torch.testing.assert_close(loss, mined(logits, targets, matched, ratio))
     (gradient,) = torch.autograd.grad(loss, logits)
     assert gradient.isfinite().all()
     assert gradient[kind == 2].abs().sum() == 0
 
 
 def test_hard_negatives_are_the_three_worst_per_positive() -> None:
-    logits, targets, positive, negative = batch(0)
-    expected = mined(logits, targets, positive, negative, 3)
-    loss = multibox_cls_loss(logits, targets, positive, negative, 3)
+    logits, targets, matched = batch(0)
+    expected = mined(logits, targets, matched, 3)
+    loss = MultiBoxLoss(3)(logits, targets, matched)
     torch.testing.assert_close(loss, expected)
     ours, theirs = (torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (loss, expected))
     torch.testing.assert_close(ours, theirs)
@@ -65,8 +66,8 @@ def test_hard_negatives_are_the_three_worst_per_positive() -> None:
 
 def test_smooth_l1_over_positives_alone() -> None:
     deltas, targets = torch.randn(2, 2, 9, 4, generator=torch.Generator().manual_seed(1)).unbind(0)
-    positive = torch.zeros(2, 9, dtype=torch.bool)
-    positive[1, 3] = True
+    matched = torch.full((2, 9), BACKGROUND)
+    assert SmoothL1Loss()(deltas, targets, matched) == 0
+    matched[1, 3] = 0
     expected = F.smooth_l1_loss(deltas[1, 3], targets[1, 3], reduction='sum')
-    torch.testing.assert_close(smooth_l1_loss(deltas, targets, positive, beta=1.0), expected)
-    assert smooth_l1_loss(deltas, targets, torch.zeros_like(positive), beta=1.0) == 0
+    torch.testing.assert_close(SmoothL1Loss()(deltas, targets, matched), expected)

@@ -227,12 +227,10 @@ def reference(model, batch) -> dict[str, float]:
             key: getattr(outputs, key).detach().requires_grad_() for key in ('cls_logits', 'box_deltas')
         }
         outputs = outputs._replace(**leaves)
-        matched = model.bbox_head.match(outputs, gt)
-        losses = model.bbox_head.loss(outputs, matched, gt)
+        matched = model.head.match(outputs.anchors, gt)
+        losses = model.head.loss(outputs, matched, gt)
         losses['detector'] = losses['loss_cls'] + losses['loss_bbox']
-        losses |= model.distiller(
-            images, model.normalization, model.bbox_head.positives(outputs, matched, gt)
-        )
+        losses |= model.distiller(images, model.normalization, model.head.positives(outputs, matched, gt))
         losses[name].backward()
         for key, leaf in leaves.items():
             norms[f'grad_norm/{name}/{key}'] = 0.0 if leaf.grad is None else float(leaf.grad.norm())

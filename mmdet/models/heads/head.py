@@ -1,48 +1,44 @@
-"""What anchor-based dense heads share: everything but the layers and the losses.
+"""What all detection heads share: match, loss, hand-over to a distiller, detections.
 
 N images · A anchors per image, all levels · K classes · P positives in the batch
 cls_logits before activation · box_deltas relative to anchors · boxes xyxy in pixels of the network input
+matched (N, A) int64: row of the image's ground truth | BACKGROUND | IGNORED
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from mmdet.models.losses import BoxLoss, ClassificationLoss
 from mmdet.models.postprocess import Detections, NMSPostProcess
-from mmdet.models.task_modules import DeltaXYWHBBoxCoder, MaxIoUAssigner, SSDAnchorGenerator
-from mmdet.structures import GroundTruth, PositiveSamples, clip_boxes
+from mmdet.models.task_modules import DeltaXYWHBBoxCoder, GridAnchors, MaxIoUAssigner
+from mmdet.structures import Anchors, GroundTruth, HeadOutputs, PositiveSamples, clip_boxes
 
 
-class HeadOutputs(NamedTuple):
-    """What a dense head predicts, levels already flattened."""
-
-    cls_logits: Tensor  # (N, A, K) sigmoid head | (N, A, K + 1) softmax head, background last; float32
-    box_deltas: Tensor  # (N, A, 4) float32
-    anchors: Tensor  # (A, 4)
-    num_anchors: list[int]  # anchors per level, sums to A
-
-
-class AnchorHead(nn.Module, ABC):
-    """Prediction, matching, loss and hand-over to a distiller are four calls; the detector makes them.
+class Head(nn.Module, ABC):
+    """A detection head; a subclass adds its layers and `forward`.
 
     Args:
         num_classes: K.
         anchor_generator: Anchors of all levels from the feature maps' sizes.
         bbox_coder: Boxes <-> deltas.
         assigner: Which anchor learns which object.
+        cls_loss: Softmax or sigmoid: the number of logits, their probabilities, and their loss.
+        bbox_loss: Loss of the deltas of the positives.
         postprocess: Scores and boxes -> detections.
     """
 
     def __init__(
         self,
         num_classes: int,
-        anchor_generator: SSDAnchorGenerator,
+        anchor_generator: GridAnchors,
         bbox_coder: DeltaXYWHBBoxCoder,
         assigner: MaxIoUAssigner,
+        cls_loss: ClassificationLoss,
+        bbox_loss: BoxLoss,
         postprocess: NMSPostProcess,
     ) -> None:
         super().__init__()
@@ -50,28 +46,41 @@ class AnchorHead(nn.Module, ABC):
         self.anchor_generator = anchor_generator
         self.bbox_coder = bbox_coder
         self.assigner = assigner
+        self.cls_loss = cls_loss
+        self.bbox_loss = bbox_loss
         self.postprocess = postprocess
 
     @abstractmethod
     def forward(self, feats: list[Tensor]) -> HeadOutputs:
         """Feature maps L x (N, C_l, H_l, W_l) -> logits and deltas of every anchor."""
 
-    @abstractmethod
+    def match(self, anchors: Anchors, gt: GroundTruth) -> Tensor:
+        """Match anchors with objects; returns matched (N, A)."""
+        return self.assigner(anchors, gt)
+
     def loss(self, outputs: HeadOutputs, matched: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
-        """`loss_cls` and `loss_bbox`, scalars. matched (N, A)."""
+        """`loss_cls` and `loss_bbox`, scalars; both divided by the sum over images of max(positives, 1).
 
-    @abstractmethod
-    def scores(self, cls_logits: Tensor) -> Tensor:
-        """Class probabilities without background: logits -> (N, A, K)."""
+        matched (N, A)
+        """
+        anchors = outputs.anchors.boxes
+        labels = matched_targets(matched, gt.labels, otherwise=self.num_classes)  # (N, A)
+        # An anchor without an object learns "stay": its target is finite, its loss is masked out.
+        bboxes = matched_targets(matched, gt.bboxes, otherwise=anchors)  # (N, A, 4)
+        deltas = self.bbox_coder.encode(anchors, bboxes)
+        loss_cls = self.cls_loss(outputs.cls_logits, labels, matched)
+        loss_bbox = self.bbox_loss(outputs.box_deltas, deltas, matched)
+        avg_factor = (matched >= 0).sum(1).clamp(min=1).sum()
+        return {'loss_cls': loss_cls / avg_factor, 'loss_bbox': loss_bbox / avg_factor}
 
-    def match(self, outputs: HeadOutputs, gt: GroundTruth) -> Tensor:
-        """(N, A) row of the image's ground truth for every anchor, or BACKGROUND or IGNORED."""
-        return self.assigner(outputs.anchors, gt.bboxes, gt.valid)
+    def scores(self, outputs: HeadOutputs) -> Tensor:
+        """Class probabilities without background, (N, A, K)."""
+        return self.cls_loss.probabilities(outputs.cls_logits)
 
     def positives(self, outputs: HeadOutputs, matched: Tensor, gt: GroundTruth) -> PositiveSamples:
-        """The anchors that learn an object, for a distiller. The only step with dynamic shapes."""
+        """Select the anchors that learn an object, for a distiller; the only step with dynamic shapes."""
         image, anchor = (matched >= 0).nonzero(as_tuple=True)  # (P,) each, images in order
-        bboxes = self.bbox_coder.decode(outputs.anchors[anchor], outputs.box_deltas[image, anchor])
+        bboxes = self.bbox_coder.decode(outputs.anchors.boxes[anchor], outputs.box_deltas[image, anchor])
         height, width = gt.img_shape[image].unbind(1)
         flat_row = gt.valid.flatten().cumsum(0).view_as(gt.valid) - 1  # (N, Gmax) row among all objects
         return PositiveSamples(
@@ -84,11 +93,11 @@ class AnchorHead(nn.Module, ABC):
         )
 
     def predict(self, outputs: HeadOutputs, img_shape: Tensor) -> list[Detections]:
-        """Detections per image, clipped to the true image of size `img_shape` (N, 2) (h, w)."""
-        bboxes = self.bbox_coder.decode(outputs.anchors, outputs.box_deltas)
+        """Detect objects; boxes are clipped to the true images of size `img_shape` (N, 2) (h, w)."""
+        bboxes = self.bbox_coder.decode(outputs.anchors.boxes, outputs.box_deltas)
         height, width = img_shape[:, None].unbind(2)  # (N, 1)
         bboxes = clip_boxes(bboxes, height.expand(bboxes.shape[:2]), width.expand(bboxes.shape[:2]))
-        return self.postprocess(bboxes, self.scores(outputs.cls_logits), outputs.num_anchors)
+        return self.postprocess(bboxes, self.scores(outputs), outputs.anchors.num_per_level)
 
 
 def flatten_level(prediction: Tensor, values: int) -> Tensor:

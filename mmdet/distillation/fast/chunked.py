@@ -1,0 +1,60 @@
+"""A loss over many boxes, a few at a time.
+
+M boxes · chunks of at most `CHUNK_SIZE`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_SIZE = 16  # boxes whose feature maps are held together; on a CPU they fit the cache
+CHUNK_SIZE_CUDA = 1024
+GRADIENT_SCALE = 2.0**14  # keeps the gradient inside a float16 network from vanishing; a power of 2 is exact
+
+
+def sum_in_chunks(loss: Callable[..., Tensor], bboxes: Tensor, *indices: Tensor) -> Tensor:
+    """Sum a loss over boxes whose gradient is taken chunk by chunk, so that memory does not grow with M.
+
+    The gradient with respect to the boxes is computed at once, in the forward pass, and each chunk's feature
+    maps are dropped. Nothing else may need a gradient.
+
+    Args:
+        loss: Called with the boxes of a chunk and their part of each of `indices`; returns a scalar.
+        bboxes: (M, 4).
+        indices: (M,) each.
+
+    Returns:
+        A scalar that is connected to `bboxes`, also where M is 0.
+    """
+    size = CHUNK_SIZE_CUDA if bboxes.is_cuda else CHUNK_SIZE
+    values, gradients = [], []
+    chunks = zip(*(x.split(size) for x in (bboxes.detach(), *indices)), strict=True)
+    for boxes, *rows in chunks:
+        with torch.enable_grad():
+            boxes.requires_grad_()
+            value = loss(boxes, *rows)
+        with torch.autocast(bboxes.device.type, enabled=False):
+            (gradient,) = torch.autograd.grad(value * GRADIENT_SCALE, boxes)
+        values.append(value.detach())
+        gradients.append(gradient / GRADIENT_SCALE)
+    return PrecomputedGradient.apply(bboxes, torch.stack(values).sum(), torch.cat(gradients))
+
+
+class PrecomputedGradient(torch.autograd.Function):
+    """A value whose gradient is already known."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        """Return `value`, a function of `inputs` with `gradient`, which has the shape of `inputs`."""
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        """Apply the chain rule."""
+        (gradient,) = ctx.saved_tensors
+        return grad_outputs[0] * gradient, None, None
