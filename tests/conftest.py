@@ -1,4 +1,4 @@
-"""Fixtures for all rooms."""
+"""Fixtures for all tests."""
 
 import json
 import os
@@ -13,6 +13,14 @@ from hypothesis import settings
 # The same examples in every run; the long part draws new ones each time.
 settings.register_profile('same', derandomize=True, database=None)
 settings.load_profile('default' if os.environ.get('DISTILL_LONG') else 'same')
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests that are marked long, unless DISTILL_LONG is set."""
+    if not os.environ.get('DISTILL_LONG'):
+        for item in items:
+            if item.get_closest_marker('long'):
+                item.add_marker(pytest.mark.skip(reason='long: set DISTILL_LONG=1'))
 
 
 @pytest.fixture(scope='session')

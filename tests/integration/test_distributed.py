@@ -23,7 +23,6 @@ from tests.helpers.forked import Fate, finish, free_port, launched, said, start_
 from tests.helpers.forked import start as begin
 from tests.helpers.tiny_run import PLAIN, ROOT, as_arguments, options_of, write_sets
 
-long = pytest.mark.skipif(not os.environ.get('DISTILL_LONG'), reason='long: set DISTILL_LONG=1')
 ITERATIONS = 6
 TIMEOUT = 10  # seconds that a process waits for the others
 KILL, STOP = signal.SIGKILL.name, signal.SIGSTOP.name
@@ -200,7 +199,7 @@ def test_a_restart_goes_on_from_the_last_checkpoint(words, tmp_path):
     assert sorted(re.findall(ends, told)) == sorted(re.findall(ends, said(Fate(tmp_path / 'whole'))))
 
 
-@long
+@pytest.mark.long
 def test_a_killed_process_then_a_hanging_one(start, tmp_path):
     """The launcher's restart goes on from the last checkpoint; the process that hangs in it is named."""
     run = start([(0, 1, 4, KILL), (1, 1, 5, HANG)], environment={'MAX_RESTARTS': '1'})
@@ -212,7 +211,7 @@ def test_a_killed_process_then_a_hanging_one(start, tmp_path):
     assert load_checkpoint(tmp_path / 'run/latest.pth')['meta']['iter'] == 4
 
 
-@long
+@pytest.mark.long
 @pytest.mark.parametrize('rank', [0, 1])
 @pytest.mark.parametrize('what', [KILL, STOP, HANG, ERROR])
 def test_every_fault_ends_the_run(start, rank, what):
@@ -228,7 +227,7 @@ def test_every_fault_ends_the_run(start, rank, what):
         assert f'{"[process 1] " if rank else ""}error: a fault of its own' in run.said
 
 
-@long
+@pytest.mark.long
 def test_restarts_lead_to_the_same_weights(start, tmp_path):
     """Bit for bit those of a run without faults, wherever processes die or hang."""
     rng = random.Random(4)
@@ -246,7 +245,7 @@ def test_restarts_lead_to_the_same_weights(start, tmp_path):
         assert run.weights() == whole.weights()
 
 
-@long
+@pytest.mark.long
 @pytest.mark.parametrize('rank', [0, 1])
 @pytest.mark.parametrize('what', [KILL, STOP])
 def test_processes_without_a_launcher(words, tmp_path, request, what, rank):
@@ -274,7 +273,7 @@ def test_processes_without_a_launcher(words, tmp_path, request, what, rank):
         assert 'the launcher on 127.0.0.1, which held the list of all, is gone' in other.said
 
 
-@long
+@pytest.mark.long
 def test_when_the_launcher_is_killed_the_processes_end(start):
     run = start(pause=0.5)
     while len(run.steps()) < 2:
@@ -331,7 +330,7 @@ def start_hosts(start: Start, hosts: list[list[str]]) -> Callable[..., list[Run]
     return start_all
 
 
-@long
+@pytest.mark.long
 def test_two_hosts(start_hosts, start, tmp_path):
     """The documented variables; what they train is what two processes of one host train."""
     one = start(work_dir=tmp_path / 'one')
@@ -342,7 +341,7 @@ def test_two_hosts(start_hosts, start, tmp_path):
     assert set(one.weights()) == {0, 1}
 
 
-@long
+@pytest.mark.long
 def test_a_process_of_another_host_dies(start_hosts, start, tmp_path):
     """It is named on this one; both restart and end as if nothing had happened."""
     one = start(work_dir=tmp_path / 'one')
@@ -355,7 +354,7 @@ def test_a_process_of_another_host_dies(start_hosts, start, tmp_path):
     assert re.search(rf'process 1 \(host \S+, pid {pid}\) .* in iteration \d', first.said)
 
 
-@long
+@pytest.mark.long
 def test_a_process_of_another_host_hangs(start_hosts):
     """This host's launcher ends and names it; the other's, whose process it is, has to be ended by hand."""
     first, second = start_hosts([(0, 1, 4, HANG)])

@@ -182,7 +182,7 @@ def test_killed_at_random_moments(tiny_coco, tmp_path):
     print(f'\n{kills} kills of {chains} runs, {tested} checkpoints tested')
 
 
-@pytest.mark.skipif(not LONG, reason='long: set DISTILL_LONG=1')
+@pytest.mark.long
 def test_data_workers_end_with_a_killed_process(toy, tmp_path):
     """They look for it every five seconds."""
     cfg = toy('run')

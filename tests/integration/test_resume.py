@@ -5,7 +5,6 @@ On the CPU; where there is a GPU, on that in deterministic mode.
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,7 +220,7 @@ def test_two_processes_go_on_as_two(runs, tmp_path):
     assert runs.rate('alone', 3) == pytest.approx(runs.rate('whole', 3))
 
 
-@pytest.mark.skipif(not os.environ.get('DISTILL_LONG'), reason='long: set DISTILL_LONG=1')
+@pytest.mark.long
 def test_one_process_goes_on_as_two(runs, tmp_path):
     """In the middle of what is a step of two: no image comes twice but to round up the last step."""
     runs.run('whole', 1, stop=1, into='parts')

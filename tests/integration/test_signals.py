@@ -16,7 +16,6 @@ from mmdet.checkpoint.io import load_checkpoint
 from tests.helpers.forked import Fate, finish, free_port, launched, said, start, start_server, train_as_typed
 from tests.helpers.tiny_run import PLAIN, ROOT, as_arguments, options_of, write_sets
 
-long = pytest.mark.skipif(not os.environ.get('DISTILL_LONG'), reason='long: set DISTILL_LONG=1')
 Words = Callable[..., list[str]]
 
 
@@ -127,7 +126,7 @@ def test_one_of_two_processes_is_told_to_end_in_an_evaluation(words, tmp_path):
     assert 'coco/bbox_mAP:' not in told
 
 
-@long
+@pytest.mark.long
 @pytest.mark.parametrize(
     'moment',
     [

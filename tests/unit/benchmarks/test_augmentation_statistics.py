@@ -4,7 +4,6 @@ The two draw from different random streams. The check can fail: parameters that 
 from the true ones.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +24,6 @@ from mmdet.datasets.transforms.window import Window
 
 HEIGHT, WIDTH = 360, 480
 BOXES = np.array([[40, 60, 300, 320], [200, 20, 470, 200]], np.float32)
-LONG = pytest.mark.skipif(not os.environ.get('DISTILL_LONG'), reason='long: set DISTILL_LONG=1')
 OURS, BASELINE = 8_000, 5_000  # draws
 LIMIT = 1.95  # of Kolmogorov's statistic: a true hypothesis exceeds it once in a thousand times
 ROUNDING = {'largest': 5.0, 'center': 0.1, 'contrast seen': 1.0, 'saturation seen': 1.0} | {
@@ -130,8 +128,8 @@ def test_windows_and_boxes_are_drawn_alike(baseline_geometry: Columns) -> None:
     [
         ({'expand': Expand(ratio_range=(1, 3.4))}, 'across'),
         ({'flip': RandomFlip(0.45)}, 'flip'),
-        pytest.param({'expand': Expand(ratio_range=(1, 4), prob=0.4)}, 'across', marks=LONG),
-        pytest.param({'crop': MinIoURandomCrop(min_crop_size=0.4)}, 'across', marks=LONG),
+        pytest.param({'expand': Expand(ratio_range=(1, 4), prob=0.4)}, 'across', marks=pytest.mark.long),
+        pytest.param({'crop': MinIoURandomCrop(min_crop_size=0.4)}, 'across', marks=pytest.mark.long),
     ],
 )
 def test_other_parameters_are_noticed(baseline_geometry: Columns, changed: dict[str, Any], seen: str) -> None:

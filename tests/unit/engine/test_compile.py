@@ -1,6 +1,5 @@
 """The compiled network computes what the plain one does; a machine that cannot compile goes on without."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from mmdet.engine import DetRunner
 from mmdet.engine.compile import compile_network
 from mmdet.registry import MODELS
 from tests.helpers.tiny_run import be_quick, save_teacher, small_config, train, without_evaluation, write_sets
-
-LONG = pytest.mark.skipif(not os.environ.get('DISTILL_LONG'), reason='long: set DISTILL_LONG=1')
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +37,7 @@ def step(model: Any, batch: Any) -> tuple[dict[str, float], torch.Tensor]:
     return {name: loss.item() for name, loss in losses.items()}, gradient
 
 
-@pytest.mark.parametrize('backend', ['eager', pytest.param('inductor', marks=LONG)])
+@pytest.mark.parametrize('backend', ['eager', pytest.param('inductor', marks=pytest.mark.long)])
 def test_the_same_losses_and_gradients_without_a_graph_break(root, tmp_path, backend):
     cfg = without_evaluation(small_config(root, tmp_path / 'run', save_teacher(tmp_path / 'teacher.pth')))
     torch.manual_seed(0)
