@@ -62,7 +62,7 @@ class DistillationMonitorHook(Hook):
     ) -> None:
         """Attach forward hooks where the gradients of this step are measured; its end removes them."""
         model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        head = getattr(model, 'head', getattr(model, 'bbox_head', None))
+        head = getattr(model, 'head', None)
         due = runner.iter == self.start or self.every_n_train_iters(runner, self.interval)
         if not due or not is_main_process() or head is None or getattr(model, 'distiller', None) is None:
             return
