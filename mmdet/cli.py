@@ -103,8 +103,7 @@ def run_main(main: Callable[[], Any]) -> None:
 def _explain(error: Exception) -> str | None:
     """Say what an error means for the user, and tell the other processes; None: it is a bug."""
     told = explain_worker(error)
-    of_the_user = isinstance(error, USER_ERRORS) or hasattr(error, 'config_part')
-    if told is None and of_the_user and not _inside_a_step(error):
+    if told is None and isinstance(error, USER_ERRORS) and not _inside_a_step(error):
         told = message_of(error)
     heartbeat = sys.modules.get(HEARTBEAT)  # loaded where there are other processes
     if heartbeat is not None:
@@ -159,9 +158,7 @@ def message_of(error: BaseException) -> str:
     if text.startswith('Caught ') and 'Original Traceback' in text:
         parts = re.split(rf'\n(?:\w+\.)*{type(error).__name__}: ', text)  # MODULE.NAME: MESSAGE
         text = parts[-1] if len(parts) > 1 else text.rstrip().splitlines()[-1]
-    part = getattr(error, 'config_part', None)  # see `mmdet.config.check.config_context`
-    where = f'\n  This is said of {part} in the config (--cfg-options changes it).' if part else ''
-    return (text.strip() or type(error).__name__) + where
+    return text.strip() or type(error).__name__
 
 
 def make_parser(doc: str | None) -> argparse.ArgumentParser:

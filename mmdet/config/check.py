@@ -1,4 +1,4 @@
-"""Finding misspelled keys and types of a config before anything is built."""
+"""Check the keys and types of a config before anything is built from it."""
 
 import difflib
 import inspect
@@ -8,11 +8,44 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import Registry
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmdet import registry
-from mmdet.config.resolve import MMDETECTION2_KEYS, READ_KEYS
 
+DATA_DEFAULTS: dict[str, str | None] = {  # the keys of the data, see `mmdet.config.resolve`
+    'data_root': 'data/coco2017/',
+    'train_ann': 'annotations/instances_train2017.json',
+    'train_img': 'train2017/',
+    'val_ann': 'annotations/instances_val2017.json',
+    'val_img': 'val2017/',
+    'test_ann': None,  # None: the validation split
+    'test_img': None,
+}
+# What is read from the top level of a config: by `resolve`, by the constructor of the runner, by its methods.
+READ_KEYS = {
+    *DATA_DEFAULTS,
+    *(name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')),
+    *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile', 'activation_checkpointing'),
+    'channels_last',
+}
+# What nothing reads any more, KEY, TYPE or TYPE.KEY: one word is the new name, under which the old one keeps
+# working with a hint; a sentence says what to do.
+REPLACED = {
+    'DistillationAlarmHook': 'DistillationMonitorHook',
+    'DistillationMonitorHook.dwarf_ratio': 'max_grad_ratio',
+    'DistillationMonitorHook.feeble_ratio': 'It is gone: the scalars grad_norm/... show a weak loss.',
+    'TrainLoop.max_skipped': 'It is gone: a loss that is not finite stops training.',
+    # keys of MMDetection 2.x
+    'data': 'Use train_dataloader, val_dataloader and test_dataloader.',
+    'optimizer': 'Use optim_wrapper.optimizer.',
+    'optimizer_config': 'Use optim_wrapper.clip_grad.',
+    'lr_config': 'Use param_scheduler.',
+    'runner': 'Use train_cfg.',
+    'evaluation': 'Use val_evaluator, and train_cfg.val_interval.',
+    'checkpoint_config': 'Use default_hooks.checkpoint.',
+    'log_config': 'Use default_hooks.logger.',
+}
 MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 LOADER_KEYS = {'dataset', 'sampler', 'collate_fn', *inspect.signature(DataLoader).parameters}
 UNTYPED = {  # dicts that are read key by key
@@ -21,80 +54,78 @@ UNTYPED = {  # dicts that are read key by key
     'env_cfg.dist_cfg': {'backend', 'timeout'},
     'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
     'auto_scale_lr': {'enable', 'base_batch_size'},
-    'train_dataloader': LOADER_KEYS,
-    'val_dataloader': LOADER_KEYS,
-    'test_dataloader': LOADER_KEYS,
+    **{f'{split}_dataloader': LOADER_KEYS for split in ('train', 'val', 'test')},
 }
-TAKEN_OUT = {
-    'type',
-    '_scope_',
-    'priority',
-    'constructor',
-    'paramwise_cfg',
-}  # before the rest goes to a constructor
+TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg'}  # before a constructor is called
 SPELLING = 0.8  # similarity from which a variable at the top of a config file is taken for a misspelled key
+
+
+class ConfigError(ValueError):
+    """A value of a config that torch, MMEngine or a constructor refuses."""
 
 
 @contextmanager
 def config_context(part: str) -> Iterator[None]:
-    """Let an error in here say, where `mmdet.cli.run_main` tells it, which part of the config it is of.
+    """Add to an error which part of the config it is about: torch and MMEngine name no key.
 
-    torch and MMEngine name no key when they refuse a value.
+    Raises:
+        ConfigError: With the text of the error. An OSError, which names its file, passes.
     """
     try:
         yield
-    except Exception as error:
-        if not hasattr(error, 'config_part'):  # the innermost says most
-            error.config_part = part  # type: ignore[attr-defined]
+    except (ConfigError, OSError):  # the innermost context says most
         raise
+    except Exception as error:
+        text = str(error.args[0] if len(error.args) == 1 else error).strip() or type(error).__name__
+        place = f'This is said of {part} in the config (--cfg-options changes it).'
+        raise ConfigError(f'{text}\n  {place}') from error
 
 
-def check_keys(cfg: Config) -> Config:
-    """Refuse what nothing would read, and types that nobody has registered; returns `cfg`.
+def check_keys(cfg: Config, overrides: Iterable[str] = ()) -> None:
+    """Refuse keys that nothing would read, and types that nobody has registered.
 
     At the top level a config file may hold variables of its own: there only a name like that of a key, or one
-    that MMDetection 2.x read, is refused. A part whose constructor takes any keyword is not checked.
+    of `REPLACED`, is refused. A part whose constructor takes any keyword is not checked.
+
+    Args:
+        cfg: Merged with the command line.
+        overrides: Keys that the command line has set, `'model.backbone.weights'`. They cannot be variables.
 
     Raises:
-        KeyError: Unknown type.
-        TypeError: Unknown key. Both name the config file, the place, and the nearest known name.
+        TypeError: Names the config file, the place, and the nearest known name.
     """
     file = cfg.filename or 'the config'
+    typed = {key.partition('.')[0] for key in overrides}
     for key in cfg:
-        near = difflib.get_close_matches(key, READ_KEYS, n=1, cutoff=SPELLING)
-        near = [MMDETECTION2_KEYS[key]] if key in MMDETECTION2_KEYS else near
-        if key not in READ_KEYS and near:
-            raise TypeError(
-                f'{file}: nothing reads the key {key}. Is {near[0]} meant? A variable of your own needs '
-                'another name.'
-            )
-    for key, hook in (cfg.get('default_hooks') or {}).items():
-        if 'type' not in (hook or {'type': None}):
-            known = {name for name, other in cfg.default_hooks.items() if other is None or 'type' in other}
-            raise TypeError(f'{file}: default_hooks.{key} has no type.{_advice(key, known)}')
-    for place, part in _dicts(cfg.to_dict()):
-        if place == 'optim_wrapper.clip_grad':  # its type is a word
-            continue
-        if 'type' in part:
-            name = part['type']
-            builder = _find(name) if isinstance(name, str) else name
-            if builder is None:
-                raise KeyError(
-                    f'{file}: {place}.type={name} is not known.{_advice(name, _names(), shown=0)} '
-                    'Modules of your own are imported by custom_imports=dict(imports=[...]).'
-                )
-            known, owner = _keywords(builder), name
-        else:
-            known, owner = UNTYPED.get(place), place
-        wrong = sorted(part.keys() - known - TAKEN_OUT) if known is not None else []
-        if wrong:
-            raise TypeError(
-                f'{file}: {owner} does not know {place}.{wrong[0]}.{_advice(wrong[0], known or ())}'
-            )
-    return cfg
+        advice = _advice(key, READ_KEYS, key, shown=0, cutoff=0.6 if key in typed else SPELLING)
+        if key not in READ_KEYS and (advice or key in typed):
+            own = 'A variable of a config file is changed there, and needs a name unlike that of a key.'
+            raise TypeError(f'{file}: nothing reads the key {key}.{advice} {own}')
+    for place, part in find_dicts(cfg.to_dict()):
+        _check_part(file, place, part, cfg)
 
 
-def _dicts(value: Any, place: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
+def _check_part(file: str, place: str, part: dict[str, Any], cfg: Config) -> None:
+    known, owner = UNTYPED.get(place), place
+    if place.rpartition('.')[0] == 'default_hooks' and 'type' not in part:
+        hooks = {name for name, hook in cfg.default_hooks.items() if hook is None or 'type' in hook}
+        raise TypeError(f'{file}: {place} has no type.{_advice(place.partition(".")[2], hooks)}')
+    if 'type' in part and place != 'optim_wrapper.clip_grad':  # whose type is a word
+        owner = part['type']
+        builder = _find(owner) if isinstance(owner, str) else owner
+        if builder is None:
+            raise TypeError(
+                f'{file}: {place}.type={owner} is not known.{_advice(owner, _names(), owner, shown=0)} '
+                'Modules of your own are imported by custom_imports=dict(imports=[...]).'
+            )
+        known = _keywords(builder)
+    wrong = sorted(part.keys() - known - TAKEN_OUT) if known is not None else []
+    if wrong:
+        advice = _advice(wrong[0], known or (), f'{owner}.{wrong[0]}')
+        raise TypeError(f'{file}: {owner} does not know {place}.{wrong[0]}.{advice}')
+
+
+def find_dicts(value: Any, place: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
     """Every dict that a reader of configs looks into, and its dotted place."""
     if isinstance(value, dict):
         if place:
@@ -103,12 +134,16 @@ def _dicts(value: Any, place: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
     else:
         inside = list(enumerate(value)) if isinstance(value, (list, tuple)) else []
     for key, item in inside:
-        yield from _dicts(item, f'{place}.{key}' if place else str(key))
+        yield from find_dicts(item, f'{place}.{key}' if place else str(key))
 
 
 def _registries() -> list[Registry]:
-    children = [value for value in vars(registry).values() if isinstance(value, Registry)]
-    return children + [value for value in vars(registry.root).values() if isinstance(value, Registry)]
+    return [
+        value
+        for module in (registry, registry.root)
+        for value in vars(module).values()
+        if isinstance(value, Registry)
+    ]
 
 
 def _find(name: str) -> Any:
@@ -127,7 +162,10 @@ def _keywords(builder: Any) -> set[str] | None:
     return set(parameters)
 
 
-def _advice(name: str, known: Iterable[str], shown: int = 12) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
+def _advice(name: str, known: Iterable[str], replaced: str = '', shown: int = 12, cutoff: float = 0.6) -> str:
+    """What to write in the place of a name, with a space before it; '' where nothing is near."""
+    if replaced in REPLACED:
+        return f' {REPLACED[replaced]}'
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=cutoff)
     names = sorted(known)[:shown]
     return (f' Did you mean {near[0]}?' if near else '') + (f' Known: {", ".join(names)}.' if names else '')

@@ -7,46 +7,18 @@ file, `--cfg-options` or `--data-root`; `resolve` copies their final values to e
 
 import copy
 import difflib
-import inspect
 import json
 import mmap
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
+from mmdet.config.check import DATA_DEFAULTS, REPLACED, check_keys, find_dicts
 from mmdet.datasets.coco_format import CHOOSE_OTHER, class_names, column, load, unique_ids
-
-DATA_DEFAULTS: dict[str, str | None] = {
-    'data_root': 'data/coco2017/',
-    'train_ann': 'annotations/instances_train2017.json',
-    'train_img': 'train2017/',
-    'val_ann': 'annotations/instances_val2017.json',
-    'val_img': 'val2017/',
-    'test_ann': None,  # None: the validation split
-    'test_img': None,
-}
-# What is read from the top level of a config: by `resolve`, by the constructor of the runner, by its methods.
-READ_KEYS = {
-    *DATA_DEFAULTS,
-    *(name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')),
-    *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile', 'activation_checkpointing'),
-    'channels_last',
-}
-MMDETECTION2_KEYS = {  # what their values are called now
-    'data': 'train_dataloader, val_dataloader or test_dataloader',
-    'optimizer': 'optim_wrapper.optimizer',
-    'optimizer_config': 'optim_wrapper.clip_grad',
-    'lr_config': 'param_scheduler',
-    'runner': 'train_cfg',
-    'evaluation': 'val_evaluator',
-    'checkpoint_config': 'default_hooks.checkpoint',
-    'log_config': 'default_hooks.logger',
-}
 
 
 def load_config(
@@ -69,13 +41,13 @@ def merge_config(
 
     Args:
         path: The config file.
-        cfg_options: Overrides, `{'model.backbone.weights': None}`. Each must reach a key that is read, see
-            `check_options`.
+        cfg_options: Overrides, `{'model.backbone.weights': None}`.
         data_root: Folder of the data set; stronger than `data_root` in the file and in `cfg_options`.
 
     Raises:
         FileNotFoundError: There is no such config file.
-        ValueError: An override changes nothing that is read, or the file cannot be read.
+        TypeError: A key that nothing reads, see `check_keys`.
+        ValueError: The file cannot be read, or an override does not fit into it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config file not found: {path}{_configs_near(Path(path))}')
@@ -83,13 +55,54 @@ def merge_config(
         cfg = Config.fromfile(str(path))
     except (SyntaxError, OSError) as error:
         raise ValueError(f'{path}, or a _base_ file of it, cannot be read: {error}') from error
-    if cfg_options:
-        check_options(cfg, cfg_options)
-        cfg.merge_from_dict(dict(cfg_options))
+    overrides = cfg_options or {}
+    for key, value in overrides.items():
+        _override(cfg, key, value)
+    _rename(cfg)
     _name_hooks(cfg)
+    check_keys(cfg, overrides)
     if data_root is not None:
         cfg.data_root = str(data_root)
     return cfg
+
+
+def _configs_near(path: Path) -> str:
+    """What may be meant by the path of a file that is not there."""
+    folder = path if path.is_dir() else path.parent
+    names = sorted(file.stem for file in folder.glob('*.py'))
+    near = difflib.get_close_matches(path.stem, names, n=1)
+    if near and folder != path:
+        return f'. Did you mean {folder / near[0]}.py?'
+    if names:
+        return f'. {folder} holds {".py, ".join(names)}.py'
+    return '. Students are in configs/ and configs_dev/'
+
+
+def _override(cfg: Config, key: str, value: Any) -> None:
+    """Merge `--cfg-options KEY=VALUE` into a config."""
+    first, *rest = key.split('.')
+    numbers = map(str, range(len(cfg.get('custom_hooks') or ())))
+    if first == 'custom_hooks' and rest and rest[0] not in numbers:
+        names = ', '.join(cfg.get('default_hooks') or {})
+        place = f'default_hooks.NAME.{".".join(rest[1:])}'
+        raise ValueError(f'--cfg-options {key}=...: hooks have names: {place}, NAME one of {names}')
+    try:
+        cfg.merge_from_dict({key: value})
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f'--cfg-options {key}=... does not fit into {cfg.filename}: {error.args[0]}'
+        ) from error
+
+
+def _rename(cfg: Config) -> None:
+    """Give types and keys of earlier versions their new names, with a hint, see `REPLACED`."""
+    for _, part in find_dicts(dict(cfg.items())):
+        for key in ['type', *part]:
+            old = str(part.get('type')) if key == 'type' else f'{part.get("type")}.{key}'
+            new = REPLACED.get(old, '')
+            if new.isidentifier():
+                print(f'note: {old} is now {new}', file=sys.stderr)
+                part.update({'type': new} if key == 'type' else {new: part.pop(key)})
 
 
 def _name_hooks(cfg: Config) -> None:
@@ -104,92 +117,25 @@ def _name_hooks(cfg: Config) -> None:
         print(f'note: {hook["type"]} in custom_hooks is now {place}', file=sys.stderr)
 
 
-def _configs_near(path: Path) -> str:
-    """What may be meant by the path of a file that is not there."""
-    folder = path if path.is_dir() else path.parent
-    names = sorted(file.stem for file in folder.glob('*.py'))
-    near = difflib.get_close_matches(path.stem, names, n=1)
-    if near and folder != path:
-        return f'. Did you mean {folder / near[0]}.py?'
-    return (
-        f'. {folder} holds {".py, ".join(names)}.py'
-        if names
-        else '. Students are in configs/ and configs_dev/'
-    )
-
-
 class CachedConfig(Config):
-    """A config that keeps its text: laying it out takes half a second, and a run asks for it six times."""
+    """Caches `pretty_text`: layout takes 0.5 s and MMEngine asks six times."""
 
     @classmethod
     def of(cls, cfg: Config) -> 'CachedConfig':
-        """A deep copy of another config."""
+        """Make a deep copy of another config."""
         own = cls.__new__(cls)
         own.__dict__.update(copy.deepcopy(cfg.__dict__))
         return own
 
     @property
     def pretty_text(self) -> str:
-        """As MMEngine lays it out; anew after a change."""
+        """The config as MMEngine lays it out; anew after a change."""
         content = repr(self.to_dict())
         known, text = self.__dict__.get('_laid_out', (None, ''))
         if known != content:
             text = super().pretty_text
             self.__dict__['_laid_out'] = content, text
         return text
-
-
-def check_options(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
-    """Refuse overrides that nothing would read.
-
-    The first part of the key must be one that is read, and every part but the last must lead to a dict or a
-    list of the config below `model`, where parts are built from complete dicts. A wrong last part is found by
-    the constructor that gets it.
-
-    Raises:
-        ValueError: Names the override and the nearest known name.
-    """
-    for key in cfg_options:
-        first, *rest = key.split('.')
-        if first == 'custom_hooks' and rest and rest[0] not in _children(cfg.get('custom_hooks') or []):
-            raise ValueError(
-                f'--cfg-options {key}=...: hooks have names, no numbers: '
-                f'default_hooks.NAME.{".".join(rest[1:])}, NAME one of {", ".join(cfg.default_hooks)}'
-            )
-        if first not in READ_KEYS:
-            reason = (
-                f'{first} is only a variable of the config file; override what was made from it'
-                if first in cfg
-                else f'{first} is no key of a config'
-            )
-            raise ValueError(f'--cfg-options {key}=...: {reason}.{_nearest(first, READ_KEYS)}')
-        if first != 'model':
-            continue
-        place: Any = cfg.get('model', {})
-        for depth, part in enumerate(rest[:-1], start=1):
-            inner = _children(place)
-            if not isinstance(inner.get(part), (dict, list, tuple)):
-                here = '.'.join([first, *rest[: depth - 1]])
-                state = 'no dict' if part in inner else 'not there'
-                raise ValueError(
-                    f'--cfg-options {key}=...: {here}.{part} is {state} in {cfg.filename}, so nothing can be '
-                    f'changed inside it.{_nearest(part, inner)}'
-                )
-            place = inner[part]
-
-
-def _children(place: Any) -> dict[str, Any]:
-    """What can follow in a dotted key: the keys of a dict, the positions of a list."""
-    return dict(place) if isinstance(place, dict) else {str(i): item for i, item in enumerate(place)}
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = (
-        [MMDETECTION2_KEYS[name]]
-        if name in MMDETECTION2_KEYS
-        else difflib.get_close_matches(name, known, n=1)
-    )
-    return f' Did you mean {near[0]}?' if near else ''
 
 
 def resolve(cfg: Config, for_training: bool = True) -> Config:
@@ -224,7 +170,7 @@ def set_classes(cfg: Config, classes: Sequence[str]) -> None:
             dataset['metainfo'] = {**(dataset.get('metainfo') or {}), 'classes': classes}
         for metric in annotation_metrics(cfg, split):
             metric['classes'] = classes
-    for part in _dicts(cfg.get('model')):
+    for _, part in find_dicts(cfg.get('model'), 'model'):
         if 'num_classes' in part:
             part['num_classes'] = len(classes)
         if 'classes' in part:
@@ -272,23 +218,14 @@ def annotation_metrics(cfg: Config, split: str) -> list[dict[str, Any]]:
     return [metric for metric in metrics if metric.get('type') == 'CocoMetric' or 'ann_file' in metric]
 
 
-def _dicts(value: Any) -> Iterator[dict[str, Any]]:
-    """Every dict inside `value`, itself included."""
-    if isinstance(value, dict):
-        yield value
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _dicts(item)
-
-
 def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
     """Class names of the data, the same in every split that is used."""
-    used = ['val'] if for_training else ['test']
-    files = [_annotations(cfg, split) for split in used if _dataset(cfg, split) is not None]
-    train = _annotations(cfg, 'train')
-    if train.is_file() or for_training or not files:
-        files.insert(0, train)
+    used = ['train', 'val'] if for_training else ['train', 'test']
+    files = [
+        _annotations(cfg, split) for split in used if split == 'train' or _dataset(cfg, split) is not None
+    ]
+    if not for_training and not files[0].is_file():
+        files = files[1:] or files
     if not files[0].is_file():
         raise FileNotFoundError(
             f'annotations not found: {files[0].absolute()}\n'
@@ -298,33 +235,28 @@ def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
             ' val_ann=annotations/val.json val_img=val/ (relative to the folder).'
         )
     classes = read_classes(files[0])
-    for other in files[1:]:
-        if other.is_file():  # a missing one is reported by its data set
-            names = read_classes(other)
-            if set(names) != set(classes):  # ids may be numbered differently: labels go by name
-                raise ValueError(differing_classes(str(files[0]), classes, str(other), names))
+    for other in filter(Path.is_file, files[1:]):  # a missing one is reported by its data set
+        # ids may be numbered differently: labels go by name
+        check_classes(classes, str(files[0]), read_classes(other), str(other), ordered=False)
     return classes
 
 
-def check_classes(data: Sequence[str], data_source: str, other: Sequence[str], other_source: str) -> None:
-    """Compare class names whose order gives labels their meaning.
+def check_classes(
+    data: Sequence[str], data_source: str, other: Sequence[str], other_source: str, ordered: bool = True
+) -> None:
+    """Compare class names, and their order where it gives labels their meaning.
 
     Raises:
-        ValueError: They differ; prints both lists.
+        ValueError: They differ; says where, and prints both lists.
     """
-    if tuple(data) != tuple(other):
-        raise ValueError(differing_classes(data_source, data, other_source, other))
-
-
-def differing_classes(source1: str, names1: Sequence[str], source2: str, names2: Sequence[str]) -> str:
-    """Message about two lists of class names: where they part, and both in full."""
-    only1 = [name for name in names1 if name not in set(names2)]
-    only2 = [name for name in names2 if name not in set(names1)]
-    parts = [f'only in the first: {only1}'] * bool(only1) + [f'only in the second: {only2}'] * bool(only2)
-    return (
+    if tuple(data) == tuple(other) or (not ordered and set(data) == set(other)):
+        return
+    only = {'first': set(data) - set(other), 'second': set(other) - set(data)}
+    parts = [f'only in the {which}: {sorted(names)}' for which, names in only.items() if names]
+    raise ValueError(
         f'classes differ ({"; ".join(parts) or "same names in another order"}):\n'
-        f'  {source1} has {len(names1)}: {", ".join(names1)}\n'
-        f'  {source2} has {len(names2)}: {", ".join(names2)}\n'
+        f'  {data_source} has {len(data)}: {", ".join(data)}\n'
+        f'  {other_source} has {len(other)}: {", ".join(other)}\n'
         '  Use files of the same data set: --data-root FOLDER, --cfg-options train_ann=... val_ann=..., or a '
         'checkpoint that was trained on these classes.'
     )

@@ -36,7 +36,7 @@ from mmdet.checkpoint.io import (
     save_checkpoint,
 )
 from mmdet.checkpoint.rng import get_rng_state, set_rng_state
-from mmdet.config.check import MMENGINE_HOOKS, check_keys, config_context
+from mmdet.config.check import MMENGINE_HOOKS, config_context
 from mmdet.config.resolve import CachedConfig, check_classes
 from mmdet.datasets.collate import init_worker
 from mmdet.distributed.heartbeat import record_position
@@ -76,7 +76,7 @@ class DetRunner(Runner):
             OSError: `work_dir` cannot be written.
             ValueError: No checkpoint in `work_dir` is whole, or `load_from` cannot be read.
         """
-        cfg = CachedConfig.of(check_keys(cfg))
+        cfg = CachedConfig.of(cfg)
         check_writable(cfg.work_dir)
         resumed = cfg.get('resume', False)
         skipped: list[str] = []

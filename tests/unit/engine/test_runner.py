@@ -9,6 +9,7 @@ import torch
 from mmengine.model import MMDistributedDataParallel
 
 from mmdet.checkpoint.io import save_checkpoint
+from mmdet.config.check import ConfigError
 from mmdet.engine import DetRunner
 from tests.unit.engine.test_loops import train
 
@@ -34,10 +35,10 @@ def test_collate_is_found_by_name(toy_config):
     loader.collate_fn = {'type': 'collate_toys', 'scale': 0}
     assert not next(iter(DetRunner.build_dataloader(loader)))['inputs'].any()
     loader.collate_fn = {'type': 'collate_toys', 'scales': 0}
-    with pytest.raises(TypeError, match=r'config of collate_toys.*scales'):
+    with pytest.raises(ConfigError, match=r'config of collate_toys.*scales'):
         DetRunner.build_dataloader(loader)
     loader.collate_fn = {'type': 'collate_tows'}
-    with pytest.raises(KeyError, match=r'collate_tows is not one of .*collate_toys'):
+    with pytest.raises(ConfigError, match=r'collate_tows is not one of .*collate_toys'):
         DetRunner.build_dataloader(loader)
 
 
@@ -46,7 +47,7 @@ def test_unknown_keys_name_their_class(toy_config):
     cfg.train_dataloader.dataset.lenght = 3
     with pytest.raises(TypeError, match=r'ToyDataset.*lenght'):
         train(cfg)
-    with pytest.raises(TypeError, match=r'ToyModel.*depth'):
+    with pytest.raises(ConfigError, match=r'ToyModel.*depth'):
         train(toy_config(model={'type': 'ToyModel', 'depth': 3}))
 
 

@@ -1,0 +1,73 @@
+"""Mistyped keys and types of a config, refused as it is read."""
+
+import pytest
+
+from mmdet.config.check import ConfigError, config_context
+from mmdet.config.resolve import merge_config
+from tests.helpers.tiny_run import PLAIN
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'words'),
+    [
+        ('train_cgf.max_iters', 3, 'nothing reads the key train_cgf. Did you mean train_cfg?'),
+        ('data_rot', 'x', 'Did you mean data_root?'),
+        ('train_pipeline.0.type', 'x', 'A variable of a config file is changed there'),
+        ('data.samples_per_gpu', 8, 'Use train_dataloader'),
+        ('model.bbox_haed.num_classes', 3, 'Did you mean bbox_head?'),
+        (
+            'model.bbox_head.neg_pos_rate',
+            3,
+            'SSDHead does not know model.bbox_head.neg_pos_rate. Did',
+        ),
+        ('train_cfg.max_iter', 3, 'TrainLoop does not know train_cfg.max_iter. Did you mean max_iters?'),
+        ('train_dataloader.bach_size', 3, 'Did you mean batch_size?'),
+        ('train_dataloader.dataset.pipeline.4.scales', 3, 'pipeline.4.scales'),
+        ('train_dataloader.collate_fn.divisor', 3, 'pad_size_divisor'),
+        ('optim_wrapper.optimizer.weight_deca', 3, 'Did you mean weight_decay?'),
+        ('default_hooks.loger.interval', 3, 'default_hooks.loger has no type. Did you mean logger?'),
+        ('default_hooks.distillation_monitor.feeble_ratio', 0.1, 'It is gone'),
+        ('env_cfg.cudnn_benchmrk', True, 'Did you mean cudnn_benchmark?'),
+        ('model.backbone.type', 'SSDVGGG', 'model.backbone.type=SSDVGGG is not known. Did you mean SSDVGG?'),
+        ('train_cfg.type', 'TrianLoop', 'Did you mean TrainLoop?'),
+        ('optim_wrapper.optimizer.type', 'Adamm', 'optim_wrapper.optimizer.type=Adamm is not known'),
+    ],
+)
+def test_an_override_that_nothing_reads(key, value, words):
+    with pytest.raises(TypeError, match=r'ssd_tiny\.py: ') as error:
+        merge_config(PLAIN, {key: value})
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        (
+            'optim_wraper = dict(clip_grad=None)',
+            'nothing reads the key optim_wraper. Did you mean optim',
+        ),
+        ('data = dict(samples_per_gpu=8)', 'nothing reads the key data. Use train_dataloader'),
+        ('model = dict(bbox_haed=dict(num_classes=3))', 'Did you mean bbox_head?'),
+        ('model = dict(', 'never closed'),
+        ("_base_ = 'none.py'", 'none.py'),
+        ('my_own = 3', None),
+    ],
+)
+def test_a_mistake_in_a_file(tmp_path, text, words):
+    base = '' if '_base_' in text else f'_base_ = {str(PLAIN)!r}\n'
+    (tmp_path / 'mine.py').write_text(f'{base}{text}\n')
+    if words is None:  # a variable of its own
+        assert merge_config(tmp_path / 'mine.py').my_own == 3
+        return
+    with pytest.raises((TypeError, ValueError), match=r'mine\.py') as error:
+        merge_config(tmp_path / 'mine.py')
+    assert words in str(error.value)
+
+
+def test_the_innermost_part_is_named_and_a_file_names_itself():
+    with pytest.raises(ConfigError) as error, config_context('model'), config_context('the hook X'):
+        raise KeyError('no such key')
+    said = 'no such key\n  This is said of the hook X in the config (--cfg-options changes it).'
+    assert str(error.value) == said
+    with pytest.raises(FileNotFoundError), config_context('model'):
+        raise FileNotFoundError('teacher.pth')
