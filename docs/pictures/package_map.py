@@ -12,7 +12,7 @@ AROUND = (
     ('configs_dev/', 'distilled ones'),
     ('cls_teachers/', 'teacher files'),
     ('benchmarks/', 'speed, parity'),
-    ('tests/', 'mirror mmdet/'),
+    ('tests/', 'unit, integration'),
 )
 Room = tuple[float, str, str]  # width, name, what it is for
 FLOORS: dict[str, tuple[float, list[Room]]] = {  # name: y, rooms; each imports from floors below it only
@@ -44,7 +44,7 @@ FLOORS: dict[str, tuple[float, list[Room]]] = {  # name: y, rooms; each imports 
     'foundations': (
         620,
         [
-            (240, 'structures/', 'values that rooms exchange'),
+            (240, 'structures/', 'values that the parts exchange'),
             (156, 'registry.py', 'names to classes'),
             (172, 'checkpoint/', 'atomic write, safe read'),
             (168, 'distributed/', 'launch, gather, signals'),
