@@ -29,13 +29,15 @@ READ_KEYS = {
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile', 'activation_checkpointing'),
     'channels_last',
 }
-# What nothing reads any more, KEY, TYPE or TYPE.KEY: one word is the new name, under which the old one keeps
-# working with a hint; a sentence says what to do.
+# What nothing reads any more, KEY, TYPE or TYPE.KEY: one word is the new name, dotted where it moves into a
+# part, under which the old one keeps working with a hint; a sentence says what to do.
 REPLACED = {
     'DistillationAlarmHook': 'DistillationMonitorHook',
     'DistillationMonitorHook.dwarf_ratio': 'max_grad_ratio',
     'DistillationMonitorHook.feeble_ratio': 'It is gone: the scalars grad_norm/... show a weak loss.',
     'TrainLoop.max_skipped': 'It is gone: a loss that is not finite stops training.',
+    'SSDHead.neg_pos_ratio': 'cls_loss.neg_pos_ratio',
+    'SSDHead.smoothl1_beta': 'bbox_loss.beta',
     # keys of MMDetection 2.x
     'data': 'Use train_dataloader, val_dataloader and test_dataloader.',
     'optimizer': 'Use optim_wrapper.optimizer.',

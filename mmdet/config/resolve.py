@@ -12,6 +12,7 @@ import mmap
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,11 @@ def _rename(cfg: Config) -> None:
         for key in ['type', *part]:
             old = str(part.get('type')) if key == 'type' else f'{part.get("type")}.{key}'
             new = REPLACED.get(old, '')
-            if new.isidentifier():
+            *outer, name = new.split('.')
+            if all(map(str.isidentifier, [*outer, name])):
                 print(f'note: {old} is now {new}', file=sys.stderr)
-                part.update({'type': new} if key == 'type' else {new: part.pop(key)})
+                target = reduce(lambda inner, name: inner.setdefault(name, {}), outer, part)
+                target['type' if key == 'type' else name] = new if key == 'type' else part.pop(key)
 
 
 def _name_hooks(cfg: Config) -> None:

@@ -16,9 +16,9 @@ from tests.helpers.tiny_run import PLAIN
         ('data.samples_per_gpu', 8, 'Use train_dataloader'),
         ('model.bbox_haed.num_classes', 3, 'Did you mean bbox_head?'),
         (
-            'model.bbox_head.neg_pos_rate',
+            'model.bbox_head.cls_loss.neg_pos_rate',
             3,
-            'SSDHead does not know model.bbox_head.neg_pos_rate. Did',
+            'MultiBoxLoss does not know model.bbox_head.cls_loss.neg_pos_rate. Did',
         ),
         ('train_cfg.max_iter', 3, 'TrainLoop does not know train_cfg.max_iter. Did you mean max_iters?'),
         ('train_dataloader.bach_size', 3, 'Did you mean batch_size?'),

@@ -195,6 +195,9 @@ def test_types_and_keys_of_earlier_versions_work_with_a_hint(tmp_path, capsys):
         'note: DistillationAlarmHook is now DistillationMonitorHook',
         'note: DistillationMonitorHook.dwarf_ratio is now max_grad_ratio',
     ]
+    cfg = config.merge_config(SSD300, {'model.bbox_head.neg_pos_ratio': 2})
+    assert cfg.model.bbox_head.cls_loss == {'type': 'MultiBoxLoss', 'neg_pos_ratio': 2}
+    assert 'SSDHead.neg_pos_ratio is now cls_loss.neg_pos_ratio' in capsys.readouterr().err
 
 
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -204,7 +207,7 @@ def test_types_and_keys_of_earlier_versions_work_with_a_hint(tmp_path, capsys):
             [
                 'train_cfg.max_iters',
                 'model.backbone.weights',
-                'model.bbox_head.neg_pos_ratio',
+                'model.bbox_head.cls_loss.neg_pos_ratio',
                 'optim_wrapper.optimizer.lr',
                 'train_dataloader.batch_size',
                 'param_scheduler.1.gamma',
