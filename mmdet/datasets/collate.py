@@ -10,7 +10,6 @@ import cv2
 import torch
 from torch import Tensor
 
-from mmdet.distributed.signals import obey_parent_only
 from mmdet.registry import COLLATES
 from mmdet.structures import NO_IMAGE, EncodedImages, GroundTruth
 
@@ -94,7 +93,6 @@ def _blank(shape: tuple[int, int]) -> dict[str, Any]:
 
 
 def init_worker(worker_id: int) -> None:
-    """Keep a data worker on its one core and its parent's side: `worker_init_fn` of a DataLoader."""
-    obey_parent_only()
+    """Keep a data worker on its one core: `worker_init_fn` of a DataLoader."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,16 +1,17 @@
-"""SIGTERM and SIGINT while training: noted, so that the step ends and a checkpoint is written first.
+"""Finish the step and save when SIGTERM or SIGINT comes while training.
 
 Signals come to a whole group: a terminal's Ctrl-C, Slurm and torchrun reach the data workers, too, which must
 outlive the step.
 """
 
+import multiprocessing.util
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -30,7 +31,7 @@ class StoppedBySignal(SystemExit):
 
 
 class GracefulShutdown:
-    """Notes SIGTERM and SIGINT while it is entered; a second one, two seconds later or more, ends at once.
+    """Note SIGTERM and SIGINT while it is entered; a second one, two seconds later or more, ends at once.
 
     Does nothing outside the main thread, and leaves a signal alone that the process was started to ignore.
     """
@@ -43,58 +44,43 @@ class GracefulShutdown:
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in STOPS:
-                handler = signal.getsignal(number)
-                if handler is not signal.SIG_IGN:
-                    self._before[number] = signal.SIG_DFL if handler is None else handler
-                    signal.signal(number, self._note)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         while self._before:
-            signal.signal(*self._before.popitem())
+            number, handler = self._before.popitem()
+            signal.signal(number, handler or signal.SIG_DFL)  # None: one that Python has not installed
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        now = time.monotonic()
+        name = signal.Signals(number).name.encode()
         if not self.received:
-            self.received, self._when = number, now
-            _say(f'{name}: finishing this step, then saving; a second signal ends at once\n')
-        elif now - self._when >= REPEAT:
-            _say(f'{name} again: ending at once\n')
+            self.received, self._when = number, time.monotonic()
+            # past the buffer of stderr, which the interrupted code may be writing to
+            os.write(2, name + b': finishing this step, then saving; a second signal ends at once\n')
+        elif time.monotonic() - self._when >= REPEAT:
+            os.write(2, name + b' again: ending at once\n')
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
 
-def _say(text: str) -> None:
-    """Write to stderr past its buffer, which the interrupted code may be writing to."""
-    os.write(2, text.encode())
-
-
 @contextmanager
 def block_signals() -> Iterator[None]:
-    """Keep SIGTERM and SIGINT back meanwhile; processes that are started inside keep them back for good."""
+    """Block SIGTERM and SIGINT meanwhile, and for good in processes that are started inside: data workers.
+
+    Such a process ends when its loader tells it to, within five seconds of its parent's death (torch looks
+    for that), or by SIGKILL as its parent leaves: multiprocessing would wait for it after SIGTERM.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    multiprocessing.util.Finalize(None, _kill_workers, exitpriority=0)
 
 
-def obey_parent_only() -> None:
-    """Make this process, a data worker, ignore SIGINT, and SIGTERM from everybody but its parent.
-
-    A terminal's Ctrl-C, Slurm and torchrun send theirs to a whole group. The parent ends its workers when it
-    leaves; where it is killed they notice that by themselves, within five seconds.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    known = hasattr(signal, 'sigwaitinfo')  # not on macOS: there SIGTERM ends a worker as ever
-    signal.pthread_sigmask(signal.SIG_BLOCK if known else signal.SIG_UNBLOCK, {signal.SIGTERM})
-    if known:
-        threading.Thread(target=_wait_for_parent, daemon=True).start()
-
-
-def _wait_for_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
+def _kill_workers() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch calls the end of a worker an error
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

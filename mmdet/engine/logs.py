@@ -1,87 +1,46 @@
-"""What a run writes beside its checkpoints may fail, a full disk for one, and costs a warning then."""
+"""Warn of logs that cannot be written, and go on: a full disk costs lines, not the training."""
 
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import master_only
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 
+def _warn(file: str | Path, reason: object) -> None:
+    text = f'{file} cannot be written: {reason}. The run goes on without it; make room there.'
+    print_log(text, 'current', logging.WARNING)  # MMEngine shows each text once
+
+
 @contextmanager
-def warn_on_write_error(runner: Runner, file: Path) -> Iterator[None]:
-    """Warn of a file that cannot be written, and go on."""
+def warn_on_write_error(file: str | Path) -> Iterator[None]:
+    """Turn an error of writing a log into one warning."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or getattr(error.__cause__, 'strerror', None) or error
-        runner.logger.warning(
-            f'{file} cannot be written: {reason}. The run goes on without it; make room there.'
-        )
+        _warn(file, error.strerror or getattr(error.__cause__, 'strerror', None) or error)
 
 
 class LogVisualizer(Visualizer):
-    """MMEngine's, for scalars: one that cannot be written is told once and does not stop the training."""
+    """Record scalars as MMEngine; what cannot be written costs one warning."""
 
-    told = False
-
-    @master_only
-    def add_scalars(
-        self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
-    ) -> None:
-        """Write numbers of a step, to each log on its own."""
-        for name, backend in self._vis_backends.items():
-            try:
-                backend.add_scalars(scalar_dict, step, file_path, **kwargs)
-            except OSError as error:
-                self._tell(name, error)
+    def add_scalars(self, *args: Any, **kwargs: Any) -> None:
+        """Write numbers of a step to each log."""
+        with warn_on_write_error('the log of scalars'):
+            super().add_scalars(*args, **kwargs)
 
     def close(self) -> None:
-        """Finish every log."""
-        for name, backend in self._vis_backends.items():
-            try:
-                backend.close()
-            except OSError as error:
-                self._tell(name, error)
-
-    def _tell(self, name: str, error: OSError) -> None:
-        if not self.told:
-            self.told = True
-            print_log(
-                f'{name} cannot write the scalars of this run: {error}. The training goes on without them; '
-                'make room, or they are missing from the curves.',
-                'current',
-                logging.WARNING,
-            )
+        """Finish each log."""
+        with warn_on_write_error('the log of scalars'):
+            super().close()
 
 
-def tell_unwritten_lines(logger: logging.Logger) -> None:
-    """Warn once of a text log that cannot be written, where Python would print a traceback for each line.
-
-    Lines are tried again: once there is room they are written, those in between too as far as they fit into
-    the file's buffer.
-    """
+def warn_of_lost_lines(logger: logging.Logger) -> None:
+    """Warn once of a text log that cannot be written, where Python prints a traceback for each line."""
     for handler in logger.handlers:
-        handler.handleError = partial(_tell_lines, handler, set())  # type: ignore[method-assign]
-
-
-def _tell_lines(handler: logging.Handler, told: set[str], record: logging.LogRecord) -> None:
-    error = sys.exc_info()[1]
-    if not isinstance(error, OSError):
-        type(handler).handleError(handler, record)
-    elif not told:
-        told.add(str(error))
         file = getattr(handler, 'baseFilename', 'the output of this command')
-        with suppress(OSError):  # the terminal's output may be a file on the same disk
-            print(
-                f'WARNING: {file} cannot be written: {error.strerror or error}. The run goes on without '
-                'these lines of the log; make room there.',
-                file=sys.stderr,
-                flush=True,
-            )
+        handler.handleError = lambda record, file=file: _warn(file, sys.exc_info()[1])  # type: ignore

@@ -1,41 +1,39 @@
-"""The training loop: counts epochs and the batch within the epoch, so that it can stop and go on anywhere."""
+"""Training and evaluation loops that stop and go on anywhere within an epoch."""
 
 import math
 import signal
-from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_reduce
 from mmengine.hooks import EMAHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from mmengine.runner import ValLoop as MMEngineValLoop
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmdet.checkpoint.io import not_finite
-from mmdet.distributed.gather import gather_text
 from mmdet.distributed.signals import GracefulShutdown, StoppedBySignal
-from mmdet.engine.nonfinite import GENTLER, describe_step, device_rng, dump_step, newest_checkpoint
+from mmdet.engine.nonfinite import describe_step, stop_not_finite
+from mmdet.engine.state import unwrap_model
 from mmdet.registry import LOOPS
 
 
 @LOOPS.register_module()
 class TrainLoop(BaseLoop):
-    """Trains for some epochs or iterations, whichever end first, and evaluates in between.
+    """Train for some epochs or iterations, whichever end first, and evaluate in between.
 
     Its hooks see the counts that MMEngine's hooks expect: `iter` and `epoch` count what is complete, so that
     in `after_train_iter` and `after_train_epoch` they are still the number of the one that has just run.
+
+    Where `optim_wrapper.accumulative_counts` sums the gradients of several batches, the last step of an epoch
+    takes what is left. So an epoch, and a run that a signal stops, end with a step of the optimizer.
 
     Args:
         runner: What owns the model, the optimizer and the hooks.
         dataloader: Config of the training data, or the loader itself.
         max_epochs: Passes through the training data.
-        max_iters: Steps.
+        max_iters: Batches.
         val_interval: Epochs between evaluations; the end of training is evaluated always.
-        max_skipped: Steps with a loss that is not finite which a run may leave out, over all its resumptions;
-            the next one stops it.
 
     Raises:
         ValueError: No limit, or no batch to train on.
@@ -48,30 +46,23 @@ class TrainLoop(BaseLoop):
         max_epochs: int | None = None,
         max_iters: int | None = None,
         val_interval: int = 1,
-        max_skipped: int = 0,
     ) -> None:
         super().__init__(runner, dataloader)
-        for name, limit, least in (
-            ('max_epochs', max_epochs, 1),
-            ('max_iters', max_iters, 1),
-            ('val_interval', val_interval, 1),
-            ('max_skipped', max_skipped, 0),
-        ):
-            if limit is not None and (not isinstance(limit, int) or limit < least):
-                raise ValueError(f'train_cfg.{name} is a whole number from {least} on; got {limit!r}')
+        limits = {'max_epochs': max_epochs, 'max_iters': max_iters, 'val_interval': val_interval}
+        for name, limit in limits.items():
+            if limit is not None and (not isinstance(limit, int) or limit < 1):
+                raise ValueError(f'train_cfg.{name} is a whole number from 1 on; got {limit!r}')
+        if max_epochs is None and max_iters is None:
+            raise ValueError('train_cfg needs max_epochs or max_iters')
         self.epoch_length = len(self.dataloader)
         if self.epoch_length == 0:
             raise ValueError(
                 f'not one batch to train on: {len(self.dataloader.dataset)} images, batch size '
                 f'{self.dataloader.batch_size}. Check train_ann, or lower train_dataloader.batch_size.'
             )
-        if max_epochs is None and max_iters is None:
-            raise ValueError('train_cfg needs max_epochs or max_iters')
         self.val_interval = val_interval
         self.val_begin = 1  # MMEngine reads it
         self.stop_training = False  # MMEngine's EarlyStoppingHook sets it
-        self.max_skipped = max_skipped
-        self.skipped = 0  # steps that were left out
         self.stop_signal = 0  # number of a signal on which all processes have agreed
         self._signals = GracefulShutdown()
         self._limits = max_epochs or math.inf, max_iters or math.inf
@@ -82,7 +73,7 @@ class TrainLoop(BaseLoop):
 
         Args:
             epoch: Epochs.
-            iteration: Steps; in a resumed run earlier ones may have been of another size.
+            iteration: Batches; in a resumed run earlier ones may have been of another size.
             samples: Of the current epoch, over all processes.
         """
         self.epoch, self.iter, self.samples, self.batch = epoch, iteration, samples, 0
@@ -100,7 +91,7 @@ class TrainLoop(BaseLoop):
 
     @property
     def samples_per_step(self) -> int:
-        """Images of one step over all processes."""
+        """Images of one batch over all processes."""
         return int(self.dataloader.batch_size) * int(self.runner.world_size)
 
     @property
@@ -109,7 +100,7 @@ class TrainLoop(BaseLoop):
         return self.stop_training or self.iter >= self.max_iters
 
     def run(self) -> nn.Module:
-        """Train from where the counts say to the end, or to the end of the step in which a signal comes.
+        """Train from where the counts say to the end, or until a signal comes.
 
         Raises:
             StoppedBySignal: SIGTERM or SIGINT came and the checkpoint is written.
@@ -126,8 +117,7 @@ class TrainLoop(BaseLoop):
         return self.runner.model
 
     def _train(self) -> bool:
-        """Train; returns whether all is done, the last evaluation included."""
-        self._count_updates(self.iter)
+        """Train; return whether all is done, the last evaluation included."""
         self.runner.call_hook('before_train')
         if self.finished:
             self.runner.logger.warning(
@@ -149,7 +139,7 @@ class TrainLoop(BaseLoop):
         return self.batch >= self.epoch_length
 
     def _evaluate(self) -> bool:
-        """Evaluate where it is due; returns whether no signal keeps it from its end."""
+        """Evaluate where it is due; return whether no signal keeps it from its end."""
         if self.runner.val_loop is None or not (self.finished or self.epoch % self.val_interval == 0):
             return True
         if self.stop_signal:
@@ -158,7 +148,7 @@ class TrainLoop(BaseLoop):
             self.runner.val_loop.run()
         except EvaluationStoppedError:
             for hook in self.runner.hooks:
-                if isinstance(hook, EMAHook):  # it has lent its average to the model; the others record
+                if isinstance(hook, EMAHook):  # it swapped in averaged weights: swap back
                     hook.after_val_epoch(self.runner)
             return False
         return True
@@ -168,9 +158,14 @@ class TrainLoop(BaseLoop):
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         self.seek_sampler()
+        optimizer, left = self.runner.optim_wrapper, self.max_iters - self.iter
+        # any module without BatchNorm: MMEngine has warned of gradients summed over batches with BatchNorm
+        optimizer.initialize_count_status(
+            nn.Identity(), self.batch, min(self.epoch_length, self.batch + left)
+        )
         for data_batch in self.dataloader:
             self.run_iter(self.batch, data_batch)
-            if self.iter >= self.max_iters or self.stop_signal:
+            if self.iter >= self.max_iters or (self.stop_signal and optimizer.should_update()):
                 break
         if self._ends_epoch:
             self.runner.call_hook('after_train_epoch')
@@ -178,7 +173,7 @@ class TrainLoop(BaseLoop):
             self.samples = self.batch = 0
 
     def seek_sampler(self) -> int:
-        """Let the next pass begin where the counts say; returns the samples of this process in it."""
+        """Let the next pass begin where the counts say; return the samples of this process in it."""
         sampler = self.dataloader.sampler
         if hasattr(sampler, 'set_epoch'):
             sampler.set_epoch(self.epoch)
@@ -192,56 +187,34 @@ class TrainLoop(BaseLoop):
         return len(sampler)
 
     def run_iter(self, batch_idx: int, data_batch: dict[str, Any]) -> None:
-        """One step. Losses are looked at before anything changes that a checkpoint holds.
+        """Train on one batch. Losses are looked at before anything changes that a checkpoint holds.
 
         Args:
             batch_idx: Its number within the epoch.
             data_batch: What the loader yields.
 
         Raises:
-            FloatingPointError: A loss is not finite, in this process or in another, and no more such steps
-                may be left out.
+            FloatingPointError: A loss is not finite, in this process or in another.
         """
         self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=data_batch)
-        rng = device_rng()
-        before = self._running_statistics() if self.skipped < self.max_skipped else []
         total, losses = self.forward_step(data_batch)
-        outputs, all_finite = self._fetch(losses)
-        if all_finite:
-            self.runner.optim_wrapper.update_params(total)
-        else:
-            for buffer, value in before:
-                buffer.copy_(value)
-            self._leave_out(outputs, data_batch, rng)
-        self.runner.call_hook(
-            'after_train_iter',
-            batch_idx=batch_idx,
-            data_batch=data_batch,
-            outputs=outputs if all_finite else None,
-        )
+        outputs = self._fetch(losses, data_batch)
+        self.runner.optim_wrapper.update_params(total)
+        self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
         self.iter += 1
         self.batch += 1
         self.samples += self.samples_per_step
 
     def forward_step(self, data_batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The first half of MMEngine's `train_step`: the sum of the losses, and each of them by name."""
-        model = self.runner.model
-        with self.runner.optim_wrapper.optim_context(model):
-            data = self._plain_model.data_preprocessor(data_batch, True)
-            losses = model(**data, mode='loss')
-        total, by_name = self._plain_model.parse_losses(losses)
+        """Compute the sum of the losses, and each of them by name: the first half of `train_step`."""
+        model = unwrap_model(self.runner.model)
+        with self.runner.optim_wrapper.optim_context(self.runner.model):
+            losses = self.runner.model(**model.data_preprocessor(data_batch, True), mode='loss')
+        total, by_name = model.parse_losses(losses)
         return total, by_name
 
-    @property
-    def _plain_model(self) -> Any:
-        return self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
-
-    def _running_statistics(self) -> list[tuple[Tensor, Tensor]]:
-        """Buffers of the model, as BatchNorm's, which a forward pass changes, and copies of them."""
-        return [(buffer, buffer.clone()) for buffer in self._plain_model.buffers()]
-
-    def _fetch(self, losses: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
-        """Every loss by name, and whether those of all processes are finite, fetched from the device at once.
+    def _fetch(self, losses: dict[str, Tensor], data_batch: dict[str, Any]) -> dict[str, float]:
+        """Copy the losses from the device, all at once, and stop where one is not finite.
 
         With several processes the same exchange tells whether one of them has received a signal.
         """
@@ -252,85 +225,23 @@ class TrainLoop(BaseLoop):
             all_reduce(flags, 'max')
         *numbers, broken_somewhere, stop_signal = torch.cat([values, flags]).tolist()
         self.stop_signal = int(stop_signal)
-        return dict(zip(losses, numbers, strict=True)), not broken_somewhere
+        outputs = dict(zip(losses, numbers, strict=True))
+        if broken_somewhere:
+            rates = sorted({rate for group in self.runner.optim_wrapper.get_lr().values() for rate in group})
+            where = (
+                f'iteration {self.iter + 1} (epoch {self.epoch + 1}, batch {self.batch + 1}) of process '
+                f'{self.runner.rank}, at learning rate {", ".join(f"{rate:g}" for rate in rates)}'
+            )
+            report = describe_step(outputs, where, data_batch, self.dataloader.dataset)
+            stop_not_finite(report, unwrap_model(self.runner.model), self.runner.work_dir)
+        return outputs
 
     def agree_to_stop(self) -> bool:
-        """Whether any process has received a signal; all must ask together."""
+        """Ask whether any process has received a signal; all must ask together."""
         flag = torch.tensor(self._signals.received)
         all_reduce(flag, 'max')
         self.stop_signal = int(flag)
         return bool(self.stop_signal)
-
-    def _leave_out(
-        self, outputs: dict[str, float], data_batch: dict[str, Any], rng: dict[str, Tensor]
-    ) -> None:
-        """Count a step that is left out because a loss is not finite, or stop; all processes do the same."""
-        runner = self.runner
-        spoiled = not_finite(dict(self._plain_model.named_parameters()))  # no later step can be finite
-        last = bool(spoiled) or self.skipped >= self.max_skipped
-        report = ''
-        if not all(map(math.isfinite, outputs.values())):
-            rates = sorted({rate for group in runner.optim_wrapper.get_lr().values() for rate in group})
-            where = (
-                f'iteration {self.iter + 1} (epoch {self.epoch + 1}, batch {self.batch + 1}) of process '
-                f'{runner.rank}, at learning rate {", ".join(f"{rate:g}" for rate in rates)}'
-            )
-            report = describe_step(outputs, where, data_batch, self.dataloader.dataset)
-            if last and not spoiled:
-                report += '\n' + self._dump(outputs, data_batch, rng, where)
-        reports = [text for text in gather_text(report) if text]
-        if not last:
-            self.skipped += 1
-            self._count_updates(self.iter + 1)
-            runner.logger.warning(
-                f'step left out, {self.skipped} of at most {self.max_skipped}: ' + '\n'.join(reports)
-            )
-            return
-        if not is_main_process():
-            raise FloatingPointError(f'{reports[0].splitlines()[0]} see process 0')
-        if spoiled:
-            reports.append(
-                f'  The weights are not finite ({len(spoiled)} tensors, the first is {spoiled[0]}): the '
-                'gradients of the step before were not, though its losses were. '
-                f'{newest_checkpoint(runner.work_dir)}'
-            )
-        else:
-            reports.append(
-                '  Nothing of this step was saved. Look at these images (python '
-                'tools/misc/browse_dataset.py), or leave such steps out (--cfg-options '
-                f'train_cfg.max_skipped={self.max_skipped + 10}).'
-            )
-        raise FloatingPointError('\n'.join([*reports, f'  {GENTLER}']))
-
-    def _count_updates(self, iteration: int) -> None:
-        """Let the optimizer sum gradients over the steps that are made, and not over those left out."""
-        if self.skipped:
-            self.runner.optim_wrapper.initialize_count_status(
-                self.runner.model, iteration - self.skipped, self.max_iters - self.skipped
-            )
-
-    def _dump(
-        self, outputs: dict[str, float], data_batch: dict[str, Any], rng: dict[str, Tensor], where: str
-    ) -> str:
-        """Keep the step for `tools/misc/reproduce_step.py`; returns a line that says where."""
-        runner = self.runner
-        rank = f'_rank{runner.rank}' if runner.world_size > 1 else ''
-        amp = getattr(runner.optim_wrapper, 'dtype', None)
-        meta = {
-            'where': where,
-            'losses': outputs,
-            'amp_dtype': None if amp is None else str(amp).removeprefix('torch.'),
-            'epoch': self.epoch,
-            'iter': self.iter,
-            'batch_in_epoch': self.batch,
-            'skipped_steps': self.skipped,
-            'samples_per_step': self.samples_per_step,
-            'seed': runner.seed,
-            'cfg': runner.cfg.pretty_text,
-            'dataset_meta': getattr(self.dataloader.dataset, 'metainfo', {}),
-        }
-        path = Path(runner.work_dir) / f'not_finite_iter_{self.iter + 1}{rank}.pth'
-        return dump_step(path, meta, self._plain_model.state_dict(), rng, data_batch)
 
 
 class EvaluationStoppedError(Exception):
@@ -339,32 +250,26 @@ class EvaluationStoppedError(Exception):
 
 @LOOPS.register_module()
 class ValLoop(MMEngineValLoop):
-    """MMEngine's, and: a signal that comes while training ends it after the current batch, unrecorded.
+    """Evaluate as MMEngine; a signal that comes while training ends it after the current batch, unrecorded.
 
     Args are MMEngine's.
     """
 
-    def run(self) -> dict[str, float]:
-        """Evaluate.
+    def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:
+        """Evaluate one batch.
 
         Raises:
-            EvaluationStoppedError: A signal came.
+            EvaluationStoppedError: A signal came, in this process or in another.
         """
-        length = torch.tensor(len(self.dataloader))
-        all_reduce(length, 'min')  # the processes agree while all of them have a batch
-        self.common_length = int(length)
-        metrics: dict[str, float] = super().run()
-        return metrics
-
-    def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:
-        """One batch, see `run`."""
         super().run_iter(idx, data_batch)
         training = self.runner._train_loop
-        if isinstance(training, TrainLoop) and idx < self.common_length and training.agree_to_stop():
+        size = self.dataloader.batch_size * self.runner.world_size
+        complete = idx < len(self.dataloader.dataset) // size  # every process has such a batch, and asks
+        if isinstance(training, TrainLoop) and complete and training.agree_to_stop():
             raise EvaluationStoppedError
 
 
 def image_ids(data_batch: dict[str, Any]) -> list[int]:
-    """Ids of the images of a batch, -1 for one without a file; empty when the batch does not say."""
+    """Read the ids of the images of a batch, -1 for one without a file; empty when the batch has none."""
     gt = data_batch.get('gt')
     return [] if gt is None else gt.img_id.tolist()

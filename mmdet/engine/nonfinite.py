@@ -1,4 +1,4 @@
-"""A step whose losses are not finite: what is said of it, and what is kept so that it can be run again."""
+"""Stop at losses and refuse checkpoints that hold NaN or infinite numbers."""
 
 import math
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from mmengine.dist import broadcast, is_main_process
-from torch import Tensor
+from torch import nn
 
-from mmdet.checkpoint.io import not_finite, save_checkpoint
-from mmdet.checkpoint.rng import get_rng_state
+from mmdet.checkpoint.io import not_finite
+from mmdet.distributed.gather import gather_text
 from mmdet.structures import NO_IMAGE
 
 SHOWN = 4  # boxes of an image that a message lists before it only counts
@@ -20,26 +20,23 @@ GENTLER = (
 )
 
 
-def device_rng() -> dict[str, Tensor]:
-    """As `get_rng_state`, only the generators that a forward pass uses: asked in every step."""
-    state = {'torch': torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state()
-    return state
-
-
 def describe_step(
     losses: Mapping[str, float], where: str, data_batch: Mapping[str, Any], dataset: Any
 ) -> str:
-    """Which losses are not finite, and a line for each image of the batch: id, file, boxes.
+    """Name the losses that are not finite, and describe each image of the batch: id, file, boxes.
 
     Args:
         losses: By name, the total as `loss`, which is named only where no other is not finite.
         where: In which step.
         data_batch: What the loader has yielded.
         dataset: Knows files and the names of classes.
+
+    Returns:
+        The empty string when all losses are finite.
     """
     broken = {name: value for name, value in losses.items() if not math.isfinite(value)}
+    if not broken:
+        return ''
     parts = {name: value for name, value in broken.items() if name != 'loss'} or broken
     said = ', '.join(f'{name} is {value}' for name, value in parts.items())
     gt = data_batch.get('gt')
@@ -60,45 +57,31 @@ def describe_step(
     return '\n'.join(lines)
 
 
-def dump_step(
-    path: Path,
-    meta: Mapping[str, Any],
-    state_dict: Mapping[str, Tensor],
-    rng: Mapping[str, Tensor],
-    data_batch: Mapping[str, Any],
-) -> str:
-    """Write what `tools/misc/reproduce_step.py` needs; the file is one that `load_checkpoint` reads.
+def stop_not_finite(report: str, model: nn.Module, work_dir: str | Path) -> None:
+    """Stop every process because a loss of one of them is not finite; all call it together.
 
     Args:
-        path: The file.
-        meta: Counts, losses, type of mixed precision.
-        state_dict: The weights before the step.
-        rng: `device_rng` before the forward pass.
-        data_batch: What the loader has yielded; its images that could not be read are left out.
+        report: `describe_step` of this process.
+        model: Not wrapped; once its parameters are not finite, no loss can be.
+        work_dir: Holds the checkpoints of the run.
 
-    Returns:
-        A sentence that says where it is, or why it is not there: the error that it belongs to goes first.
+    Raises:
+        FloatingPointError: Holds the reports of all processes in process 0, one line in the others.
     """
-    batch = {
-        key: value._asdict() if hasattr(value, '_asdict') else value
-        for key, value in data_batch.items()
-        if key != 'bad_images'
-    }
-    try:
-        content = {
-            'meta': dict(meta),
-            'state_dict': state_dict,
-            'rng': [{**get_rng_state(), **rng}],
-            'batch': batch,
-        }
-        save_checkpoint(content, path)
-    except (OSError, TypeError) as error:
-        return f'  The step could not be kept in {path}: {error}'
-    return f'  To see where it arises: python tools/misc/reproduce_step.py CONFIG {path}'
+    reports = [text for text in gather_text(report) if text]
+    if not is_main_process():
+        raise FloatingPointError(f'{reports[0].splitlines()[0]} see process 0')
+    remedy = 'Nothing of this step was saved. Look at these images (python tools/misc/browse_dataset.py).'
+    if spoiled := not_finite(dict(model.named_parameters())):
+        remedy = (
+            f'The weights are not finite ({len(spoiled)} tensors, the first is {spoiled[0]}): the gradients '
+            f'of the step before were not, though its losses were. {newest_checkpoint(work_dir)}'
+        )
+    raise FloatingPointError('\n  '.join([*reports, remedy, GENTLER]))
 
 
 def newest_checkpoint(work_dir: str | Path) -> str:
-    """A sentence: from which file a run would go on."""
+    """Say in a sentence from which file a run would go on."""
     latest = Path(work_dir) / 'latest.pth'
     return f'The last good one is {latest.resolve()}.' if latest.exists() else 'There is no earlier one.'
 
@@ -107,15 +90,12 @@ def refuse_not_finite(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Stop all processes where the main one would write a checkpoint with NaN or infinite numbers.
 
     Weights, their averages and the optimizer's memory must be finite. The log of past values, which holds
-    arrays instead of tensors, need not be. Nor, under float16's loss scaler, gradients that are still summed:
-    the scaler leaves out the step of those that overflowed.
+    arrays instead of tensors, need not be.
 
     Raises:
         FloatingPointError: Names the tensors and a good checkpoint.
     """
-    scaled = checkpoint.get('optimizer', {}).get('loss_scaler')  # empty in bfloat16
-    judged = {key: value for key, value in checkpoint.items() if not (scaled and key == 'gradients')}
-    wrong = not_finite(judged) if is_main_process() else []
+    wrong = not_finite(checkpoint) if is_main_process() else []
     count = torch.tensor(len(wrong))
     broadcast(count)  # nobody waits for a main process that has stopped
     if count:

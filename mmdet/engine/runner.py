@@ -1,4 +1,4 @@
-"""The only class that corrects MMEngine.
+"""Build and run what a config describes.
 
 MMEngine 0.10 loads checkpoints that do not fit, runs Python text that it finds in them, falls back to full
 unpickling, writes them in place, forgets the random number generators and the batch within the epoch, and
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import all_gather, get_rank, get_world_size, is_distributed, is_main_process
+from mmengine.dist import all_gather, get_rank, is_distributed, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -35,7 +35,6 @@ from mmdet.checkpoint.io import (
     remove_temp_files,
     save_checkpoint,
 )
-from mmdet.checkpoint.rng import get_rng_state, set_rng_state
 from mmdet.config.check import MMENGINE_HOOKS, config_context
 from mmdet.config.resolve import CachedConfig, check_classes
 from mmdet.datasets.collate import init_worker
@@ -43,18 +42,25 @@ from mmdet.distributed.heartbeat import record_position
 from mmdet.distributed.launch import check_cards, start_process_group
 from mmdet.distributed.signals import block_signals
 from mmdet.engine.compile import compile_network
-from mmdet.engine.logs import LogVisualizer, tell_unwritten_lines
+from mmdet.engine.logs import LogVisualizer, warn_of_lost_lines
 from mmdet.engine.nonfinite import refuse_not_finite
-from mmdet.engine.state import check_resumable, choose_checkpoint
+from mmdet.engine.state import (
+    check_resumable,
+    choose_checkpoint,
+    progress_of,
+    restore_training,
+    training_state,
+    unwrap_model,
+)
 from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS, MODELS
 from mmdet.version import __version__
 
-# What a schedule has done so far; what it is going to do is in the config, which may train for longer now.
-PROGRESS = ('base_values', 'last_step', '_global_step', '_last_value', 'best', 'num_bad_epochs')
-
 
 class DetRunner(Runner):
-    """MMEngine's Runner, corrected; made from a resolved config with `from_cfg`."""
+    """Train, validate and test what a resolved config describes; made with `from_cfg`.
+
+    Of MMEngine's Runner it keeps the methods and their names.
+    """
 
     optim_wrapper: OptimWrapper  # a config until training begins
     trust_checkpoint = False
@@ -78,24 +84,24 @@ class DetRunner(Runner):
         """
         cfg = CachedConfig.of(cfg)
         check_writable(cfg.work_dir)
-        resumed = cfg.get('resume', False)
-        skipped: list[str] = []
-        if resumed and cfg.get('load_from') is None:
+        resume = cfg.get('resume', False)
+        notes = []
+        if resume and cfg.get('load_from') is None:
             trust_checkpoint = False
             chosen, skipped = choose_checkpoint(cfg.work_dir)
-            cfg.load_from = None if chosen is None else str(chosen)
-            cfg.resume = chosen is not None
+            notes = [f'skipped {reason}' for reason in skipped]
+            if chosen is None:
+                notes.append(f'nothing to resume in {cfg.work_dir}: training starts from the beginning')
+            cfg.resume, cfg.load_from = chosen is not None, chosen and str(chosen)
         if cfg.get('resume', False):
             seed = load_checkpoint(cfg.load_from, trust_checkpoint)['meta'].get('seed')
             cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
         runner: DetRunner = super().from_cfg(cfg)
         runner.trust_checkpoint = trust_checkpoint
-        if resumed and is_main_process():
+        if resume and is_main_process():
             remove_temp_files(runner.work_dir)
-        for reason in skipped:
-            runner.logger.warning(f'skipped {reason}')
-        if resumed and not cfg.resume:
-            runner.logger.warning(f'nothing to resume in {cfg.work_dir}: training starts from the beginning')
+        for note in notes:
+            runner.logger.warning(note)
         return runner
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
@@ -106,35 +112,35 @@ class DetRunner(Runner):
         super().setup_env(env_cfg)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """As MMEngine; among several processes each tells where it is, see `mmdet.distributed.heartbeat`."""
+        """Call all hooks; each process tells the others where it is, see `mmdet.distributed.heartbeat`."""
         record_position(f'in iteration {self.iter + 1} ({fn_name})')
         super().call_hook(fn_name, **kwargs)
 
+    @config_context('randomness')
     def set_randomness(
         self, seed: int | None = None, diff_rank_seed: bool = False, deterministic: bool = False
     ) -> None:
         """Seed every generator; `deterministic` warns about operations that are not instead of stopping."""
         if deterministic:
             os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-        with config_context('randomness'):
-            super().set_randomness(seed, diff_rank_seed, deterministic)
+        super().set_randomness(seed, diff_rank_seed, deterministic)
         if deterministic:  # the gradient of grid_sample has no deterministic form on CUDA
             torch.use_deterministic_algorithms(True, warn_only=True)
 
+    @config_context('model')
     def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
         """Build a model depth first, see `mmdet.registry`."""
-        with config_context('model'):
-            return model if isinstance(model, nn.Module) else MODELS.build(model)
+        return model if isinstance(model, nn.Module) else MODELS.build(model)
 
+    @config_context('optim_wrapper')
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
-        """As MMEngine."""
-        with config_context('optim_wrapper'):
-            return super().build_optim_wrapper(optim_wrapper)
+        """Build the optimizer and its wrapper as MMEngine."""
+        return super().build_optim_wrapper(optim_wrapper)
 
+    @config_context('param_scheduler')
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        """As MMEngine."""
-        with config_context('param_scheduler'):
-            return super().build_param_scheduler(scheduler)
+        """Build schedules of the learning rate and the like as MMEngine."""
+        return super().build_param_scheduler(scheduler)
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
         """As MMEngine; None leaves out any hook, also one whose name MMEngine does not know."""
@@ -144,29 +150,32 @@ class DetRunner(Runner):
         )
 
     def register_hook(self, hook: Any, priority: Any = None) -> None:
-        """As MMEngine."""
+        """Build a hook and put it where its priority says, as MMEngine."""
         name = hook.get('type') if isinstance(hook, dict) else type(hook).__name__
         with config_context(f'the hook {name}'):
             super().register_hook(hook, priority)
 
+    @config_context('log_level')
     def build_logger(
         self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any
     ) -> MMLogger:
-        """As MMEngine; a text log that cannot be written costs one warning."""
-        with config_context('log_level'):
-            logger = super().build_logger(log_level, log_file, **kwargs)
-        tell_unwritten_lines(logger)
+        """Build a text log; one that cannot be written costs one warning."""
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        warn_of_lost_lines(logger)
+        # of loops that sum gradients across epochs; `TrainLoop` loses none
+        logger.addFilter(lambda record: 'Resumed iteration number is not divisible' not in str(record.msg))
         return logger
 
     def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
-        """Scalars go to a JSON file, and to TensorBoard when it is installed."""
+        """Write scalars to a JSON file, and to TensorBoard when it is installed."""
         if visualizer is None:
-            names = ['LocalVisBackend']
-            if importlib.util.find_spec('tensorboard'):
-                names.append('TensorboardVisBackend')
+            names = ['LocalVisBackend', 'TensorboardVisBackend']
             return LogVisualizer.get_instance(
                 self._experiment_name,
-                vis_backends=[{'type': f'mmengine.{name}'} for name in names],
+                vis_backends=[
+                    {'type': f'mmengine.{name}'}
+                    for name in names[: 1 + bool(importlib.util.find_spec('tensorboard'))]
+                ],
                 save_dir=self._log_dir,
             )
         return super().build_visualizer(visualizer)
@@ -206,7 +215,6 @@ class DetRunner(Runner):
             diff_rank_seed: Whether `seed` has the rank added to it; data need one for all processes.
 
         Raises:
-            KeyError: Unknown collate function.
             TypeError: Unknown key.
         """
         if isinstance(dataloader, DataLoader):
@@ -215,19 +223,19 @@ class DetRunner(Runner):
         seed = (seed or 0) - (get_rank() if diff_rank_seed else 0)
         dataset = DATASETS.build({'seed': seed, **settings.pop('dataset')})
         if not settings.get('num_workers'):
-            for key in ('persistent_workers', 'prefetch_factor'):
-                settings.pop(key, None)
+            settings.pop('persistent_workers', None)
+            settings.pop('prefetch_factor', None)
         settings['pin_memory'] = settings.get('pin_memory', True) and torch.cuda.is_available()
-        # its own generator, so that a new iterator does not move the model's random numbers
-        generator = torch.Generator().manual_seed(seed)
+        collate = dict(settings.pop('collate_fn', {'type': 'default_collate'}))
+        collate_name = collate.pop('type')
         with config_context(f'the data loader of {getattr(dataset, "ann_file", "this data set")}'):
-            sampler = DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')})
             return _Loader(
                 dataset,
-                sampler=sampler,
-                collate_fn=_collate_fn(settings.pop('collate_fn', {'type': 'default_collate'})),
+                sampler=DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')}),
+                collate_fn=partial(COLLATES.get(collate_name), **collate),
                 worker_init_fn=init_worker,
-                generator=generator,
+                # its own, so that a new iterator does not move the model's random numbers
+                generator=torch.Generator().manual_seed(seed),
                 **settings,
             )
 
@@ -240,15 +248,11 @@ class DetRunner(Runner):
         """Compile the network where the config says so; MMEngine would compile the whole step."""
         settings = self.cfg.get('compile')
         if settings:
-            reason = compile_network(self._plain_model, **({} if settings is True else settings))
+            reason = compile_network(unwrap_model(self.model), **({} if settings is True else settings))
             if reason is None:
                 self.logger.info('the network is compiled in its first step, which takes a while')
             else:
                 self.logger.warning(f'the network is not compiled, training goes on without: {reason}')
-
-    @property
-    def _plain_model(self) -> nn.Module:
-        return self.model.module if is_model_wrapper(self.model) else self.model
 
     def load_checkpoint(
         self,
@@ -277,7 +281,7 @@ class DetRunner(Runner):
                 data_names = getattr(dataset, 'metainfo', {}).get('classes', names)
                 check_classes(data_names, getattr(dataset, 'ann_file', 'the data set'), names, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        load_weights(self._plain_model, checkpoint['state_dict'], filename)
+        load_weights(unwrap_model(self.model), checkpoint['state_dict'], filename)
         self._has_loaded = True
         self.logger.info(f'loaded {filename}')
         return checkpoint
@@ -295,12 +299,15 @@ class DetRunner(Runner):
     ) -> None:
         """Write a checkpoint whole or not at all, and none that is not finite; every process must call it.
 
+        Gradients are not saved: a run that is resumed is the same bit for bit where it is called after a step
+        of the optimizer, `runner.optim_wrapper.should_update()`.
+
         Args:
             out_dir: A local folder.
             filename: In it.
             file_client_args: Not supported.
             save_optimizer: Whether to save what resuming needs, too.
-            save_param_scheduler: As `save_optimizer`, for the schedules.
+            save_param_scheduler: Ignored: as `save_optimizer`.
             meta: Further entries; `epoch` and `iter` count what is complete.
             by_epoch: Whether it is called at the end of an epoch rather than of an iteration, when `meta`
                 does not say.
@@ -309,34 +316,22 @@ class DetRunner(Runner):
         Raises:
             FloatingPointError: It holds NaN or infinite numbers; names a good checkpoint.
         """
+        counts = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {})}
         loop = self.train_loop
-        meta = dict(meta or {})
-        meta.setdefault('epoch', self.epoch + int(by_epoch))
-        meta.setdefault('iter', self.iter + int(not by_epoch))
-        inside = meta['epoch'] == loop.epoch
-        metainfo = getattr(loop.dataloader.dataset, 'metainfo', {})
-        steps = meta['iter'] - loop.iter  # one that is just ending is not counted yet
-        meta.update(
-            batch_in_epoch=loop.batch + steps if inside else 0,
-            samples_in_epoch=loop.samples + steps * loop.samples_per_step if inside else 0,
-            samples_per_step=loop.samples_per_step,
-            skipped_steps=loop.skipped,
-            seed=self.seed,
-            dataset_meta=metainfo,
-            cfg=self.cfg.pretty_text,
-            version=__version__,
-            time=time.strftime('%Y-%m-%d %H:%M:%S'),
-        )
-        checkpoint: dict[str, Any] = {'meta': meta, 'state_dict': self._plain_model.state_dict()}
+        checkpoint: dict[str, Any] = {
+            'meta': {
+                **counts,
+                **progress_of(loop, counts['epoch'], counts['iter']),
+                'seed': self.seed,
+                'dataset_meta': getattr(loop.dataloader.dataset, 'metainfo', {}),
+                'cfg': self.cfg.pretty_text,
+                'version': __version__,
+                'time': time.strftime('%Y-%m-%d %H:%M:%S'),
+            },
+            'state_dict': unwrap_model(self.model).state_dict(),
+        }
         if save_optimizer:
-            checkpoint['optimizer'] = self.optim_wrapper.state_dict()
-            checkpoint['rng'] = _gather_rng()
-            checkpoint['gradients'] = self._gather_gradients()
-        if save_param_scheduler:
-            checkpoint['param_schedulers'] = [
-                {key: value for key, value in schedule.state_dict().items() if key in PROGRESS}
-                for schedule in self.param_schedulers or ()
-            ]
+            checkpoint |= training_state(self.optim_wrapper, self.param_schedulers or ())
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
         path = Path(out_dir) / filename
         refuse_not_finite(checkpoint, path)
@@ -344,20 +339,18 @@ class DetRunner(Runner):
             save_checkpoint(checkpoint, path)
 
     def load_or_resume(self) -> None:
-        """As MMEngine, and make sure that all processes begin at the same step.
+        """Load or resume as MMEngine, and make sure that all processes begin at the same step.
 
         Raises:
             ValueError: They do not.
         """
         super().load_or_resume()
         starts = [int(value) for value in all_gather(torch.tensor(self.iter))]
-        for rank, start in enumerate(starts):
-            if start != starts[0]:
-                raise ValueError(
-                    f'process {rank} begins after {start} iterations, process 0 after {starts[0]}: they '
-                    f'found different checkpoints in {self.work_dir}, which has to be on a file system that '
-                    'all machines share'
-                )
+        if len(set(starts)) > 1:
+            raise ValueError(
+                f'the processes begin after {", ".join(map(str, starts))} iterations: they found different '
+                f'checkpoints in {self.work_dir}, which has to be on a file system that all machines share'
+            )
 
     def resume(
         self,
@@ -381,91 +374,20 @@ class DetRunner(Runner):
         checkpoint = self.load_checkpoint(filename)
         check_resumable(checkpoint, filename)
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
-        self.optim_wrapper.load_state_dict(checkpoint['optimizer'])
-        for schedule, state in zip(self.param_schedulers or (), checkpoint['param_schedulers'], strict=True):
-            schedule.load_state_dict(state)
-        self._resume_position(checkpoint['meta'])
-        rank, states = get_rank(), checkpoint['rng']
-        if len(states) == get_world_size():
-            set_rng_state(states[rank])
-            self._restore_gradients(checkpoint.get('gradients', []), rank)
-        else:
-            self.logger.warning(
-                f'{filename} was written by {len(states)} processes: random numbers, and gradients that are '
-                'summed over several steps, start anew'
-            )
+        scale_lr = self.cfg.get('auto_scale_lr', {}).get('enable', False)
         loop = self.train_loop
+        for note in restore_training(
+            checkpoint, loop, self.optim_wrapper, self.param_schedulers or (), scale_lr
+        ):
+            self.logger.warning(note)
         self.logger.info(
             f'resumed after {loop.epoch} epochs and {loop.batch} batches, {loop.iter} iterations'
         )
 
-    def _resume_position(self, meta: dict[str, Any]) -> None:
-        loop = self.train_loop
-        earlier = meta['samples_per_step']
-        loop.skipped = meta.get('skipped_steps', 0)
-        loop.set_progress(
-            meta['epoch'], meta['iter'], meta.get('samples_in_epoch', meta['batch_in_epoch'] * earlier)
-        )
-        if earlier != loop.samples_per_step:
-            factor = loop.samples_per_step / earlier if self.cfg.get('auto_scale_lr', {}).get('enable') else 1
-            self._scale_rates(factor)
-            self.logger.warning(
-                f'the checkpoint counts steps of {earlier} images, this run has {loop.samples_per_step} '
-                '(batch size x processes): it goes on at the same image, not bit for bit, with the '
-                f"checkpoint's learning rate x {factor:g}"
-                + ('' if factor != 1 else ' (--auto-scale-lr scales it with the images of a step)')
-            )
-
-    def _scale_rates(self, factor: float) -> None:
-        """Multiply the learning rates that a checkpoint has restored, and what schedules make them from."""
-        for group in self.optim_wrapper.param_groups:
-            for name in ('lr', 'initial_lr'):
-                if name in group:
-                    group[name] *= factor
-        for schedule in self.param_schedulers or ():
-            if schedule.param_name == 'lr':
-                schedule.base_values = [value * factor for value in schedule.base_values]
-
-    def _gather_gradients(self) -> list[list[torch.Tensor | None]]:
-        """Of every process what it has summed for a step of the optimizer that is yet to come."""
-        if self.optim_wrapper.should_update():
-            return []
-        own = [parameter.grad for parameter in self._plain_model.parameters()]
-        rows: list[list[torch.Tensor | None]] = [[] for _ in range(get_world_size())]
-        for gradient in own:  # one after the other: they need not be on the device all at once
-            parts = [None] * len(rows) if gradient is None else all_gather(gradient)
-            for row, part in zip(rows, parts, strict=True):
-                row.append(None if part is None else part.cpu())
-        return rows
-
-    def _restore_gradients(self, rows: list[list[torch.Tensor | None]], rank: int) -> None:
-        if rows:
-            for parameter, gradient in zip(self._plain_model.parameters(), rows[rank], strict=True):
-                parameter.grad = None if gradient is None else gradient.to(parameter.device)
-
 
 class _Loader(DataLoader):
-    """Workers are born deaf to signals, until `init_worker` tells them whom to obey."""
+    """Loads data in workers that ignore SIGTERM and SIGINT, see `block_signals`."""
 
     def __iter__(self) -> Any:
         with block_signals():
             return super().__iter__()
-
-
-def _collate_fn(settings: dict[str, Any]) -> partial[Any]:
-    keywords = dict(settings)
-    name = keywords.pop('type')
-    function = COLLATES.get(name) if isinstance(name, str) else name
-    if function is None:
-        raise KeyError(f'collate_fn {name} is not one of {", ".join(COLLATES.module_dict)}')
-    try:
-        inspect.signature(function).bind(None, **keywords)
-    except TypeError as error:
-        raise TypeError(f'config of {name}: {error}') from error
-    return partial(function, **keywords)
-
-
-def _gather_rng() -> list[dict[str, torch.Tensor]]:
-    """The state of the random number generators of every process."""
-    states = {name: all_gather(state) for name, state in get_rng_state().items()}
-    return [dict(zip(states, values, strict=True)) for values in zip(*states.values(), strict=True)]

@@ -48,10 +48,10 @@ class SignalHook(Hook):
 
 @HOOKS.register_module()
 class OverflowHook(Hook):
-    """In some steps, counted from 1, the losses of process 1 are not finite."""
+    """In a step, counted from 1, the losses of process 1 are not finite."""
 
-    def __init__(self, steps: Sequence[int]) -> None:
-        self.steps, self.now = steps, False
+    def __init__(self, step: int) -> None:
+        self.step, self.now = step, False
 
     def before_train(self, runner: Any) -> None:
         """Watch what the head returns."""
@@ -59,7 +59,7 @@ class OverflowHook(Hook):
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Whether this is such a step."""
-        self.now = runner.rank == 1 and runner.iter + 1 in self.steps
+        self.now = runner.rank == 1 and runner.iter + 1 == self.step
 
     def _spoil(self, module: Any, given: Any, returned: Any) -> Any:
         return returned._replace(cls_logits=returned.cls_logits * float('nan')) if self.now else None

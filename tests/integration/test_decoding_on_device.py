@@ -9,19 +9,13 @@ from typing import Any
 
 import cv2
 import pytest
-import torch
-from mmengine.hooks import Hook
 
-from mmdet.commands import browse_dataset, reproduce_step
-from mmdet.engine import DetRunner
+from mmdet.commands import browse_dataset
 from tests.helpers.tiny_run import (
     PLAIN,
     ROOT,
     as_arguments,
-    be_quick,
     options_of,
-    small_config,
-    without_evaluation,
     write_sets,
 )
 
@@ -76,38 +70,6 @@ def test_a_training_in_a_process(tiny_coco: Callable[..., Path], tmp_path: Path)
     listed = [json.loads((tmp_path / where / 'bad_data.json').read_text()) for where in ('worker', 'device')]
     assert listed[0] == listed[1]
     assert [image['img_id'] for image in listed[1]['images']] == [5]
-
-
-class SpoilWeights(Hook):
-    """Before the second step: weights so large that it overflows."""
-
-    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        if runner.iter == 1:
-            with torch.no_grad():
-                runner.model.neck.extra_layers[0][0].conv.weight.fill_(1e38)
-
-
-def test_a_step_that_was_kept_is_made_again(
-    tiny_coco: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    be_quick(monkeypatch)
-    root = write_sets(tiny_coco, tmp_path / 'set')
-    cfg = without_evaluation(small_config(root, tmp_path / 'run', **{OPTION: 'device'}))
-    runner = DetRunner.from_cfg(cfg)
-    runner.register_hook(SpoilWeights())
-    with pytest.raises(FloatingPointError):
-        runner.train()
-    (config,) = (tmp_path / 'run').glob('*.py')
-    assert "decode='device'" in config.read_text()
-    assert reproduce_step.main([str(config), str(tmp_path / 'run/not_finite_iter_2.pth'), '--device', 'cpu'])
-    lines = [line for line in capsys.readouterr().out.splitlines() if '(in training' in line]
-    assert len(lines) == 3
-    for line in lines:
-        now, then = line.split(': ')[1].rstrip(')').split(' (in training ')
-        assert now == then
 
 
 def test_browsing_shows_what_the_device_draws(tiny_coco: Callable[..., Path], tmp_path: Path) -> None:

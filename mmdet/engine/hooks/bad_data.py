@@ -110,7 +110,7 @@ class BadDataHook(Hook):
         runner.logger.warning(f'{len(new)} more {split} images left out; see {_report_path(runner)}')
 
     def _write(self, runner: Runner) -> None:
-        with warn_on_write_error(runner, _report_path(runner)):
+        with warn_on_write_error(_report_path(runner)):
             write_bad_data(_report_path(runner), self.annotations, list(self.images.values()))
 
 

@@ -48,6 +48,7 @@ class CheckpointHook(Hook):
         self.sign = 1 if rule == 'greater' else -1
         self.best: tuple[float, Path] | None = None
         self.saved_iter = 0
+        self.due = False  # at the next step of the optimizer, where gradients of several batches are summed
 
     def before_train(self, runner: Runner) -> None:
         """Find out what a resumed run has already written; of several best ones the best stays."""
@@ -81,7 +82,8 @@ class CheckpointHook(Hook):
     ) -> None:
         """Save every `interval` iterations, and a training that ends inside an epoch."""
         ends_inside = self.is_last_train_iter(runner) and batch_idx + 1 < runner.train_loop.epoch_length
-        if ends_inside or (not self.by_epoch and self.every_n_train_iters(runner, self.interval)):
+        self.due |= not self.by_epoch and self.every_n_train_iters(runner, self.interval)
+        if ends_inside or (self.due and runner.optim_wrapper.should_update()):
             self._save(runner, epoch=runner.epoch, iteration=runner.iter + 1, whole_epoch=False)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -96,7 +98,7 @@ class CheckpointHook(Hook):
             self._save(runner, runner.epoch, runner.iter, whole_epoch=runner.train_loop.samples == 0)
 
     def _save(self, runner: Runner, epoch: int, iteration: int, whole_epoch: bool) -> None:
-        self.saved_iter = iteration
+        self.saved_iter, self.due = iteration, False
         kind, number = ('epoch', epoch) if whole_epoch else ('iter', iteration)
         folder = Path(runner.work_dir)
         path = folder / f'{kind}_{number}.pth'

@@ -23,6 +23,6 @@ class CurvesHook(Hook):
             from mmdet.visualization.curves import plot_curves  # loads matplotlib
 
             picture = Path(runner.work_dir) / 'curves.png'
-            with warn_on_write_error(runner, picture):
+            with warn_on_write_error(picture):
                 plot_curves(scalars, picture)
                 runner.logger.info(f'learning curves: {picture}')

@@ -1,6 +1,7 @@
 """A model of one layer and a set of numbers: small enough to train a hundred times in a test run."""
 
 import copy
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,13 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import nn
 
+from mmdet.checkpoint.io import load_checkpoint
 from mmdet.datasets.collate import BadImage
 from mmdet.registry import COLLATES, DATASETS, METRICS, MODELS
 from mmdet.structures import GroundTruth
+from tests.helpers.tiny_run import be_quick
+
+NUMBER = itertools.count()  # MMEngine names logs by the second
 
 
 class Fault(NamedTuple):
@@ -63,14 +68,18 @@ def collate_toys(samples, scale=1):
 
 @MODELS.register_module(force=True)
 class ToyModel(BaseModel):
-    """Dropout makes it depend on the generators of the process."""
+    """Dropout makes it depend on the generators of the process.
 
-    def __init__(self, width=4, dropout=0.5, explode_at=None, weights='given'):
+    In step `explode_at` a loss is not finite, in step `break_gradient` a gradient alone.
+    """
+
+    def __init__(self, width=4, dropout=0.5, explode_at=None, break_gradient=None, weights='given'):
         super().__init__()
         self.layer = nn.Linear(4, width)
         self.norm = nn.BatchNorm1d(width)
         self.dropout = nn.Dropout(dropout)
-        self.explode_at, self.weights, self.steps = explode_at, weights, 0
+        self.explode_at, self.break_gradient, self.weights = explode_at, break_gradient, weights
+        self.steps = 0
 
     def init_weights(self):
         if self.weights == 'missing':
@@ -82,10 +91,12 @@ class ToyModel(BaseModel):
             return [{'id': int(i), 'value': float(v)} for i, v in zip(gt.img_id, out.mean(1), strict=True)]
         self.steps += 1
         loss = (out - 1).square().mean()
-        return {
-            'loss_cls': loss,
-            'loss_bbox': loss * (float('nan') if self.steps == self.explode_at else 0.5),
-        }
+        losses = {'loss_cls': loss, 'loss_bbox': 0.5 * loss}
+        if self.steps == self.explode_at:
+            losses['loss_bbox'] = loss * float('nan')
+        if self.steps == self.break_gradient:
+            losses['loss_root'] = (self.layer.weight.sum() * 0).sqrt()
+        return losses
 
 
 @METRICS.register_module(force=True)
@@ -104,67 +115,79 @@ class ToyMetric:
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
+def quick(monkeypatch):
+    be_quick(monkeypatch)
+
+
+def make_toy_config(work_dir: Path, **keys) -> Config:
+    """Ten images, two a step, two epochs; keywords replace keys of the config."""
+    loader = {
+        'dataset': {'type': 'ToyDataset'},
+        'sampler': {'type': 'DetSampler', 'shuffle': True},
+        'collate_fn': {'type': 'collate_toys'},
+        'batch_size': 2,
+        'num_workers': 0,
+        'persistent_workers': True,
+        'prefetch_factor': 2,
+    }
+    base = Config.fromfile(Path(__file__).parents[3] / 'configs/_base_/default_runtime.py')
+    cfg = {
+        **base.to_dict(),
+        'experiment_name': f'toy_{next(NUMBER)}',
+        'work_dir': str(work_dir),
+        'model': {'type': 'ToyModel'},
+        'train_dataloader': loader,
+        'train_cfg': {'type': 'TrainLoop', 'max_epochs': 2},
+        'optim_wrapper': {
+            'type': 'OptimWrapper',
+            'optimizer': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9},
+        },
+        'param_scheduler': [
+            {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'begin': 0, 'end': 4},
+            {'type': 'MultiStepLR', 'by_epoch': True, 'milestones': [1], 'gamma': 0.1},
+        ],
+        'val_cfg': None,
+        'test_cfg': None,
+        'log_level': 'WARNING',
+    }
+    cfg['default_hooks']['checkpoint']['save_best'] = None
+    cfg['default_hooks']['logger']['interval'] = 1
+    cfg['default_hooks'] |= {'curves': None, 'distillation_monitor': None}
+    cfg.update(keys)
+    return Config(cfg)
 
 
 @pytest.fixture
 def toy_config(tmp_path: Path):
-    """Ten images, two a step, two epochs; keywords replace keys of the config."""
-    count = iter(range(1000))
+    """`make_toy_config`, in `tmp_path/run`."""
+    return lambda work_dir=tmp_path / 'run', **keys: make_toy_config(work_dir, **keys)
 
-    def make(**keys) -> Config:
-        name = f'{tmp_path.name}_{next(count)}'
-        loader = {
-            'dataset': {'type': 'ToyDataset'},
-            'sampler': {'type': 'DetSampler', 'shuffle': True},
-            'collate_fn': {'type': 'collate_toys'},
-            'batch_size': 2,
-            'num_workers': 0,
-            'persistent_workers': True,
-            'prefetch_factor': 2,
-        }
-        base = Config.fromfile(Path(__file__).parents[3] / 'configs/_base_/default_runtime.py')
-        cfg = {
-            **base.to_dict(),
-            'experiment_name': name,
-            'work_dir': str(tmp_path / 'run'),
-            'model': {'type': 'ToyModel'},
-            'train_dataloader': loader,
-            'train_cfg': {'type': 'TrainLoop', 'max_epochs': 2},
-            'optim_wrapper': {
-                'type': 'OptimWrapper',
-                'optimizer': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9},
-            },
-            'param_scheduler': [
-                {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'begin': 0, 'end': 4},
-                {'type': 'MultiStepLR', 'by_epoch': True, 'milestones': [1], 'gamma': 0.1},
-            ],
-            'val_cfg': None,
-            'test_cfg': None,
-            'log_level': 'WARNING',
-        }
-        cfg['default_hooks']['checkpoint']['save_best'] = None
-        cfg['default_hooks']['logger']['interval'] = 1
-        cfg['default_hooks'] |= {'curves': None, 'distillation_monitor': None}
-        cfg.update(keys)
-        return Config(cfg)
 
-    return make
+def evaluating(cfg: Config, scores) -> Config:
+    """The same config, with an evaluation that gives these scores."""
+    cfg.val_cfg = {'type': 'ValLoop'}
+    cfg.val_dataloader = {
+        **copy.deepcopy(cfg.train_dataloader),
+        'sampler': {'type': 'DetSampler', 'shuffle': False},
+    }
+    cfg.val_evaluator = {'type': 'ToyMetric', 'scores': list(scores)}
+    return cfg
 
 
 @pytest.fixture
 def with_evaluation(toy_config):
     """`toy_config` with an evaluation that gives these scores."""
+    return lambda scores, **keys: evaluating(toy_config(**keys), scores)
 
-    def make(scores, **keys) -> Config:
-        cfg = toy_config(**keys)
-        cfg.val_cfg = {'type': 'ValLoop'}
-        cfg.val_dataloader = {
-            **copy.deepcopy(cfg.train_dataloader),
-            'sampler': {'type': 'DetSampler', 'shuffle': False},
-        }
-        cfg.val_evaluator = {'type': 'ToyMetric', 'scores': list(scores)}
-        return cfg
 
-    return make
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint, and the optimizer's momenta."""
+    checkpoint = load_checkpoint(path)
+    return checkpoint['state_dict'] | {
+        f'momentum_{i}': state['momentum_buffer'] for i, state in checkpoint['optimizer']['state'].items()
+    }
+
+
+def same(one, other) -> bool:
+    """Whether dicts of tensors are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -1,73 +1,55 @@
-"""What DetRunner corrects in MMEngine."""
+"""What DetRunner builds, and how it differs from MMEngine's Runner."""
 
 import os
-import random
 
-import numpy as np
 import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
 
-from mmdet.checkpoint.io import save_checkpoint
-from mmdet.config.check import ConfigError
+from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.engine import DetRunner
-from tests.unit.engine.test_loops import train
+from tests.helpers.forked import free_port
+from tests.helpers.tiny_run import train
+from tests.unit.engine.conftest import make_toy_config
 
 SGD = {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 5e-4}
 
 
-def test_seed_goes_to_data_set_and_sampler(toy_config):
-    runner = DetRunner.from_cfg(toy_config(randomness={'seed': 5}))
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """The last checkpoint of a run of one epoch."""
+    folder = tmp_path_factory.mktemp('trained')
+    train(make_toy_config(folder, train_cfg={'type': 'TrainLoop', 'max_epochs': 1}))
+    return folder / 'epoch_1.pth'
+
+
+def test_a_loader_has_the_seed_and_its_own_generator(toy_config):
+    cfg = toy_config(randomness={'seed': 5})
+    cfg.train_dataloader.collate_fn = {'type': 'collate_toys', 'scale': 0}
+    runner = DetRunner.from_cfg(cfg)
     loader = runner.build_dataloader(runner.cfg.train_dataloader, seed=runner.seed)
     assert (loader.dataset.seed, loader.sampler.seed) == (5, 5)
     assert loader.persistent_workers is False
-
-
-def test_the_loader_leaves_the_global_generator_alone(toy_config):
-    loader = DetRunner.build_dataloader(toy_config().train_dataloader, seed=0)
     before = torch.get_rng_state()
-    list(loader)
+    assert not next(iter(loader))['inputs'].any()
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_collate_is_found_by_name(toy_config):
-    loader = toy_config().train_dataloader
-    loader.collate_fn = {'type': 'collate_toys', 'scale': 0}
-    assert not next(iter(DetRunner.build_dataloader(loader)))['inputs'].any()
-    loader.collate_fn = {'type': 'collate_toys', 'scales': 0}
-    with pytest.raises(ConfigError, match=r'config of collate_toys.*scales'):
-        DetRunner.build_dataloader(loader)
-    loader.collate_fn = {'type': 'collate_tows'}
-    with pytest.raises(ConfigError, match=r'collate_tows is not one of .*collate_toys'):
-        DetRunner.build_dataloader(loader)
-
-
-def test_unknown_keys_name_their_class(toy_config):
-    cfg = toy_config()
-    cfg.train_dataloader.dataset.lenght = 3
-    with pytest.raises(TypeError, match=r'ToyDataset.*lenght'):
+def test_weights_of_another_model_are_refused(toy_config, trained):
+    cfg = toy_config(model={'type': 'ToyModel', 'width': 5}, load_from=str(trained))
+    with pytest.raises(ValueError, match=r'epoch_1\.pth does not fit the ToyModel(?s:.*)mismatch.*layer'):
         train(cfg)
-    with pytest.raises(ConfigError, match=r'ToyModel.*depth'):
-        train(toy_config(model={'type': 'ToyModel', 'depth': 3}))
 
 
-def test_weights_of_another_model_are_refused(toy_config, tmp_path):
-    train(toy_config())
-    latest = str(tmp_path / 'run/latest.pth')
-    with pytest.raises(ValueError, match=r'latest\.pth does not fit the ToyModel(?s:.*)size mismatch.*layer'):
-        train(toy_config(model={'type': 'ToyModel', 'width': 5}, load_from=latest))
-
-
-def test_weights_of_other_classes_are_refused(toy_config, tmp_path):
-    train(toy_config())
-    cfg = toy_config(load_from=str(tmp_path / 'run/latest.pth'))
+def test_weights_of_other_classes_are_refused(toy_config, trained):
+    cfg = toy_config(load_from=str(trained))
     cfg.train_dataloader.dataset.classes = ['cat', 'cow']
     with pytest.raises(ValueError, match=r'cat, cow\n(?s:.*)cat, dog'):
         train(cfg)
 
 
-def test_weights_without_training_state_start_a_new_training(toy_config, tmp_path):
-    state = train(toy_config()).model.state_dict()
+def test_weights_without_training_state_start_a_new_training(toy_config, tmp_path, trained):
+    state = load_checkpoint(trained)['state_dict']
     save_checkpoint({f'module.{name}': tensor for name, tensor in state.items()}, tmp_path / 'bare.pth')
     cfg = toy_config(load_from=str(tmp_path / 'bare.pth'), model={'type': 'ToyModel', 'weights': 'missing'})
     cfg.optim_wrapper.optimizer.lr = 0.0
@@ -76,60 +58,42 @@ def test_weights_without_training_state_start_a_new_training(toy_config, tmp_pat
     assert torch.equal(runner.model.layer.weight, state['layer.weight'])
 
 
-def test_nothing_to_resume_starts_from_the_beginning(toy_config):
-    assert train(toy_config(resume=True)).iter == 10
-
-
-def test_a_model_that_cannot_be_trained_stops_before_the_first_step(toy_config, tmp_path):
+def test_weights_to_start_from_are_asked_for_only_by_a_new_training(toy_config, trained):
     model = {'type': 'ToyModel', 'weights': 'missing'}
     with pytest.raises(FileNotFoundError, match='vgg16'):
-        train(toy_config(model=model))
-    train(toy_config(train_cfg={'type': 'TrainLoop', 'max_epochs': 1}))
-    assert train(toy_config(model=model, resume=True)).iter == 10  # resuming does not ask
+        train(toy_config(model=model, resume=True))  # nothing to resume: starts from the beginning
+    assert train(toy_config(model=model, resume=True, load_from=str(trained))).iter == 10
 
 
-def test_a_checkpoint_does_not_run_code(toy_config, tmp_path):
+def test_a_checkpoint_does_not_run_code(toy_config, tmp_path, trained):
     class Hostile:
         def __reduce__(self):
             return os.system, (f'touch {tmp_path / "ran"}',)
 
-    train(toy_config())
-    latest = tmp_path / 'run/latest.pth'
-    content = torch.load(latest, weights_only=True)
+    content = load_checkpoint(trained)
     config = f'import os\nos.system("touch {tmp_path / "ran"}")\n'
-    torch.save({**content, 'meta': {**content['meta'], 'config': config}}, latest)
-    assert train(toy_config(resume=True)).iter == 10
-    torch.save({**content, 'extra': Hostile()}, latest)
+    torch.save({**content, 'meta': {**content['meta'], 'config': config}}, tmp_path / 'text.pth')
+    assert train(toy_config(resume=True, load_from=str(tmp_path / 'text.pth'))).iter == 10
+    torch.save({**content, 'extra': Hostile()}, tmp_path / 'object.pth')
     with pytest.raises(ValueError, match='holds Python objects'):
-        train(toy_config(resume=True, load_from=str(latest)))
+        train(toy_config(resume=True, load_from=str(tmp_path / 'object.pth')))
     assert not (tmp_path / 'ran').exists()
 
 
-def test_random_numbers_of_a_resumed_run_go_on(toy_config, tmp_path):
-    train(toy_config(train_cfg={'type': 'TrainLoop', 'max_iters': 4}))
-    expected = torch.rand(1), random.random(), np.random.rand()  # noqa: NPY002
-    cfg = toy_config(resume=True, train_cfg={'type': 'TrainLoop', 'max_iters': 4})
-    train(cfg)
-    assert (torch.rand(1), random.random(), np.random.rand()) == expected  # noqa: NPY002
-
-
-def test_deterministic_warns_where_it_must(toy_config):
+def test_deterministic_warns_where_it_must(toy_config, tmp_path):
+    """And the log is free of noise about registries."""
     try:
         train(toy_config(randomness={'seed': 0, 'deterministic': True}))
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
-
-
-def test_no_noise_about_registries(toy_config, tmp_path):
-    train(toy_config(log_level='WARNING'))
     (log,) = (tmp_path / 'run').glob('*/*.log')
     assert 'Failed to search registry' not in log.read_text()
 
 
 def test_a_process_group_without_gpus(toy_config, monkeypatch):
-    """One process started as torch.distributed.run does; two of them: tests/unit/commands/test_train.py."""
-    for name, value in {'RANK': 0, 'LOCAL_RANK': 0, 'WORLD_SIZE': 1, 'MASTER_PORT': 29544}.items():
+    """One process started as torch.distributed.run does; two of them: tests/integration."""
+    for name, value in {'RANK': 0, 'LOCAL_RANK': 0, 'WORLD_SIZE': 1, 'MASTER_PORT': free_port()}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
     try:
