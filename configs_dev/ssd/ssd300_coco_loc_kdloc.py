@@ -1,3 +1,3 @@
 # Localization in pixels and in the teacher's features, no recognition.
 _base_ = './ssd300_coco_cls_loc.py'
-model = dict(distiller=dict(kd_cls=None))
+row = 'loc_kdloc'

@@ -1,123 +1,115 @@
-"""The JSON files that units of the proof table leave: one row of the table, trained with one seed."""
+"""Read, write and group the JSON files of runs: one row of an ablation, trained with one seed."""
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmdet.analysis.error_split import ErrorSplit, ScoreCalibration
+from mmdet.config.rows import ROWS
 
 FORMAT = 1
-TITLES = {'plain': 'plain', 'cls': '+KDcls', 'loc': '+loc', 'loc_kdloc': '+loc+KDloc', 'all': 'all'}
-METRICS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l', 'AR_1', 'AR_10', 'AR_100', 'AR_s', 'AR_m', 'AR_l')
-ABSENT = -1  # a metric of objects that the set does not hold
-THRESHOLDS = tuple(f'{percent / 100:.2f}' for percent in range(50, 100, 5))
-TEACHER = ('crops', 'top1', 'confidence', 'error', 'entropy', 'near_one_hot', 'temperature')
-KEYS: dict[str, type | tuple[type, ...]] = {
-    'row': str, 'seed': int, 'data': str, 'config': str, 'options': dict, 'train_images': int,
-    'val_images': int, 'iterations': int, 'batch_size': int, 'teacher': (dict, type(None)), 'command': str,
-    'commit': str, 'device': str, 'torch': str,
-}  # fmt: skip
-NUMBERS = {
-    'metrics': METRICS,
-    'ap_per_iou': THRESHOLDS,
-    'errors': ErrorSplit._fields,
-    'calibration': ScoreCalibration._fields,
-    'student': ('parameters', 'gmacs', 'latency_ms'),
-    'training': ('images_per_second', 'seconds', 'memory_mb'),
-}
 SETTINGS = ('data', 'config', 'options', 'iterations', 'batch_size', 'train_images', 'val_images')
 
 
-class Unit(NamedTuple):
+class Run(NamedTuple):
     """One row with one seed."""
 
     file: Path
-    content: dict[str, Any]  # of its JSON file
+    values: dict[str, Any]  # of its JSON file; nested keys are joined by dots: 'metrics.AP'
 
 
-Seeds = dict[int, Unit]  # seed -> unit of one row
+Rows = dict[str, dict[int, Run]]  # title of a row -> seed -> run
 
 
-class Section(NamedTuple):
-    """Units of equal settings, which alone may be compared."""
+def load_or_run(
+    file: Path, settings: Mapping[str, Any], run: Callable[[], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Read the result of a run, or make it and write its file, so that a stopped series can go on.
 
-    settings: dict[str, Any]  # SETTINGS -> value
-    rows: dict[str, Seeds]  # in the order of the table
-
-
-def read_units(folders: Sequence[Path]) -> list[Unit]:
-    """Read all units, in the order of their names.
+    Args:
+        file: JSON file of the result.
+        settings: What the run depends on; stands in the file, too.
+        run: Makes the result.
 
     Raises:
-        FileNotFoundError: No such folder, or no unit in all of them.
-        ValueError: A file that is not a unit; names the file and what is wrong with it.
+        ValueError: The file was made with other settings.
     """
-    files: dict[Path, Path] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise FileNotFoundError(f'no folder {folder}; give --out-dir of tools/analysis/run_rows.py')
-        files |= {file.resolve(): file for file in sorted(folder.glob('*.json'))}
+    if not file.is_file():
+        new = file.with_suffix('.tmp')
+        new.write_text(json.dumps({**settings, **run()}, indent=1) + '\n')
+        new.replace(file)
+    found: dict[str, Any] = json.loads(file.read_text())
+    for name, value in json.loads(json.dumps(settings)).items():
+        if found.get(name) != value:
+            raise ValueError(
+                f'{file} was made with {name} {found.get(name)}, not {value}: choose another folder'
+            )
+    return found
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read the runs in some folders, in the order of their names.
+
+    Args:
+        folders: Each --out-dir of run_rows.
+
+    Raises:
+        FileNotFoundError: No run in all of them.
+        ValueError: A file that is not a run; names the file and what is wrong with it.
+    """
+    files = {file.resolve(): file for folder in folders for file in sorted(folder.glob('*.json'))}
     if not files:
         names = ', '.join(map(str, folders))
-        raise FileNotFoundError(
-            f'no *.json in {names}: no unit of tools/analysis/run_rows.py is finished there'
-        )
-    return [Unit(file, _read_unit(file)) for file in files.values()]
+        raise FileNotFoundError(f'no *.json in {names}: give --out-dir of tools/analysis/run_rows.py')
+    return [Run(file, _read_run(file)) for file in files.values()]
 
 
-def _read_unit(file: Path) -> dict[str, Any]:
-    remedy = '\n  Only files of tools/analysis/run_rows.py may lie there: move it, or run its unit again.'
+def _read_run(file: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     try:
-        content = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f'{file} is not a JSON file: {error}.{remedy}') from error
-    if not isinstance(content, dict) or content.get('format') != FORMAT:
-        found = content.get('format') if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f'{file} is no unit: it needs "format": {FORMAT}, found {found!r}.{remedy}')
-    for key, kind in KEYS.items():
-        if key not in content or not isinstance(content[key], kind):
-            raise ValueError(f'{file} is no unit: {key} is {content.get(key, "missing")!r}.{remedy}')
-    numbers = {**NUMBERS, **({'teacher': TEACHER} if content['teacher'] else {})}
-    for part, names in numbers.items():
-        for name in names:
-            value = content[part].get(name) if isinstance(content.get(part), dict) else None
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ValueError(f'{file} is no unit: {part}.{name} is {value!r}, not a number.{remedy}')
-    return content
+        values = flatten(json.loads(file.read_bytes()))
+        missing = [name for name in ('row', 'seed', *SETTINGS, 'command') if values.get(name) is None]
+        wrong = f'it has no {", ".join(missing)}' if missing else ''
+    except (ValueError, AttributeError) as error:
+        wrong = str(error)
+    if wrong or values.get('format') != FORMAT:
+        wrong = wrong or f'its format is {values.get("format")}, not {FORMAT}'
+        raise ValueError(
+            f'{file} is no result of tools/analysis/run_rows.py: {wrong}.\n'
+            '  Only such files may lie there: move it, or run its row again.'
+        )
+    return values
 
 
-def split_sections(units: Sequence[Unit]) -> list[Section]:
-    """Put units of equal settings together, rows in the order of the paper.
+def flatten(content: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Join nested keys by dots; 'options', whose keys have dots already, stay together."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        nested = isinstance(value, Mapping) and key != 'options'
+        flat |= flatten(value, f'{prefix}{key}.') if nested else {prefix + key: value}
+    return flat
+
+
+def group_runs(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Rows]]:
+    """Put runs of equal settings together, which alone may be compared.
+
+    Returns:
+        For each group its settings and its rows, in the order of the paper.
 
     Raises:
-        ValueError: Two units of one row and seed, or teachers of several architectures in one row.
+        ValueError: Two runs of one row and seed, or teachers of several architectures in one row.
     """
-    sections: dict[str, Section] = {}
-    for unit in sorted(units, key=lambda unit: (_place(unit.content['row']), unit.content['seed'])):
-        settings = {name: unit.content[name] for name in SETTINGS}
-        section = sections.setdefault(json.dumps(settings, sort_keys=True), Section(settings, {}))
-        seeds = section.rows.setdefault(unit.content['row'], {})
-        other = seeds.setdefault(unit.content['seed'], unit)
-        if other is not unit:
+    groups: dict[str, Rows] = {}
+    order = [*ROWS, *sorted({run.values['row'] for run in runs}.difference(ROWS))]
+    for run in sorted(runs, key=lambda run: (order.index(run.values['row']), run.values['seed'])):
+        settings = json.dumps({name: run.values[name] for name in SETTINGS})
+        row, seed = run.values['row'], run.values['seed']
+        seeds = groups.setdefault(settings, {}).setdefault(ROWS.get(row, row), {})
+        other = next(iter(seeds.values()), run)
+        if seed in seeds or other.values.get('teacher.arch') != run.values.get('teacher.arch'):
             raise ValueError(
-                f'{other.file} and {unit.file} are the same row and seed with the same settings: compare '
-                'their folders apart'
+                f'{seeds.get(seed, other).file} and {run.file} are of one row with the same settings, but '
+                'have the same seed or teachers of different architectures: compare their folders apart'
             )
-        first = next(iter(seeds.values()))
-        if teacher_of(first) != teacher_of(unit):
-            raise ValueError(
-                f'{first.file} has the teacher {teacher_of(first)}, {unit.file} {teacher_of(unit)}: '
-                'compare their folders apart'
-            )
-    return [sections[key] for key in sorted(sections)]
-
-
-def _place(row: str) -> tuple[int, str]:
-    return (list(TITLES).index(row) if row in TITLES else len(TITLES), row)
-
-
-def teacher_of(unit: Unit) -> str:
-    """The architecture of its teacher, 'none' without one."""
-    return str((unit.content['teacher'] or {}).get('arch', 'none'))
+        seeds[seed] = run
+    return [(json.loads(settings), groups[settings]) for settings in sorted(groups)]

@@ -5,21 +5,15 @@ With a student's checkpoint each object's predicted box stands beside it, cut an
 python tools/analysis/browse_teacher.py configs_dev/ssd/ssd300_coco_cls_loc.py --data-root data/coco2017
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-
-from mmdet.analysis.teacher import load_distilled_config, teacher_sheet
-from mmdet.cli import add_config_arguments, parse
+from mmdet.cli import add_config_arguments, default_work_dir, make_parser, parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the sheet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_config_arguments(parser)
     parser.add_argument('--teacher', help='file of another teacher than the config names')
     parser.add_argument('--split', choices=['train', 'val'], default='val')
@@ -29,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(parser, argv)
     if args.number < 1:
         raise ValueError(f'--number must be at least 1, but is {args.number}')
+    from mmdet.analysis.teacher import load_distilled_config, teacher_sheet
+    from mmdet.visualization.canvas import write_picture
+
     cfg = load_distilled_config(args.config, args.teacher, args.cfg_options, args.data_root, args.split)
-    sheet = teacher_sheet(cfg, args.split, args.number, args.checkpoint)
-    out = args.out or Path('work_dirs', Path(args.config).stem, f'teacher_sees_{args.split}.png')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(out), sheet):
-        raise OSError(f'cannot write {out}; is the disk full, or the folder read-only?')
+    out = args.out or default_work_dir(args.config) / f'teacher_sees_{args.split}.png'
+    write_picture(out, teacher_sheet(cfg, args.split, args.number, args.checkpoint))
     print(f'{out}: green is answered rightly, red wrongly')

@@ -19,6 +19,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmdet.config.check import DATA_DEFAULTS, REPLACED, check_keys, find_dicts
+from mmdet.config.rows import apply_row
 from mmdet.datasets.coco_format import CHOOSE_OTHER, class_names, column, load, unique_ids
 
 
@@ -159,6 +160,7 @@ def resolve(cfg: Config, for_training: bool = True) -> Config:
         FileNotFoundError: No annotations; says what to type.
         ValueError: Annotations without usable categories, or splits with different classes: both lists.
     """
+    apply_row(cfg)
     _place_paths(cfg)
     set_classes(cfg, _read_split_classes(cfg, for_training))
     return cfg

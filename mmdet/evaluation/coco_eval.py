@@ -39,7 +39,7 @@ ALL_AREAS, MOST_DETECTIONS = 0, -1  # of the last two dimensions of COCO's table
 
 
 class CocoDetections(NamedTuple):
-    """Detections of all images, in the order of a result file."""
+    """CocoDetections of all images, in the order of a result file."""
 
     image_ids: np.ndarray  # (M,)
     category_ids: np.ndarray  # (M,)
@@ -86,8 +86,26 @@ def mean_precision(precision: np.ndarray) -> float:
 def score_with_hotcoco(coco: COCO, detections: CocoDetections, category_ids: Sequence[int]) -> BoxScores:
     """See `evaluate_boxes`.
 
+    Raises:
+        ImportError: hotcoco is not installed.
+    """
+    return _run(hotcoco_evaluation(coco, detections, category_ids), category_ids)
+
+
+def hotcoco_evaluation(
+    coco: COCO, detections: CocoDetections, category_ids: Sequence[int], crowds: bool = True
+) -> Any:
+    """Build the `hotcoco.COCOeval` of detections; those of other images or categories are left out.
+
     hotcoco gets the places of images and categories in the order of their ids, from 1: of ids themselves it
-    takes no negative ones, and those of detections only up to 2^53, as they travel in a table of floats.
+    takes no negative ones, and those of detections only up to 2^53, as they travel in a table of floats. It
+    numbers the detections that are not left out from 1.
+
+    Args:
+        coco: Annotations, from `read_annotations`.
+        detections: As a result file holds them.
+        category_ids: Category of each class.
+        crowds: False leaves the crowds of `coco` out.
 
     Raises:
         ImportError: hotcoco is not installed.
@@ -99,7 +117,9 @@ def score_with_hotcoco(coco: COCO, detections: CocoDetections, category_ids: Seq
     objects = [
         one
         for one in coco.dataset['annotations']
-        if one['image_id'] in image_places and one['category_id'] in category_places
+        if one['image_id'] in image_places
+        and one['category_id'] in category_places
+        and (crowds or not one['iscrowd'])
     ]
     truth = hotcoco.COCO.from_arrays(
         [{'id': place, 'file_name': '', 'width': 1, 'height': 1} for place in image_places.values()],
@@ -113,8 +133,7 @@ def score_with_hotcoco(coco: COCO, detections: CocoDetections, category_ids: Seq
     images = _places(detections.image_ids.tolist(), image_places)  # (M,)
     categories = _places(detections.category_ids.tolist(), category_places)
     table = np.column_stack([images, detections.bboxes, detections.scores, categories])  # (M, 7)
-    found = truth.load_res(table[(images > 0) & (categories > 0)])
-    return _run(hotcoco.COCOeval(truth, found, 'bbox'), category_ids)
+    return hotcoco.COCOeval(truth, truth.load_res(table[(images > 0) & (categories > 0)]), 'bbox')
 
 
 def score_with_pycocotools(coco: COCO, detections: CocoDetections, category_ids: Sequence[int]) -> BoxScores:

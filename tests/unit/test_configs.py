@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mmdet.config.resolve import load_config, merge_config
+from mmdet.config.rows import ROWS, apply_row
 from mmdet.distillation import FrozenTeacher
 from mmdet.engine import DetRunner
 from mmdet.registry import MODELS
@@ -60,7 +61,9 @@ def test_it_builds_and_its_data_move_by_seven_keys(file, other_set, teachers, tm
     monkeypatch.setattr('torch.hub.urlopen', lambda *call, **options: pytest.fail('asks the network'))
     monkeypatch.chdir(tmp_path)
     options = {**other_set, 'experiment_name': f'config_{next(NUMBER)}', 'log_level': 'WARNING'}
-    teacher = (merge_config(ROOT / file).model.get('distiller') or {}).get('teacher')
+    merged = merge_config(ROOT / file)
+    apply_row(merged)
+    teacher = (merged.model.get('distiller') or {}).get('teacher')
     if teacher is not None:
         options['model.distiller.teacher.checkpoint'] = str(teachers[teacher.arch])
     cfg = load_config(ROOT / file, options)
@@ -94,21 +97,8 @@ def test_it_builds_and_its_data_move_by_seven_keys(file, other_set, teachers, tm
 def test_a_distilled_config_adds_only_the_distiller(file):
     distilled = merge_config(ROOT / file).to_dict()
     assert distilled['model'].pop('distiller')['type'] == 'ClassifierDistiller'
+    assert distilled.pop('row', 'all') in ROWS
     assert distilled == merge_config(ROOT / f'configs/ssd/{kind_of(file)}.py').to_dict()
-
-
-def test_ablations_are_children_that_switch_terms_off():
-    folder = ROOT / 'configs_dev/ssd'
-    full = merge_config(folder / 'ssd300_coco_cls_loc.py').model.distiller.to_dict()
-    pixels = {**full['kd_loc'], 'levels': ('pixels',), 'pool_sizes': (4,)}
-    for name, changed in (
-        ('cls', {'kd_loc': None}),
-        ('loc', {'kd_cls': None, 'teacher': None, 'kd_loc': pixels}),
-        ('loc_kdloc', {'kd_cls': None}),
-    ):
-        file = folder / f'ssd300_coco_{name}.py'
-        assert "_base_ = './ssd300_coco_cls_loc.py'" in file.read_text()
-        assert merge_config(file).model.distiller.to_dict() == {**full, **changed}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from mmdet.commands import teacher as browse_teacher
 from mmdet.registry import MODELS
 from mmdet.structures import PositiveSamples
 from tests.helpers.tiny_run import (
-    CLASSES,
     DISTILLED,
     PLAIN,
     as_arguments,
@@ -47,20 +46,6 @@ def teacher(tmp_path: Path) -> Path:
 def arguments(root: Path, teacher: Path, *more: str) -> list[str]:
     options = as_arguments(options_of(experiment_name='analysis'))
     return [str(DISTILLED), '--teacher', str(teacher), '--data-root', str(root), *options, *more]
-
-
-@pytest.mark.parametrize('split', ['val', 'train'])
-def test_the_report(root: Path, teacher: Path, tmp_path: Path, split: str) -> None:
-    out = tmp_path / 'report'
-    teacher_report.main(arguments(root, teacher, '--out-dir', str(out), '--split', split))
-    text = (out / 'report.md').read_text()
-    crops = {'val': 2 * 3, 'train': 6 * 3}[split]
-    assert f'| crops | {crops} |' in text
-    assert 'Suggested temperature: 2 (the config says 2)' in text
-    assert all(f'| {name} | ' in text for name in CLASSES)
-    assert ('| medium | ' in text) == (split == 'val')
-    assert json.loads((out / 'report.json').read_text())['crops'] == crops
-    assert cv2.imread(str(out / 'reliability.png')) is not None
 
 
 def test_the_crops_are_those_of_the_distiller(

@@ -1,0 +1,195 @@
+"""Compare rows over seeds: tables of means and spreads, differences to plain training, pictures."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from mmdet.analysis.error_split import BACKGROUND_IOU, FOREGROUND_IOU, KINDS, MIN_SCORE
+from mmdet.analysis.markdown import table
+from mmdet.analysis.plots import plot_rows
+from mmdet.analysis.runs import Rows, Run, group_runs, read_runs
+
+METRICS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l', 'AR_1', 'AR_10', 'AR_100', 'AR_s', 'AR_m', 'AR_l')
+THRESHOLDS = tuple(f'{percent / 100:.2f}' for percent in range(50, 100, 5))
+PERCENT, NUMBER = (100, '.1f'), (1, '.3f')
+
+
+# title, head of a column -> (key, factor, format), note
+TABLES: tuple[tuple[str, dict[str, tuple[str, float, str]], str], ...] = (
+    (
+        'Metrics',
+        {name: (f'metrics.{name}', *PERCENT) for name in METRICS},
+        'Percent. A row with one seed has no spread: how far chance moves it is not known.',
+    ),
+    ('AP by IoU threshold', {name: (f'ap_per_iou.{name}', *PERCENT) for name in THRESHOLDS}, 'Percent.'),
+    (
+        'Errors',
+        {name.replace('_', ' '): (f'errors.{name}', *PERCENT) for name in ('ap50', *KINDS)},
+        f"""Percent points of AP50 that would be gained if the errors of that kind alone were corrected: the
+larger, the more that kind costs (TIDE, arXiv 2008.08115; an object is hit at IoU {FOREGROUND_IOU}, background
+below {BACKGROUND_IOU}).
+
+cls: right box, wrong class · loc: right class, wrong box · both: both wrong · duplicate: of an object that is
+found already · background: of nothing · missed: an object that is neither found nor nearly found.
+False positive removes all wrong detections at once, false negative leaves out all objects that are not found;
+the kinds do not add up to them.""",
+    ),
+    (
+        'Calibration',
+        {
+            'detections': ('calibration.detections', 1, '.0f'),
+            'mean score, %': ('calibration.confidence', *PERCENT),
+            'right, %': ('calibration.precision', *PERCENT),
+            'calibration error': ('calibration.error', *NUMBER),
+        },
+        f"""Detections with a score of at least {MIN_SCORE}, right at IoU {FOREGROUND_IOU}. The expected
+calibration error is the mean of |share of right ones - mean score| over bins of the score.""",
+    ),
+    (
+        'Teachers',
+        {
+            'top-1, %': ('teacher.top1', *PERCENT),
+            'confidence, %': ('teacher.confidence', *PERCENT),
+            'calibration error': ('teacher.error', *NUMBER),
+            'entropy, nats': ('teacher.entropy', *NUMBER),
+            'near one-hot, %': ('teacher.near_one_hot', *PERCENT),
+            'temperature': ('teacher.temperature', 1, '.2f'),
+        },
+        'On the crops of the validation objects.',
+    ),
+    (
+        'Size and speed',
+        {
+            'parameters, M': ('student.parameters', 1e-6, '.2f'),
+            'GMACs': ('student.gmacs', 1, '.2f'),
+            'latency, ms': ('student.latency_ms', 1, '.1f'),
+            'training images/s': ('training.images_per_second', 1, '.1f'),
+            'training, s': ('training.seconds', 1, '.0f'),
+            'memory, MB': ('training.memory_mb', 1, '.0f'),
+        },
+        """The latency is that of one image, network and post-processing. Compare times only between runs on
+one device (see the runs below).""",
+    ),
+)
+COMPARED = (*METRICS[:6], 'AR_100')
+DIFFERENCE_NOTE = """Row minus plain with the same seed, percent points; in brackets how many of the pairs of
+runs are better than plain. No significance is claimed for so few pairs. The spread says how far apart equal
+runs with other seeds lie; a mean difference within it may be chance."""
+
+
+def compare_folders(folders: Sequence[Path], out_dir: Path) -> str:
+    """Compare all runs in some folders; write comparison.md, comparison.csv (one line per run) and pictures.
+
+    Args:
+        folders: Each --out-dir of run_rows.
+        out_dir: Folder of the files.
+
+    Returns:
+        The text of comparison.md.
+
+    Raises:
+        FileNotFoundError: No run in all of them.
+        ValueError: A file that is not a run, or runs that cannot stand side by side.
+    """
+    runs = read_runs(folders)
+    groups = group_runs(runs)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    lines = [{**run.values, 'file': run.file, 'options': json.dumps(run.values['options'])} for run in runs]
+    with (out_dir / 'comparison.csv').open('w', newline='') as out:
+        writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)))
+        writer.writeheader()
+        writer.writerows(lines)
+    note = 'Numbers of different settings stand in sections of their own and must not be compared.'
+    parts = ['# Comparison', *[note] * (len(groups) > 1)]
+    for number, (settings, rows) in enumerate(groups, start=1):
+        pictures = draw(rows, out_dir, number)
+        options = ' '.join(f'{key}={value}' for key, value in settings['options'].items()) or 'none'
+        parts += [
+            f"""## {settings['data']}, `{settings['config']}`
+
+{settings['train_images']} training and {settings['val_images']} validation images, trained for
+{settings['iterations']} iterations of {settings['batch_size']} images. Options: `{options}`.
+All numbers: mean ± sample standard deviation (n - 1) over the seeds.""",
+            *(f'![{file.stem}]({file.name})' for file in pictures),
+            *section_parts(rows),
+        ]
+    text = '\n\n'.join(parts) + '\n'
+    (out_dir / 'comparison.md').write_text(text)
+    return text
+
+
+def section_parts(rows: Rows) -> list[str]:
+    """Lay out the tables of comparable rows in Markdown."""
+    plain = rows.get('plain')
+    parts = []
+    if plain is not None:
+        lines = [
+            (row, *(_difference_cell(numbers(seeds, f'metrics.{name}', 100, plain)) for name in COMPARED))
+            for row, seeds in rows.items()
+            if row != 'plain'
+        ]
+        parts += ['### Difference to plain', table(('row', *COMPARED), lines), DIFFERENCE_NOTE]
+    for title, columns, note in TABLES:
+        lines = [
+            (row, ', '.join(map(str, seeds)), *(_mean_cell(seeds, *column) for column in columns.values()))
+            for row, seeds in rows.items()
+        ]
+        parts += [f'### {title}', table(('row', 'seeds', *columns), lines, '---:'), note]
+    names = ('commit', 'torch', 'device', 'teacher.arch')
+    runs = [run for seeds in rows.values() for run in seeds.values()]
+    lines = [(run.file.name, *(run.values.get(name, '-') for name in names)) for run in runs]
+    commands = dict.fromkeys(run.values['command'] for run in runs)
+    return [*parts, '### Runs', table(('file', *names), lines), *(f'    {command}' for command in commands)]
+
+
+def numbers(
+    seeds: Mapping[int, Run], key: str, factor: float = 1, plain: Mapping[int, Run] | None = None
+) -> list[float]:
+    """Collect one number of all runs of a row, or its differences to plain for the seeds that both have.
+
+    None of a run that has no such number, because the set holds no such object or the row no teacher.
+    """
+    pairs = [(run.values.get(key, -1), 0) for run in seeds.values()]
+    if plain is not None:
+        pairs = [(seeds[seed].values[key], plain[seed].values[key]) for seed in seeds if seed in plain]
+    return [factor * (value - other) for value, other in pairs if -1 not in (value, other)]
+
+
+def mean_and_spread(values: Sequence[float], form: str = '.1f') -> str:
+    """Format mean ± sample standard deviation; without spread for one value, a dash for none."""
+    if not values:
+        return '-'
+    spread = f' ± {stdev(values):{form.lstrip("+")}}' if len(values) > 1 else ''
+    return f'{fmean(values):{form}}{spread}'
+
+
+def _mean_cell(seeds: Mapping[int, Run], key: str, factor: float, form: str) -> str:
+    return mean_and_spread(numbers(seeds, key, factor), form)
+
+
+def _difference_cell(values: Sequence[float]) -> str:
+    better = f' ({sum(value > 0 for value in values)}/{len(values)})' if values else ''
+    return mean_and_spread(values, '+.1f') + better
+
+
+def draw(rows: Rows, out_dir: Path, number: int) -> list[Path]:
+    """Draw the pictures of comparable rows; returns their files."""
+    plain = rows.get('plain')
+    gain = 'AP' if plain is None else 'AP, row minus plain'
+    return [
+        plot_rows(
+            {
+                row: {name: numbers(seeds, f'{part}.{name}', 100, base) for name in names}
+                for row, seeds in rows.items()
+            },
+            label,
+            out_dir / f'{number}_{file}.png',
+        )
+        for file, part, names, label, base in (
+            ('ap', 'metrics', ('AP', 'AP50', 'AP75'), 'AP, %', None),
+            ('ap_per_iou', 'ap_per_iou', THRESHOLDS, f'{gain}, percent points', plain),
+            ('errors', 'errors', tuple(KINDS), 'AP50 to gain, percent points', None),
+        )
+    ]

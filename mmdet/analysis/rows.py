@@ -1,0 +1,222 @@
+"""Train, test and measure one row of an ablation with one seed."""
+
+import argparse
+import hashlib
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmdet.analysis.calibration import measure
+from mmdet.analysis.comparison import METRICS, THRESHOLDS
+from mmdet.analysis.error_split import error_split, match_detections, score_calibration
+from mmdet.analysis.runs import FORMAT, load_or_run
+from mmdet.analysis.teacher import answers_of_split, build_distiller, read_batches
+from mmdet.apis import init_detector
+from mmdet.checkpoint.io import load_checkpoint
+from mmdet.config.resolve import DATA_DEFAULTS, annotation_metrics, load_config
+from mmdet.distributed.signals import StoppedBySignal
+from mmdet.evaluation.coco_eval import evaluate_boxes, from_records, mean_precision, read_annotations
+from mmdet.evaluation.coco_metric import CocoMetric
+from mmdet.visualization.curves import read_lines
+
+ROOT = Path(__file__).resolve().parents[2]
+WARM_UP, REPEATS = 3, 20  # of the latency
+
+
+def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train, test and measure a row, or read its JSON file where that exists.
+
+    Args:
+        row: One of `ROWS`.
+        seed: Of all random numbers.
+        args: The command line of run_rows.
+
+    Returns:
+        What the JSON file holds.
+
+    Raises:
+        ValueError: The file, or what was begun, was made with another config; or the config lacks the row.
+        ChildProcessError: The training or the test failed; gives the end of its log.
+        StoppedBySignal: It was told to end; the same command goes on.
+    """
+    name = f'{row}_seed{seed}'
+    settings = {
+        'format': FORMAT, 'row': row, 'seed': seed, 'config': str(args.config), 'options': args.cfg_options,
+    }  # fmt: skip
+
+    def run() -> dict[str, Any]:
+        cfg = load_config(args.config, {**args.cfg_options, 'row': row}, args.data_root)
+        teacher = (cfg.model.get('distiller') or {}).get('teacher')
+        if teacher and args.teacher_config is not None:
+            teacher.checkpoint = str(train_teacher(seed, cfg, args))
+        elif teacher and args.teacher is not None:
+            teacher.checkpoint = str(args.teacher)
+        work_dir = args.out_dir / 'work' / name
+        train(cfg, work_dir, seed, args, '--no-validate')
+        found = work_dir / 'detections.json'
+        test = [sys.executable, str(ROOT / 'tools/test.py'), f'{work_dir}.py', str(work_dir / 'latest.pth')]
+        run_tool(
+            [*test, '--out', str(found), '--format-only', '--work-dir', str(work_dir)], work_dir / 'test.log'
+        )
+        return {
+            'data': Path(cfg.data_root).name,
+            **training_numbers(cfg, work_dir),
+            **score(cfg, json.loads(found.read_text())),
+            'teacher': teacher_numbers(cfg),
+            'student': student_numbers(cfg, work_dir / 'latest.pth'),
+            'command': args.command,
+            **provenance(),
+        }
+
+    return load_or_run(args.out_dir / f'{name}.json', settings, run)
+
+
+def train_teacher(seed: int, student: Config, args: argparse.Namespace) -> Path:
+    """Train a seed's teacher on the student's data unless it is there; returns its file."""
+    work_dir = args.out_dir / 'work' / f'teacher_seed{seed}'
+    file, unfinished = (Path(work_dir, f'{name}.pth.tar') for name in ('model_best', 'unfinished'))
+    if not file.is_file():
+        data = {key: student.get(key) for key in DATA_DEFAULTS}
+        cfg = load_config(args.teacher_config, {**args.teacher_options, **data})
+        if 'save_teacher' not in cfg.default_hooks:
+            raise ValueError(f'{args.teacher_config} has no save_teacher in default_hooks')
+        cfg.default_hooks.save_teacher.file = str(unfinished)
+        train(cfg, work_dir, seed, args)
+        unfinished.rename(file)
+    return file
+
+
+def train(cfg: Config, work_dir: Path, seed: int, args: argparse.Namespace, *options: str) -> None:
+    """Train a resolved config, or go on where this was stopped.
+
+    Raises:
+        ValueError: What was begun in the folder is another config.
+    """
+    file = Path(f'{work_dir}.py')
+    work_dir.mkdir(parents=True, exist_ok=True)
+    text = cfg.pretty_text
+    if file.is_file() and file.read_text() != text:
+        raise ValueError(f'{file} is another config: choose another --out-dir, or delete it and {work_dir}')
+    file.write_text(text)
+    command = [sys.executable, str(ROOT / 'tools/train.py'), str(file)]
+    if args.processes > 1:
+        command = ['bash', str(ROOT / 'tools/dist_train.sh'), str(file), str(args.processes)]
+    command += ['--work-dir', str(work_dir), '--seed', str(seed), *options, *['--amp'] * args.amp]
+    command += ['--resume'] * (work_dir / 'latest.pth').exists()
+    run_tool(command, work_dir / 'train.log')
+
+
+def run_tool(command: Sequence[str], log: Path) -> None:
+    """Run a tool with its output added to a log. SIGTERM and Ctrl-C end it, and then this.
+
+    Raises:
+        ChildProcessError: It failed; gives the end of the log.
+        StoppedBySignal: It was told to end; the same command goes on.
+    """
+    print(f'{time.strftime("%H:%M:%S")} {log}', flush=True)
+    with log.open('a') as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
+        before = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the terminal has told the tool, too
+            status = process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if status in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+        raise StoppedBySignal(status - 128)
+    if status:
+        end = '\n'.join(log.read_text(errors='replace').splitlines()[-10:])
+        raise ChildProcessError(f'{shlex.join(command)} failed. The end of {log}:\n{end}')
+
+
+def score(cfg: Config, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Compute COCO's numbers of detections, the split of their errors and the calibration of their scores."""
+    (settings,) = annotation_metrics(cfg, 'test')
+    metric = CocoMetric(settings['ann_file'], settings['classes'])
+    coco, category_ids, detections = metric.coco, metric.category_ids, from_records(records)
+    found = evaluate_boxes(coco, detections, category_ids)
+    counted, right = match_detections(coco, detections, category_ids)
+    return {
+        'val_images': len(coco.imgs),
+        'metrics': dict(zip(METRICS, map(float, found.stats), strict=True)),
+        'ap_per_iou': dict(zip(THRESHOLDS, map(mean_precision, found.precision), strict=True)),
+        'errors': error_split(coco, counted, category_ids),
+        'calibration': score_calibration(counted.scores, right),
+    }
+
+
+def training_numbers(cfg: Config, work_dir: Path) -> dict[str, Any]:
+    """Summarize what the run has logged; losses are means over the first and the last tenth of the lines."""
+    files = sorted(work_dir.glob('*/vis_data/scalars.json'))  # those of interrupted starts first
+    lines = [line for line in read_lines(files) if 'loss' in line]
+    tenth = max(len(lines) // 10, 1)
+    parts = {'first': lines[:tenth], 'last': lines[-tenth:]}
+    meta = load_checkpoint(work_dir / 'latest.pth')['meta']
+    return {
+        'train_images': len(read_annotations(Path(cfg.data_root, cfg.train_ann)).imgs),
+        'iterations': meta['iter'],
+        'batch_size': meta['samples_per_step'],
+        'losses': {
+            name: {part: fmean(line[name] for line in some) for part, some in parts.items()}
+            for name in sorted(lines[-1])
+            if name.startswith('loss')
+        },
+        'training': {
+            'images_per_second': median(line['images/s'] for line in lines),
+            'seconds': meta['iter'] * fmean(line['time'] for line in lines),
+            'memory_mb': max(line['memory'] for line in lines),
+        },
+    }
+
+
+def teacher_numbers(cfg: Config) -> dict[str, Any] | None:
+    """Measure the teacher on the validation crops that the distiller would cut; None without one."""
+    teacher = (cfg.model.get('distiller') or {}).get('teacher')
+    if not teacher:
+        return None
+    logits, labels, _ = answers_of_split(cfg, 'val', *build_distiller(cfg, get_device()))
+    digest = hashlib.sha256(Path(teacher.checkpoint).read_bytes()).hexdigest()
+    return {'arch': teacher.arch, **measure(logits, labels), 'sha256': digest[:16]}
+
+
+@torch.no_grad()
+def student_numbers(cfg: Config, checkpoint: Path) -> dict[str, float]:
+    """Measure size and speed of the student on one image, network and post-processing, without distiller."""
+    model = init_detector(cfg, checkpoint)
+    batch = next(read_batches(cfg, 'val', model.data_preprocessor, number=1))
+    with FlopCounterMode(display=False) as counter:
+        model(batch.images, batch.gt, mode='tensor')
+    seconds = []
+    for _ in range(WARM_UP + REPEATS):
+        start = time.perf_counter()
+        model(batch.images, batch.gt, mode='predict')  # ends on the CPU: nothing is left to wait for
+        seconds.append(time.perf_counter() - start)
+    return {
+        'parameters': sum(parameter.numel() for parameter in model.parameters()),
+        'gmacs': counter.get_total_flops() / 2e9,
+        'latency_ms': 1e3 * median(seconds[WARM_UP:]),
+    }
+
+
+def provenance() -> dict[str, str]:
+    """Name the commit of the code, marked when tracked files differ from it, the device and torch."""
+    git = ['git', '-C', str(ROOT), 'describe', '--always', '--dirty', '--abbrev=7', '--exclude=*']
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = 'unknown'
+    cpu = f'CPU, {torch.get_num_threads()} thread(s) a process'
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
+    return {'commit': commit, 'device': device, 'torch': torch.__version__}

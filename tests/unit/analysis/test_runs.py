@@ -1,0 +1,67 @@
+"""Files of runs: read, refused, grouped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmdet.analysis.runs import Run, group_runs, load_or_run, read_runs
+from mmdet.cli import run_main
+from mmdet.commands import compare
+from tests.unit.analysis.test_comparison import TEACHER, result, write
+
+
+@pytest.mark.parametrize(
+    'content, told',
+    [
+        ('{', 'Expecting property name'),
+        ('[]', "'list' object has no attribute"),
+        ('{"crops": 3}', 'it has no row, seed, data'),
+        (json.dumps(result('all', 0, 0.2, format=2)), 'its format is 2, not 1'),
+        (json.dumps(result('all', 0, 0.2, command=None)), 'it has no command'),
+    ],
+)
+def test_other_files_are_named(tmp_path: Path, content: str, told: str) -> None:
+    folder = write(tmp_path / 'rows', result('plain', 0, 0.2))
+    (folder / 'report.json').write_text(content)
+    with pytest.raises(ValueError, match=r'report\.json is no result') as error:
+        compare.main([str(folder)])
+    assert told in str(error.value) and 'move it' in str(error.value)
+    assert not (folder / 'comparison').exists()
+
+
+def test_a_user_gets_the_error_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match='1'):
+        run_main(lambda: compare.main([str(tmp_path / 'nowhere')]))
+    assert capsys.readouterr().err.startswith(f'error: no *.json in {tmp_path / "nowhere"}')
+
+
+@pytest.mark.parametrize(
+    'other', [result('all', 0, 0.3), result('all', 1, 0.2, teacher={**TEACHER, 'arch': 'resnext101'})]
+)
+def test_runs_that_cannot_stand_side_by_side(tmp_path: Path, other: dict[str, Any]) -> None:
+    one, two = write(tmp_path / 'one', result('all', 0, 0.2)), write(tmp_path / 'two', other)
+    with pytest.raises(ValueError, match=r'one/all_seed0\.json and .*two/all_seed.\.json are of one row'):
+        group_runs(read_runs([one, two]))
+
+
+def test_a_run_is_made_once(tmp_path: Path) -> None:
+    settings = {'row': 'plain', 'options': {'sizes': (1, 2)}}
+    file = tmp_path / 'plain.json'
+    for _ in range(2):
+        assert load_or_run(file, settings, lambda: {'AP': 0.5 if not file.exists() else 1})['AP'] == 0.5
+    with pytest.raises(
+        ValueError, match=r'plain\.json was made with row plain, not cls: choose another folder'
+    ):
+        load_or_run(file, {**settings, 'row': 'cls'}, dict)
+    assert [one.name for one in tmp_path.iterdir()] == ['plain.json']
+
+
+def test_rows_come_in_the_order_of_the_paper() -> None:
+    runs = [
+        Run(Path(row), result(row, seed, 0.2) | {'teacher.arch': None})
+        for row, seed in (('all', 1), ('all', 0), ('own', 0), ('plain', 0))
+    ]
+    ((_, rows),) = group_runs(runs)
+    assert {row: list(seeds) for row, seeds in rows.items()} == {'plain': [0], 'all': [0, 1], 'own': [0]}
