@@ -1,0 +1,63 @@
+"""The file of a teacher in training."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from mmdet.engine.hooks import SaveTeacherHook
+
+CLASSES = ('dark', 'bright')
+TEACHER = SimpleNamespace(
+    teacher_file=lambda epoch, metrics: {'state_dict': {'weight': torch.ones(1)}, 'metrics': metrics}
+)
+
+
+class Log(list):
+    """Stands for a logger."""
+
+    def info(self, line: str) -> None:
+        self.append(line)
+
+    warning = info
+
+
+def runner_of(dataset: Any, iteration: int = 0) -> SimpleNamespace:
+    sampler = SimpleNamespace(times_shown=torch.ones(2, dtype=torch.int64).numpy())
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset, sampler=sampler))
+    return SimpleNamespace(rank=0, iter=iteration, train_loop=loop, logger=Log(), epoch=1)
+
+
+def labels_of(*labels: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        metainfo={'classes': CLASSES},
+        objects=lambda: (torch.tensor(labels, dtype=torch.int64).numpy(), None),
+        class_table=lambda shown: f'the table of {shown.tolist()}',
+    )
+
+
+def test_classes_without_objects_are_named_when_training_begins(tmp_path: Path) -> None:
+    runner = runner_of(labels_of(0, 0))
+    SaveTeacherHook(str(tmp_path / 'best.pth.tar')).before_train(runner)
+    table, warning = runner.logger
+    assert table == 'the table of [1, 1]'
+    assert 'bright' in warning and 'dark' not in warning
+    runner = runner_of(labels_of(0, 1))
+    SaveTeacherHook(str(tmp_path / 'best.pth.tar')).before_train(runner)
+    assert len(runner.logger) == 1
+
+
+def test_a_resumed_training_keeps_the_better_file(tmp_path: Path) -> None:
+    first = SaveTeacherHook(str(tmp_path / 'best.pth.tar'))
+    runner = runner_of(labels_of(0, 1))
+    runner.model = TEACHER
+    first.after_val_epoch(runner, {'crops/top1': 0.8})
+    runner = runner_of(labels_of(0, 1), iteration=7)
+    runner.model = TEACHER
+    resumed = SaveTeacherHook(str(tmp_path / 'best.pth.tar'))
+    resumed.before_train(runner)
+    resumed.after_val_epoch(runner, {'crops/top1': 0.7})
+    assert torch.load(resumed.file, weights_only=True)['metrics'] == {'top1': 0.8}
+    resumed.after_val_epoch(runner, {'crops/top1': 0.9})
+    assert torch.load(resumed.file, weights_only=True)['metrics'] == {'top1': 0.9}
