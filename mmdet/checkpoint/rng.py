@@ -16,8 +16,7 @@ def get_rng_state() -> dict[str, Tensor]:
     """
     version, numbers, gauss = random.getstate()
     python = np.array([version, *numbers, gauss is not None, gauss or 0.0], dtype=np.float64)
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (others use this generator)
-    assert kind == 'MT19937', kind
+    _, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (others use this generator)
     numpy = np.array([*keys, position, has_gauss, cached], dtype=np.float64)  # 32-bit numbers: exact
     state = {
         'torch': torch.get_rng_state(),

@@ -1,50 +1,64 @@
-"""What a checkpoint file says of itself, read before torch opens it.
+"""Check a checkpoint file before torch opens it.
 
-torch does not compare the checksums that its files hold: a flipped bit is loaded as another weight. And its
-weights-only reader calls more than weights need, among it `bytearray`, with which a file of a hundred bytes
-takes all memory, and whatever an imported package has allowed. So every record is compared with its checksum,
-and the pickle is followed once without making anything: it may name what `CALLED` and `ITEM_SIZES` list, and
-no tensor may reach over its storage, no storage over its record.
+`weights_only=True` of torch runs no code, but alone it is not enough (tried with 2.6 and 2.14). It compares
+no checksum: a flipped bit loads as another weight. It calls more than weights need, among it `bytearray` and
+`torch.Tensor(1 << 40)`, with which a file of a hundred bytes takes all memory, and whatever an imported
+package has allowed. 2.6 reads beyond a record whose size is false. And it hashes whatever a file uses as a
+key of a dict: a million nested tuples end the process with a segmentation fault.
 """
 
-import io
 import math
-import os
-import pickle
-import struct
+import mmap
+import pickletools
+import re
 import zipfile
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from collections import OrderedDict
+from typing import Any, BinaryIO
 
-import torch
-
-CHUNK = 1 << 20  # bytes that are read at once
+LEGACY_HEAD = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # how files from before torch 1.6 begin
 ITEM_SIZES = {  # bytes of a number in each kind of storage
-    'torch.BFloat16Storage': 2,
-    'torch.BoolStorage': 1,
-    'torch.ByteStorage': 1,
-    'torch.CharStorage': 1,
-    'torch.DoubleStorage': 8,
-    'torch.FloatStorage': 4,
-    'torch.HalfStorage': 2,
-    'torch.IntStorage': 4,
-    'torch.LongStorage': 8,
-    'torch.ShortStorage': 2,
+    'torch BFloat16Storage': 2,
+    'torch BoolStorage': 1,
+    'torch ByteStorage': 1,
+    'torch CharStorage': 1,
+    'torch DoubleStorage': 8,
+    'torch FloatStorage': 4,
+    'torch HalfStorage': 2,
+    'torch IntStorage': 4,
+    'torch LongStorage': 8,
+    'torch ShortStorage': 2,
 }
-OPCODES = (
-    'PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINSTRING '
-    'EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM SETITEMS '
-    'BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE BUILD BINPERSID'
+FUNCTIONS = (
+    'collections OrderedDict',
+    'collections Counter',  # in the schedule of many a classifier's file
+    'torch Size',
+    'torch._utils _rebuild_parameter',
+    'torch._utils _rebuild_tensor',
+    'torch._utils _rebuild_tensor_v2',
 )
-OTHER_FORMATS = (  # place, bytes, what has them there
-    (0, b'\xff\xd8\xff', 'a JPEG image'),
-    (0, b'\x89PNG', 'a PNG image'),
-    (0, b'\x1f\x8b', 'a gzip file, to be unpacked first'),
-    (257, b'ustar', 'a tar archive'),
-    (8, b'{"', 'a safetensors file'),
-    (0, b'version https://git-lfs', 'the pointer of a git-lfs file, which `git lfs pull` fetches'),
-    (0, b'<', 'a web page, perhaps of a download that failed'),
+OPCODES = (  # the instructions that `torch.save` writes, by the number of values that they take off the stack
+    (
+        'PROTO MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINSTRING '
+        'EMPTY_DICT EMPTY_LIST EMPTY_TUPLE BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL '
+        'TUPLE APPENDS SETITEMS'  # these take all down to a mark
+    ),
+    'TUPLE1 APPEND BUILD BINPERSID STOP',
+    'TUPLE2 SETITEM REDUCE',
+    'TUPLE3',
+)
+TAKEN = {name: number for number, names in enumerate(OPCODES) for name in names.split()}
+OTHER_FORMATS = (  # how a file begins, and what it is
+    (rb'\xff\xd8\xff', 'a JPEG image'),
+    (rb'\x89PNG', 'a PNG image'),
+    (rb'\x1f\x8b', 'a gzip file, to be unpacked first'),
+    (rb'.{257}ustar', 'a tar archive'),
+    (rb'.{8}\{"', 'a safetensors file'),
+    (rb'version https://git-lfs', 'the pointer of a git-lfs file, which `git lfs pull` fetches'),
+    (rb'\s*<', 'a web page, perhaps of a download that failed'),
+    (rb'\x80', 'a pickle that torch.save has not written'),
+    (rb'\0*\Z', 'empty, or begins with zeros'),
+    (rb'[\x01-\x7f]*\Z', 'text'),
+    (rb'', 'of no known format'),
 )
 
 
@@ -52,285 +66,185 @@ class PythonObjectError(ValueError):
     """A file holds something besides tensors, numbers, strings, lists and dicts."""
 
 
-class TensorOutline(NamedTuple):
-    """A tensor that was not made."""
-
-    shape: tuple[int, ...]
-
-
-class _Storage(NamedTuple):
-    items: int
-
-
-def read_outline(file: BinaryIO) -> Any:
-    """Check a checkpoint and return what it holds, with a `TensorOutline` in the place of each tensor.
+def check_file(file: BinaryIO, trust: bool = False) -> None:
+    """Check that a checkpoint is whole and holds nothing but tensors and plain values.
 
     The zip files that torch writes since 1.6 are compared with their checksums. Older files hold none: of
-    them only the size of every record is checked.
+    them only the sizes are checked.
+
+    Args:
+        file: At its beginning; is left anywhere.
+        trust: It may hold any object: compare the checksums alone.
 
     Raises:
         PythonObjectError: It holds other objects; says which.
-        ValueError: It is damaged, of another format, or claims more than it holds.
+        ValueError: It is damaged, of another format, or claims more than it holds. A damaged file may also
+            raise what zipfile and operations on values of the wrong type raise.
     """
     head = file.read(512)
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
+    size = file.seek(0, 2)
     if head.startswith(b'PK\x03\x04'):
-        return _outline_of_zip(file, size)
-    if head.startswith(b'\x80'):
-        return _outline_of_old_format(file, size)
-    raise ValueError(f'it is {_name_format(head)}')
+        _check_zip(file, size, trust)
+    elif not trust:
+        if not head.startswith(LEGACY_HEAD):
+            name = next(name for start, name in OTHER_FORMATS if re.match(start, head, re.DOTALL))
+            raise ValueError(f'it is {name}')
+        _check_legacy(file, size)
 
 
-def check_records(file: BinaryIO) -> None:
-    """Compare the records of a zip file with their checksums; another file passes.
-
-    Raises:
-        ValueError: A record is damaged.
-    """
-    if file.read(4) == b'PK\x03\x04':
-        _read_records(file, file.seek(0, os.SEEK_END))
-
-
-def _name_format(head: bytes) -> str:
-    start = head.lstrip()
-    for place, mark, name in OTHER_FORMATS:
-        if (start if place == 0 else head)[place:].startswith(mark):
-            return name
-    if not any(head):
-        return 'empty, or begins with zeros'
-    return 'text' if head.isascii() and b'\0' not in head else 'of no known format'
-
-
-def _outline_of_zip(file: BinaryIO, size: int) -> Any:
-    folder, sizes, content = _read_records(file, size)
-    reader = _OutlineReader(io.BytesIO(content), len(content))
-    outline = reader.read()
-    for key, (_, claimed) in reader.storages.items():
-        found = sizes.get(f'{folder}/data/{key}')
-        if found != claimed:
-            raise ValueError(f'tensor record {key} should have {claimed:,} bytes; it has {found or 0:,}')
-    return outline
-
-
-def _read_records(file: BinaryIO, size: int) -> tuple[str, dict[str, int], bytes]:
-    """The folder in a zip file, the size of each record in it, and its pickle; every record is read."""
-    start = _start_of_directory(file, size)
-    try:
-        with zipfile.ZipFile(file) as archive:
-            if start != archive.start_dir:
-                raise ValueError('its list of records is not where its end says')
-            infos = archive.infolist()
-            folder = infos[0].filename.partition('/')[0]
-            if f'{folder}/constants.pkl' in archive.namelist():
-                raise ValueError('it is a TorchScript program')
-            # torch finds records by name without regard to case
-            if len({info.filename.lower() for info in infos}) < len(infos):
-                raise ValueError('two of its records have the same name')
-            for info in infos:
-                if not info.orig_filename.isascii() or info.orig_filename != info.filename:
-                    raise ValueError(f'it has a record {info.orig_filename!r}')
-                if info.external_attr & 0xFFFF or info.is_dir():  # torch reads nothing into its memory
-                    raise ValueError(f'its record {info.filename} is a folder')
-                if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-                    raise ValueError(f'its record {info.filename} is compressed, which torch.save never does')
-            sizes = {info.filename: info.file_size for info in infos}
-            if sum(sizes.values()) > size:
-                raise ValueError(f'its records claim {sum(sizes.values()):,} bytes')
-            if f'{folder}/data.pkl' not in sizes:
-                raise ValueError('it is a zip archive that torch.save has not written')
-            for info in infos:
-                with archive.open(info) as record:  # compares the checksum when it comes to the end
-                    while record.read(CHUNK):
-                        pass
-            return folder, sizes, archive.read(f'{folder}/data.pkl')
-    except (
-        zipfile.BadZipFile,
-        RuntimeError,
-        NotImplementedError,
-        EOFError,
-        LookupError,
-        struct.error,
-    ) as error:
-        raise ValueError(str(error) or type(error).__name__) from error
-
-
-def _start_of_directory(file: BinaryIO, size: int) -> int:
-    """Where the last bytes of a zip file say that its list of records begins.
-
-    zipfile looks for the list elsewhere, too, and torch does not: both have to read the same one.
-    """
-    tail_size = min(size, 98)  # zip64 end record, its locator, end record
-    file.seek(size - tail_size)
-    tail = file.read(tail_size)
+def _check_zip(file: BinaryIO, size: int, trust: bool) -> None:
+    """Check places, names, sizes and checksums of the records, then the pickle."""
+    file.seek(max(size - 98, 0))
+    tail = file.read()  # ends with the end record (22 bytes); zip64's locator (20) and record (56) before it
     if tail[-22:-18] != b'PK\x05\x06':
         raise ValueError('it is cut off, or followed by other bytes')
-    if tail[-42:-38] != b'PK\x06\x07':
-        return int(struct.unpack('<I', tail[-6:-2])[0])
-    if struct.unpack('<Q', tail[-34:-26])[0] != size - 98:
-        raise ValueError('its end record is not at the end')
-    return int(struct.unpack('<Q', tail[-50:-42])[0])
+    with zipfile.ZipFile(file) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        folder = next(iter(sizes)).partition('/')[0]
+        # zipfile finds a list of records elsewhere, too; torch reads the one that the end names
+        start, at_record = (number.to_bytes(8, 'little') for number in (archive.start_dir, size - 98))
+        moved = tail[-6:-2] != min(archive.start_dir, 0xFFFFFFFF).to_bytes(4, 'little') or (
+            tail[-42:-38] == b'PK\x06\x07'
+            and (tail[:4] + tail[48:56] + tail[64:72] != b'PK\x06\x06' + start + at_record)
+        )
+        reasons = {
+            'it is a TorchScript program': f'{folder}/constants.pkl' in sizes,
+            'it is a zip archive that torch.save has not written': f'{folder}/data.pkl' not in sizes,
+            'its list of records is not where its end says': moved,
+            'its records are compressed, or folders; those of torch.save never are': not all(
+                map(_is_plain, archive.infolist())
+            ),
+            'two of its records have the same name': (  # to torch, which ignores case
+                len({name.lower() for name in sizes}) < len(archive.infolist())
+            ),
+            'its records claim more bytes than it has': sum(sizes.values()) > size,
+        }
+        for reason, applies in reasons.items():
+            if applies:
+                raise ValueError(reason)
+        damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f'Bad CRC-32 (checksum) of its record {damaged}')
+        content = archive.read(f'{folder}/data.pkl')
+    storages: dict[str, int] = {}
+    if not trust:
+        _follow_pickle(content, storages)
+    for key, claimed in storages.items():
+        found = sizes.get(f'{folder}/data/{key}', 0)
+        if found != claimed:
+            raise ValueError(f'tensor record {key} should have {claimed:,} bytes; it has {found:,}')
 
 
-def _outline_of_old_format(file: BinaryIO, size: int) -> Any:
-    """Five pickles, then each storage: the number of its items, 8 bytes, and the items."""
-    if _OutlineReader(file, size).read() != torch.serialization.MAGIC_NUMBER:
-        raise ValueError('it is a pickle that torch.save has not written')
-    for _ in range(2):  # version of the format, sizes of numbers
-        _OutlineReader(file, size).read()
-    reader = _OutlineReader(file, size)
-    outline = reader.read()
-    keys = _OutlineReader(file, size).read()
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(reader.storages):
-        raise ValueError('its list of tensor records is not the one that its tensors name')
-    for key in keys:
-        items, claimed = reader.storages[key]
-        if file.read(8) != struct.pack('<q', items):
-            raise ValueError(f'tensor record {key} should have {claimed:,} bytes')
-        if file.seek(claimed, os.SEEK_CUR) > size:
-            raise ValueError(f'it ends within tensor record {key}')
-    if file.tell() != size:
-        raise ValueError(f'{size - file.tell():,} bytes follow its last record')
-    return outline
+def _is_plain(info: zipfile.ZipInfo) -> bool:
+    """Tell whether torch reads a record as zipfile does; of one marked as a folder it reads nothing."""
+    return (
+        info.compress_type == zipfile.ZIP_STORED
+        and info.file_size == info.compress_size
+        and info.filename == info.orig_filename
+        and info.filename.isascii()
+        and not info.is_dir()
+        and not info.external_attr & 0xFFFF
+    )
 
 
-class _Bounded:
-    """A file that reserves no memory for more bytes than it has."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file, self.size = file, size
-        self.readline = file.readline
-
-    def read(self, count: int) -> bytes:
-        return self.file.read(min(count, self.size - self.file.tell()))
-
-
-class _OutlineReader(pickle._Unpickler):  # the one written in C reserves memory for what a file claims
-    """Follows a pickle of torch.save and calls nothing but what stands in this module."""
-
-    stack: list[Any]
-    pop_mark: Callable[[], list[Any]]
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
-        code[0]: pickle._Unpickler.dispatch[code[0]]
-        for code in (getattr(pickle, name) for name in OPCODES.split())
-    }
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        super().__init__(_Bounded(file, size), encoding='utf-8')
-        self.storages: dict[str, tuple[int, int]] = {}  # key -> items, bytes
-
-    def read(self) -> Any:
-        """The outline.
-
-        Raises:
-            PythonObjectError: The pickle names something else.
-            ValueError: It is damaged.
-        """
-        try:
-            return self.load()
-        except PythonObjectError:
-            raise
-        except Exception as error:  # a damaged pickle fails in any way
-            raise ValueError(f'its pickle breaks off ({type(error).__name__}: {error})') from error
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What stands here for a name."""
-        known = CALLED.get(f'{module}.{name}') or ITEM_SIZES.get(f'{module}.{name}')
-        if known is None:
-            raise PythonObjectError(f'GLOBAL {module}.{name}')
-        return known
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        """A storage: ('storage', bytes of an item, key, device, items); older files add None."""
-        word, item_size, key, _, items, *view = pid
-        if word != 'storage' or type(item_size) is not int or type(key) is not str or any(view):
-            raise PythonObjectError(f'persistent id {word!r:.40}')
-        claimed = (_count(items), items * item_size)
-        if self.storages.setdefault(key, claimed)[1] != claimed[1]:
-            raise ValueError(f'tensor record {key} has two sizes')
-        return _Storage(items)
-
-    def load_setitem(self) -> None:
-        """One entry of a dict."""
-        value, key = self.stack.pop(), self.stack.pop()
-        self.stack[-1].update(_entries([(key, value)]))
-
-    def load_setitems(self) -> None:
-        """Several entries."""
-        items = self.pop_mark()
-        self.stack[-1].update(_entries(zip(items[::2], items[1::2], strict=True)))
-
-    def load_build(self) -> None:
-        """The attribute that `nn.Module.state_dict` gives its dict, and nothing else."""
-        state = self.stack.pop()
-        if type(self.stack[-1]) is not OrderedDict or state.keys() != {'_metadata'}:
-            raise PythonObjectError('attributes of an object')
-
-    dispatch[pickle.SETITEM[0]] = load_setitem
-    dispatch[pickle.SETITEMS[0]] = load_setitems
-    dispatch[pickle.BUILD[0]] = load_build
+def _check_legacy(file: BinaryIO, size: int) -> None:
+    """Check five pickles and the sizes of the storages behind them, each 8 bytes (its count) and numbers."""
+    storages: dict[str, int] = {}
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:  # reads no more than there is
+        # magic number, version, sizes of C types, the checkpoint, keys of its storages
+        keys = [_follow_pickle(stream, storages) for _ in range(5)][-1]
+        end = stream.tell() + sum(8 + claimed for claimed in storages.values())
+    if sorted(keys) != sorted(storages) or end != size:
+        raise ValueError(f'its {len(storages)} tensor records should end at byte {end:,}')
 
 
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f'{value!r:.40} is no size')
-    return value
+def _follow_pickle(stream: Any, storages: dict[str, int]) -> Any:
+    """Follow the instructions of a pickle without calling anything.
+
+    Args:
+        stream: At the beginning of the pickle; is left behind it.
+        storages: The bytes that each storage claims are put in here by its key.
+
+    Returns:
+        What the pickle makes: dicts with None for each value, None for tensors, counts for storages.
+
+    Raises:
+        PythonObjectError: It has other instructions, calls other functions, or sets attributes.
+        ValueError: It claims what it does not have. Where it is damaged LookupError, TypeError, ... come out.
+    """
+    stack: list[Any] = []
+    outer: list[list[Any]] = []
+    memo: dict[Any, Any] = {}
+    for opcode, value, _ in pickletools.genops(stream):
+        if opcode.name not in TAKEN or (opcode.name == 'GLOBAL' and value not in {*FUNCTIONS, *ITEM_SIZES}):
+            raise PythonObjectError(f'{opcode.name} {str(value).replace(" ", ".")}')
+        if pickletools.markobject in opcode.stack_before:
+            taken, stack = stack, outer.pop()
+        else:
+            taken = [stack.pop() for _ in range(TAKEN[opcode.name])][::-1]
+        match opcode.name:
+            case 'MARK':
+                outer.append(stack)
+                stack = []
+            case 'BINPUT' | 'LONG_BINPUT':
+                memo[value] = stack[-1]
+            case 'BINGET' | 'LONG_BINGET':
+                stack.append(memo[value])
+            case 'EMPTY_TUPLE' | 'TUPLE' | 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
+                stack.append(tuple(taken))
+            case 'APPEND' | 'APPENDS':
+                stack[-1].extend(taken)
+            case 'SETITEM' | 'SETITEMS':
+                stack[-1].update(_check_keys(taken[::2]))
+            case 'BUILD' if type(stack[-1]) is not OrderedDict or taken[0].keys() != {'_metadata'}:
+                raise PythonObjectError('attributes of an object')
+            case 'REDUCE':
+                stack.append(_call(*taken))
+            case 'BINPERSID':
+                stack.append(_claim_storage(storages, *taken[0]))
+            case 'STOP':
+                break
+            case _ if opcode.stack_after and not opcode.stack_before:
+                stack.append({'EMPTY_LIST': [], 'EMPTY_DICT': {}}.get(opcode.name, value))
+    return taken[0]
 
 
-def _entries(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Pairs as a dict; a key made of a million nested tuples would end the process."""
-    entries = {}
-    for key, value in pairs:
-        if type(key) not in (str, int, float, bool, type(None)):
-            raise PythonObjectError(f'a dict key that is a {type(key).__name__}')
-        entries[key] = value
-    return entries
+def _check_keys(keys: list[Any]) -> dict[Any, None]:
+    """Make a dict with these keys, if hashing them costs nothing."""
+    if not {type(key) for key in keys} <= {str, int, float, bool, type(None)}:
+        raise PythonObjectError('a dict key that is neither a string nor a number')
+    return dict.fromkeys(keys)
 
 
-def _tensor(
-    storage: _Storage,
-    offset: int,
-    shape: tuple[int, ...],
-    stride: tuple[int, ...],
-    requires_grad: bool = False,
-    hooks: Any = None,
-) -> TensorOutline:
-    """A tensor; one that repeats its numbers (stride 0) could claim any memory when it is copied."""
-    assert type(storage) is _Storage
-    last = offset + sum((_count(n) - 1) * _count(step) for n, step in zip(shape, stride, strict=True))
-    numel = math.prod(shape)
-    if numel and max(numel, _count(offset) + 1, last + 1) > storage.items:
-        raise ValueError(f'a tensor of shape {shape} claims more than its record, {storage.items} numbers')
-    if hooks:
-        raise PythonObjectError('hooks of a tensor')
-    return TensorOutline(shape)
+def _claim_storage(
+    storages: dict[str, int], word: Any, kind: str, key: str, device: Any, items: int, view: None = None
+) -> int:
+    """Note the bytes of a storage, and return the count of its numbers."""
+    claimed = items * ITEM_SIZES[kind]
+    if (
+        (word, view, type(key), type(items)) != ('storage', None, str, int)
+        or items < 0
+        or storages.setdefault(key, claimed) != claimed
+    ):
+        raise ValueError('it names something that is no storage of a tensor, or one storage with two sizes')
+    return items
 
 
-def _parameter(data: TensorOutline, requires_grad: bool, hooks: Any) -> TensorOutline:
-    assert type(data) is TensorOutline
-    if hooks:
-        raise PythonObjectError('hooks of a tensor')
-    return data
-
-
-def _ordered_dict(pairs: Iterable[tuple[Any, Any]] = ()) -> OrderedDict[Any, Any]:
-    return OrderedDict(_entries(pairs))
-
-
-def _counter(counts: dict[Any, Any]) -> Counter[Any]:
-    assert type(counts) is dict
-    return Counter(counts)
-
-
-def _size(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(_count(size) for size in sizes)
-
-
-CALLED = {  # name in a pickle -> what stands here for it
-    'collections.OrderedDict': _ordered_dict,
-    'collections.Counter': _counter,  # in the schedule of many a classifier's file
-    'torch.Size': _size,
-    'torch._utils._rebuild_parameter': _parameter,
-    'torch._utils._rebuild_tensor': _tensor,
-    'torch._utils._rebuild_tensor_v2': _tensor,
-}
+def _call(function: str, args: Any) -> Any:
+    """Return what stands for the result of a call."""
+    match function:
+        case 'collections OrderedDict':
+            return OrderedDict(_check_keys([pair[0] for pairs in args for pair in pairs]))
+        case 'collections Counter' if all(type(counts) is dict for counts in args):
+            return {}
+        case 'torch Size':
+            return tuple(*args)
+        case 'torch._utils _rebuild_parameter':
+            return None
+        case 'torch._utils _rebuild_tensor' | 'torch._utils _rebuild_tensor_v2':
+            items, offset, shape, stride, *_ = args
+            # torch allows stride 0, which takes any memory when the tensor is copied; 64 dimensions at most
+            if min((offset, *shape, *stride)) < 0 or len(shape) > 64 or math.prod(shape) > items:
+                raise ValueError(f'a tensor of shape {shape} claims more than its record, {items} numbers')
+            return None
+    raise PythonObjectError(f'a call of {function}')

@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from mmdet.checkpoint.io import outline_checkpoint
+from mmdet.checkpoint.io import load_checkpoint
 from mmdet.checkpoint.rng import get_rng_state, set_rng_state
 
 NUMBERED = re.compile(r'(epoch|iter)_\d+\.pth')  # best_*.pth holds weights only
@@ -58,7 +58,7 @@ def choose_checkpoint(work_dir: str | Path) -> Choice:
 def _read_counts(path: Path, skipped: list[str]) -> tuple[int, int] | None:
     """Read iterations and epochs of a checkpoint; None when it cannot be resumed, and why is appended."""
     try:
-        checkpoint = outline_checkpoint(path)
+        checkpoint = load_checkpoint(path)
         check_resumable(checkpoint, path)
     except (OSError, ValueError) as error:
         target = f'{path} -> {path.readlink()}' if path.is_symlink() else str(path)

@@ -1,8 +1,12 @@
-"""Checkpoint files: plain, whole, safe."""
+"""Checkpoint files: plain values, written atomically, read safely; and what the tools make of them."""
 
 import os
-import pickle
-import random
+import pickletools
+import shlex
+import subprocess
+import sys
+from argparse import Namespace
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +14,36 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet.checkpoint import io as module
+from mmdet.apis import init_detector
 from mmdet.checkpoint.io import (
+    atomic_write,
     checkpoint_classes,
     load_checkpoint,
     load_weights,
-    rewrite_trusted,
     save_checkpoint,
     to_serializable,
     update_symlink,
 )
+from mmdet.cli import run_main
+from mmdet.commands import test as test_tool
+from tests.helpers.tiny_run import (
+    CLASSES,
+    PLAIN,
+    ROOT,
+    as_arguments,
+    be_quick,
+    options_of,
+    save_teacher,
+    small_config,
+    train,
+    write_sets,
+)
+from tests.unit.checkpoint.test_safety import MAGIC, WEIGHTS, records_of
 
-WEIGHTS = {'a.weight': torch.arange(6.0).reshape(2, 3)}
 
-
-class Hostile:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), 'w')
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / 'a.pth'
 
 
 def test_to_serializable_turns_what_it_can_and_refuses_the_rest():
@@ -41,137 +53,122 @@ def test_to_serializable_turns_what_it_can_and_refuses_the_rest():
         'n': np.arange(2),
         3: None,
         'g': nn.Parameter(torch.ones(1)),
+        'r': torch.ones(1).expand(3),
     }
     result = to_serializable(value)
-    assert result['t'] == [1, 2.5]
-    assert type(result['t'][1]) is float
-    assert result['p'] == 'a/b'
+    assert result['t'] == [1, 2.5] and type(result['t'][1]) is float
+    assert result['p'] == 'a/b' and result[3] is None
     assert torch.equal(result['n'], torch.arange(2))
-    assert type(result['g']) is torch.Tensor
-    assert not result['g'].requires_grad
-    with pytest.raises(TypeError, match=r"checkpoint\['x'\]\[1\] is a set"):
-        to_serializable({'x': [1, {2}]})
+    assert type(result['g']) is torch.Tensor and not result['g'].requires_grad
+    assert result['r'].stride() == (1,)
+    for bad, kind in (({2}, 'set'), (torch.__version__, 'TorchVersion')):
+        with pytest.raises(TypeError, match=rf"checkpoint\['x'\]\[1\] is a {kind}"):
+            to_serializable({'x': [1, bad]})
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / 'a.pth'
-    save_checkpoint({'state_dict': WEIGHTS}, path)
-
-    def full_disk(content, file):
-        file.write(b'half')
-        raise OSError('No space left on device')
-
-    monkeypatch.setattr(module.torch, 'save', full_disk)
-    with pytest.raises(OSError, match='No space'):
-        save_checkpoint({'state_dict': {}}, path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ['a.pth']
-    assert torch.equal(load_checkpoint(path)['state_dict']['a.weight'], WEIGHTS['a.weight'])
+# Writing
 
 
-def test_the_file_appears_whole_and_synced(tmp_path, monkeypatch):
-    path, order = tmp_path / 'a.pth', []
-    real_sync, real_replace = os.fsync, Path.replace
+def test_a_failed_write_leaves_the_old_file(file, monkeypatch):
+    save_checkpoint({'state_dict': WEIGHTS}, file)
 
-    def sync(handle):
-        order.append(('sync', path.exists()))
-        real_sync(handle)
+    def full_disk(content, stream):
+        stream.write(b'half')
+        raise OSError(28, 'No space left on device')
 
-    def replace(self, target):
-        order.append(('replace', self.parent == path.parent))
-        return real_replace(self, target)
-
-    monkeypatch.setattr(os, 'fsync', sync)
-    monkeypatch.setattr(Path, 'replace', replace)
-    save_checkpoint({'state_dict': WEIGHTS}, path)
-    assert order == [('sync', False), ('replace', True), ('sync', True)]
-    assert path.stat().st_mode & 0o444 == 0o444
+    monkeypatch.setattr(torch, 'save', full_disk)
+    with pytest.raises(OSError, match=r'a\.pth cannot be written: No space left .* MB is free there.*--work'):
+        save_checkpoint({'state_dict': {}}, file)
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write(file, lambda stream: exec('raise KeyboardInterrupt'))
+    assert [entry.name for entry in file.parent.iterdir()] == ['a.pth']
+    assert torch.equal(load_checkpoint(file)['state_dict']['fc.bias'], WEIGHTS['fc.bias'])
 
 
-def test_a_link_is_replaced_in_one_step(tmp_path):
+def test_the_file_appears_whole_and_synced(file, monkeypatch):
+    order, sync, replace = [], os.fsync, Path.replace
+    monkeypatch.setattr(os, 'fsync', lambda handle: (order.append(('sync', file.exists())), sync(handle)))
+    monkeypatch.setattr(
+        Path, 'replace', lambda new, to: (order.append(new.parent == to.parent), replace(new, to))
+    )
+    save_checkpoint({'state_dict': WEIGHTS}, file)
+    assert order == [('sync', False), True, ('sync', True)]
+    assert file.stat().st_mode & 0o444 == 0o444
+
+
+@pytest.mark.parametrize('links', [True, False])
+def test_a_link_is_replaced_in_one_step_and_a_copy_where_there_are_none(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(Path, 'symlink_to', lambda *_: Path('/no/links').readlink())
     for name in ('1.pth', '2.pth'):
         (tmp_path / name).write_text(name)
         update_symlink(tmp_path / 'latest.pth', tmp_path / name)
         assert (tmp_path / 'latest.pth').read_text() == name
+        assert (tmp_path / 'latest.pth').is_symlink() == links
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ['1.pth', '2.pth', 'latest.pth']
 
 
-def test_copies_where_there_are_no_links(tmp_path, monkeypatch):
-    def no_links(self, target):
-        raise OSError('not supported')
-
-    monkeypatch.setattr(Path, 'symlink_to', no_links)
-    (tmp_path / '1.pth').write_text('one')
-    update_symlink(tmp_path / 'latest.pth', tmp_path / '1.pth')
-    assert (tmp_path / 'latest.pth').read_text() == 'one'
+# Reading
 
 
-@pytest.mark.parametrize(
-    'content',
-    [
-        {'state_dict': WEIGHTS, 'epoch': 3, 'arch': 'resnet50'},
-        {
-            'state_dict': {f'module.{name}': tensor for name, tensor in WEIGHTS.items()},
-            'best_acc1': torch.ones(1),
-        },
-        WEIGHTS,
-        {f'module.{name}': tensor for name, tensor in WEIGHTS.items()},
-    ],
-)
-@pytest.mark.parametrize('old_format', [False, True])
-def test_layouts(tmp_path, content, old_format):
-    torch.save(content, tmp_path / 'a.pth.tar', _use_new_zipfile_serialization=not old_format)
-    checkpoint = load_checkpoint(tmp_path / 'a.pth.tar')
-    assert list(checkpoint['state_dict']) == ['a.weight']
-    assert checkpoint['meta'] == {}
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+@pytest.mark.parametrize('new_format', [True, False])
+def test_layouts(file, prefix, new_format):
+    state = OrderedDict((f'{prefix}{name}', tensor) for name, tensor in WEIGHTS.items())
+    state._metadata = {'': {'version': 1}}
+    for content in (state, {'state_dict': state, 'epoch': 3, 'best_acc1': torch.ones(1)}):
+        torch.save(content, file, _use_new_zipfile_serialization=new_format)
+        checkpoint = load_checkpoint(file)
+        assert list(checkpoint['state_dict']) == list(WEIGHTS)
+        assert checkpoint['meta'] == {}
 
 
-@pytest.mark.parametrize('nest', [lambda bad: {'state_dict': WEIGHTS, 'x': bad}, lambda bad: {'a': bad}])
-@pytest.mark.parametrize('old_format', [False, True])
-def test_hostile_files_are_refused(tmp_path, nest, old_format):
-    torch.save(
-        nest(Hostile(tmp_path / 'ran')), tmp_path / 'a.pth', _use_new_zipfile_serialization=not old_format
-    )
-    with pytest.raises(ValueError, match=r'a\.pth holds Python objects \(GLOBAL .*open\)'):
-        load_checkpoint(tmp_path / 'a.pth')
-    (tmp_path / 'b.pth').write_bytes(pickle.dumps(Hostile(tmp_path / 'ran')))
-    with pytest.raises(ValueError, match=r'b\.pth'):
-        load_checkpoint(tmp_path / 'b.pth')
-    assert not (tmp_path / 'ran').exists()
+def test_pairs_as_python_2_wrote_them(file):
+    """The oldest weights of torchvision: byte strings, OrderedDict([[name, tensor], ...])."""
+    storage = b'(U\x07storagectorch\nFloatStorage\nU\x015U\x03cpuK\x01NtQ'
+    tensor = b'ctorch._utils\n_rebuild_tensor\n(' + storage + b'K\x00K\x01\x85K\x01\x85tR'
+    content = b'\x80\x02ccollections\nOrderedDict\n]](U\x01a' + tensor + b'ea\x85R.'
+    file.write_bytes(MAGIC + content + b'\x80\x02]U\x015a.\x01' + bytes(7) + np.float32(7).tobytes())
+    assert load_checkpoint(file)['state_dict'] == {'a': torch.tensor([7.0])}
 
 
-def test_getattr_is_not_allowed(tmp_path):
-    """With MMEngine's allow-list this file would reach any function."""
-
-    class Reach:
-        def __reduce__(self):
-            return getattr, (WEIGHTS, 'clear')
-
-    torch.save({'state_dict': WEIGHTS, 'x': Reach()}, tmp_path / 'a.pth')
-    with pytest.raises(ValueError, match=r'GLOBAL .*getattr'):
-        load_checkpoint(tmp_path / 'a.pth')
-
-
-def test_damaged_files(tmp_path):
-    path = tmp_path / 'a.pth'
-    with pytest.raises(FileNotFoundError, match=str(path)):
-        load_checkpoint(path)
-    save_checkpoint({'state_dict': WEIGHTS}, path)
-    whole = path.read_bytes()
-    for content in (b'', whole[: len(whole) // 2], b'not a checkpoint at all', b'<html>', bytes(100)):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r'a\.pth \(\d+ bytes\) is damaged or no checkpoint'):
-            load_checkpoint(path)
-    for content in ({'meta': {}}, {'state_dict': {}}, [1, 2], {'state_dict': {'a': 1}}):
-        torch.save(content, path)
-        with pytest.raises(ValueError, match=r'a\.pth holds'):
-            load_checkpoint(path)
+def test_what_holds_no_weights(file):
+    for content in ({'meta': {}}, {'state_dict': {}}, [1, 2], {'state_dict': {'a': 1}}, {1: torch.ones(1)}):
+        torch.save(content, file)
+        with pytest.raises(ValueError, match=r'a\.pth holds no weights'):
+            load_checkpoint(file)
+    for meta in ('text', [1], {'dataset_meta': 'a'}, {'CLASSES': 3}, {'dataset_meta': {'classes': [1]}}):
+        torch.save({'state_dict': WEIGHTS, 'meta': meta}, file)
+        with pytest.raises(ValueError, match=r'a\.pth: its "meta" is'):
+            load_checkpoint(file)
 
 
-def test_trusted_files_can_be_made_to_serializable(tmp_path):
-    meta = {'dataset_meta': {'classes': ('cat', 'dog')}}
-    torch.save({'state_dict': WEIGHTS, 'meta': meta, 'x': random.Random(1)}, tmp_path / 'a.pth')
-    rewrite_trusted(tmp_path / 'a.pth', tmp_path / 'b.pth')
-    assert checkpoint_classes(load_checkpoint(tmp_path / 'b.pth')) == ('cat', 'dog')
+def test_what_is_no_file(tmp_path):
+    with pytest.raises(ValueError, match=r' is a folder; give a checkpoint in it, .*latest\.pth'):
+        load_checkpoint(tmp_path)
+    (tmp_path / 'loop').symlink_to('loop')
+    (tmp_path / 'nowhere').symlink_to('gone.pth')
+    os.mkfifo(tmp_path / 'pipe')
+    for name, link in (('loop', 'links to loop'), ('nowhere', 'links to gone.pth'), ('pipe', ''), ('x', '')):
+        with pytest.raises(FileNotFoundError, match=rf'checkpoint not found: .*{name}.*{link}'):
+            load_checkpoint(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
+def test_a_file_that_may_not_be_read(file):
+    file.touch(0)
+    with pytest.raises(ValueError, match=r'a\.pth cannot be read: Permission denied'):
+        load_checkpoint(file)
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), float('-inf')])
+def test_weights_that_are_not_finite_are_told(file, bad, recwarn):
+    save_checkpoint(WEIGHTS | {'large': torch.full((9,), 3e38)}, file)
+    load_checkpoint(file)
+    assert not recwarn.list
+    save_checkpoint(WEIGHTS | {'fc.bias': torch.tensor([1.0, bad])}, file)
+    with pytest.warns(UserWarning, match=r'a\.pth: 1 of 2 tensors hold NaN or infinite .* is fc\.bias'):
+        load_checkpoint(file)
 
 
 @pytest.mark.parametrize(
@@ -188,24 +185,77 @@ def test_classes_of_all_generations(meta, classes):
     assert checkpoint_classes({'meta': meta}) == classes
 
 
+# Weights of a model
+
+
 def test_what_does_not_fit_is_listed_shortly():
     model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(9)])
     state = {f'other.{i}': torch.zeros(1) for i in range(30)} | {'0.weight': torch.zeros(3, 2)}
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=r'x\.pth does not fit the Sequential') as caught:
         load_weights(model, state, 'x.pth')
     message = str(caught.value)
-    assert 'x.pth does not fit the Sequential' in message
-    assert 'and 11 more' in message  # of 17 missing
-    assert 'and 24 more' in message  # of 30 unexpected
-    assert 'size mismatch for 0.weight' in message
+    for words in ('and 11 more', 'and 24 more', 'size mismatch for 0.weight'):  # of 17 missing, 30 unexpected
+        assert words in message
     assert len(message) < 1000
 
 
-def test_the_model_converts_older_names():
-    def rename(module, state, prefix, *_):
-        state['weight'] = state.pop('old_weight')
+def test_weights_of_another_kind_are_refused():
+    """Copying would turn integers into weights without a word; another precision is meant."""
+    model = nn.Sequential(OrderedDict(fc=nn.Linear(3, 2)))
+    load_weights(model, {name: value.double() for name, value in WEIGHTS.items()}, 'x.pth')
+    for wrong in (WEIGHTS['fc.weight'].long(), WEIGHTS['fc.weight'] > 2):
+        with pytest.raises(ValueError, match=rf'x\.pth does not fit .*fc\.weight is {wrong.dtype}'):
+            load_weights(model, {**WEIGHTS, 'fc.weight': wrong}, 'x.pth')
 
+
+def test_the_model_converts_older_names():
     model = nn.Linear(3, 2, bias=False)
-    model.register_load_state_dict_pre_hook(rename)
-    load_weights(model, {'old_weight': WEIGHTS['a.weight']}, 'x.pth')
-    assert torch.equal(model.weight, WEIGHTS['a.weight'])
+    model.register_load_state_dict_pre_hook(lambda _, state, *__: state.update(weight=state.pop('old')))
+    load_weights(model, {'old': WEIGHTS['fc.weight']}, 'x.pth')
+    assert torch.equal(model.weight, WEIGHTS['fc.weight'])
+
+
+# The tools
+
+
+def test_a_file_with_objects_is_refused_rewritten_or_trusted(tiny_coco, tmp_path, monkeypatch, capsys):
+    """By the test tool; the remedy is followed as it is printed, in a process of its own."""
+    be_quick(monkeypatch)
+    root, options = (
+        write_sets(tiny_coco, tmp_path / 'set', images=2),
+        options_of(model__bbox_head__num_classes=3),
+    )
+    file = tmp_path / 'an old.pth'
+    state = init_detector(PLAIN, None, 'cpu', options).state_dict()
+    torch.save({'state_dict': state, 'meta': {'args': Namespace(lr=0.1), 'CLASSES': CLASSES}}, file)
+    arguments = [str(PLAIN), str(file), '--data-root', str(root), '--work-dir', str(tmp_path / 'test')]
+    arguments += as_arguments(options)
+    with pytest.raises(SystemExit):
+        run_main(lambda: test_tool.main(arguments))
+    said = capsys.readouterr().err
+    assert said.startswith(f'error: {file} holds Python objects (GLOBAL argparse.Namespace)')
+    assert '--trust-checkpoint' in said and 'Traceback' not in said and said.count('\n') == 4
+    python, *command = shlex.split(said.partition('its weights: ')[2].partition('\n')[0])
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    assert python == 'python' and checkpoint_classes(load_checkpoint(command[-1])) == CLASSES
+    with pytest.warns(UserWarning, match=r'an old\.pth is trusted: code inside it runs'):
+        assert 'coco/bbox_mAP' in test_tool.main([*arguments, '--trust-checkpoint'])
+    with pytest.warns(UserWarning, match='code inside it runs'):
+        init_detector(PLAIN, file, 'cpu', options, trust_checkpoint=True)
+    monkeypatch.delattr('argparse.Namespace')
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=r'of an absent package: .*Namespace'):
+        load_checkpoint(file, trust=True)
+
+
+def test_our_own_files_hold_tensors_and_plain_values(tiny_coco, tmp_path, monkeypatch):
+    """Of a distilled training with evaluation and EMA: the newest, the best."""
+    be_quick(monkeypatch)
+    root = write_sets(tiny_coco, tmp_path / 'set')
+    teacher = save_teacher(tmp_path / 'model_best.pth.tar')
+    train(small_config(root, tmp_path / 'run', teacher, custom_hooks=[{'type': 'EMAHook'}]))
+    files = [path for path in (tmp_path / 'run').glob('*.pth') if not path.is_symlink()]
+    assert {'best', 'epoch'} <= {path.name.split('_')[0] for path in files}
+    for path in files:
+        code = pickletools.genops(records_of(path.read_bytes())['data.pkl'])
+        names = {name for opcode, name, _ in code if opcode.name == 'GLOBAL' and 'Storage' not in name}
+        assert names == {'torch._utils _rebuild_tensor_v2', 'collections OrderedDict'}
