@@ -154,12 +154,15 @@ def _check_legacy(file: BinaryIO, size: int) -> None:
         # magic number, version, sizes of C types, the checkpoint, keys of its storages
         keys = [_follow_pickle(stream, storages) for _ in range(5)][-1]
         end = stream.tell() + sum(8 + claimed for claimed in storages.values())
-    if sorted(keys) != sorted(storages) or end != size:
+    if sorted(_check_keys(keys)) != sorted(storages) or end != size:
         raise ValueError(f'its {len(storages)} tensor records should end at byte {end:,}')
 
 
 def _follow_pickle(stream: Any, storages: dict[str, int]) -> Any:
     """Follow the instructions of a pickle without calling anything.
+
+    What it makes may be nested deeply and hold one value in many places: it is never hashed, compared or
+    printed as a whole, since that could take for ever.
 
     Args:
         stream: At the beginning of the pickle; is left behind it.
@@ -220,11 +223,10 @@ def _claim_storage(
     storages: dict[str, int], word: Any, kind: str, key: str, device: Any, items: int, view: None = None
 ) -> int:
     """Note the bytes of a storage, and return the count of its numbers."""
-    claimed = items * ITEM_SIZES[kind]
     if (
-        (word, view, type(key), type(items)) != ('storage', None, str, int)
+        (word, view, type(kind), type(key), type(items)) != ('storage', None, str, str, int)
         or items < 0
-        or storages.setdefault(key, claimed) != claimed
+        or storages.setdefault(key, items * ITEM_SIZES[kind]) != items * ITEM_SIZES[kind]
     ):
         raise ValueError('it names something that is no storage of a tensor, or one storage with two sizes')
     return items
@@ -244,7 +246,11 @@ def _call(function: str, args: Any) -> Any:
         case 'torch._utils _rebuild_tensor' | 'torch._utils _rebuild_tensor_v2':
             items, offset, shape, stride, *_ = args
             # torch allows stride 0, which takes any memory when the tensor is copied; 64 dimensions at most
-            if min((offset, *shape, *stride)) < 0 or len(shape) > 64 or math.prod(shape) > items:
-                raise ValueError(f'a tensor of shape {shape} claims more than its record, {items} numbers')
+            if (
+                not all(type(number) is int and number >= 0 for number in (offset, *shape, *stride))
+                or len(shape) > 64
+                or math.prod(shape) > items
+            ):
+                raise ValueError('a tensor claims more numbers than its record has')
             return None
-    raise PythonObjectError(f'a call of {function}')
+    raise PythonObjectError('a call of something else')
