@@ -1,7 +1,6 @@
 """`data`: the training pipeline of SSD300 beside the baseline and beside bare JPEG decoding, on one core."""
 
 import itertools
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,22 +9,31 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.device_data import device_row
-from benchmarks.parity import CHECKED, MEAN_DIFFERENCE, MOST_DIFFERENCE
+from benchmarks.parity import CHECKED, differing_pixels
 from benchmarks.reference.augmentation import baseline_pipeline, reference_sample
-from benchmarks.report import Row, Target
+from benchmarks.report import NO_GPU, Row, Target
 from benchmarks.settings import Settings
-from benchmarks.step import peaks
 from benchmarks.students import CONFIG
 from benchmarks.timing import Spread, Timing, interleaved, ratio
 from mmdet.config.resolve import load_config
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, collate_detection
 from mmdet.datasets.transforms import read_image
 from mmdet.engine import DetRunner
+from mmdet.models import DetDataPreprocessor
+from mmdet.models.device_decoding import draw_images
 from mmdet.registry import DATASETS
 
 PARITY = 'same random numbers: boxes 0.001 pixels, mean of the photo 0.45 gray levels, each photo 1.2'
+SPEED = Row('data', 'training pipeline, one core', 'images/s', Target(240), parity=PARITY)
+SHARE = Row('data', 'share of bare JPEG decoding', 'x', Target(0.65), parity=PARITY)
 LINEAR = Target(0.9)
+DEVICE_BATCH = 64
+DEVICE = Row(
+    'data',
+    f'decoding and drawing on the device, batch {DEVICE_BATCH}',
+    'images/s',
+    parity='same draws, drawn by the worker and by the device: 0.45 gray levels on average, each photo 1.2',
+)
 
 
 def run(settings: Settings) -> list[Row]:
@@ -35,134 +43,121 @@ def run(settings: Settings) -> list[Row]:
     count = min(len(dataset), 4 if settings.quick else 400)
     torch.set_num_threads(1)
     faults = check(dataset, min(count, CHECKED))
-    times = interleaved(
-        {
-            'ours': our_pass(dataset, count),
-            'reference': baseline_pass(dataset, count),
-            'decoding': decoding_pass(dataset, count),
-        },
-        settings.repeats,
-        torch.device('cpu'),
-    )
+    times = interleaved(contenders(dataset, count), settings.repeats, torch.device('cpu'))
     torch.set_num_threads(settings.threads)
-    speed = Row(
-        'data',
-        'training pipeline, one core',
-        'images/s',
-        Target(240),
-        ours=times['ours'].rate(count),
-        reference=times['reference'].rate(count),
-        ratio=ratio(times['reference'], times['ours']),
-        peak_mib=peaks(times),
-        faults=faults,
-        parity=PARITY,
-        note=f'{count} photos a round; bare decoding {times["decoding"].rate(count).median:.0f} images/s',
-    )
-    share = Row(
-        'data',
-        'share of bare JPEG decoding',
-        'x',
-        Target(0.65),
+    decoding = times['decoding'].rate(count).median
+    note = f'{count} photos a round; bare decoding {decoding:.0f} images/s'
+    speed = SPEED.measured(times, count, faults=faults, note=note)
+    share = SHARE._replace(
         ours=ratio(times['decoding'], times['ours']),
         reference=ratio(times['decoding'], times['reference']),
         ratio=speed.ratio,
         faults=faults,
-        parity=PARITY,
     )
-    return [speed, share, scaling(settings, cfg, times['ours'].rate(count)), device_row(settings, cfg)]
+    return [speed, share, scaling(settings, cfg, times['ours'].rate(count).median), device_row(settings, cfg)]
 
 
-def our_pass(dataset: CocoDataset, count: int) -> Callable[[], None]:
-    """All photos once; other draws in each pass."""
-    passes = itertools.count()
+def contenders(dataset: CocoDataset, count: int) -> dict[str, Callable[[], None]]:
+    """The same photos through our pipeline and the baseline's, with other draws in each pass, and decoded."""
+    files = [
+        np.frombuffer(_given(dataset, row, 0)['img_path'].read_bytes(), np.uint8) for row in range(count)
+    ]
+    own, theirs = itertools.count(), itertools.count()
 
-    def run() -> None:
-        first = next(passes) * count
+    def ours() -> None:
         for row in range(count):
-            dataset[row, first + row]
+            dataset[row, next(own)]
 
-    return run
-
-
-def baseline_pass(dataset: CocoDataset, count: int) -> Callable[[], None]:
-    """The same photos and draws through the baseline pipeline."""
-    passes = itertools.count()
-
-    def run() -> None:
-        first = next(passes) * count
+    def baseline() -> None:
         for row in range(count):
-            given: Any = dataset._results(row, first + row)
+            given = _given(dataset, row, next(theirs))
             boxes, labels = given['annotations']
             baseline_pipeline(given['img_path'], boxes, labels, given['rng'])
 
-    return run
-
-
-def decoding_pass(dataset: CocoDataset, count: int) -> Callable[[], None]:
-    """Decoding and nothing else, not even reading: the files are in memory."""
-    files = [np.frombuffer(given_path(dataset, row).read_bytes(), np.uint8) for row in range(count)]
-
-    def run() -> None:
-        for file in files:
+    def decoding() -> None:
+        for file in files:  # in memory: decoding and nothing else, not even reading
             cv2.imdecode(file, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
-    return run
+    return {'ours': ours, 'reference': baseline, 'decoding': decoding}
 
 
-def given_path(dataset: CocoDataset, row: int) -> Any:
-    """File of a row."""
-    return dataset._results(row, row)['img_path']
+def _given(dataset: CocoDataset, row: int, draw: int) -> dict[str, Any]:
+    """What the pipeline starts from."""
+    return dict(dataset._results(row, draw))
 
 
 def check(dataset: CocoDataset, count: int) -> list[str]:
-    """Compare samples of ours with those of the reference: the same draws must give the same picture."""
-    faults, differences = [], []
+    """Compare samples of ours with those of the baseline: the same draws must give the same picture."""
+    faults, differences = [], {}
     for row in range(count):
-        given: Any = dataset._results(row, row)
+        given = _given(dataset, row, row)
         photo = read_image(given['img_path'], given['ori_shape'])
         boxes, labels = given['annotations']
         theirs = reference_sample(photo, boxes, labels, given['rng'], contrast_first=bool(row % 2))
         ours: Any = dataset[row, row]
         img, boxes = ours['img'].numpy().transpose(1, 2, 0), ours['bboxes'].numpy()
         name = f'image {given["img_id"]}'
-        if img.shape != (300, 300, 3) or img.dtype != np.uint8:
-            faults.append(f'{name} is {img.dtype} {img.shape}, not uint8 (300, 300, 3)')
-            continue
-        if (boxes < 0).any() or (boxes > 300).any():
-            faults.append(f'{name} has boxes outside the image')
-        if ours['labels'].tolist() != theirs.labels or not np.allclose(
-            boxes, theirs.bboxes, rtol=0, atol=1e-3
-        ):
+        same_labels = ours['labels'].tolist() == theirs.labels
+        if not (same_labels and np.allclose(boxes, theirs.bboxes, rtol=0, atol=1e-3)):
             faults.append(f'{name} has other boxes or labels')
-        of_canvas, of_photo = theirs.differences(img, photo.shape[:2])
-        if of_canvas > 0.5 or of_photo > MOST_DIFFERENCE:
-            faults.append(f'{name} differs by {of_photo:.2f} gray levels, its canvas by {of_canvas:.2f}')
-        differences.append(of_photo)
-    if np.mean(differences) > MEAN_DIFFERENCE:
-        faults.append(f'{count} photos differ by {np.mean(differences):.2f} gray levels on average')
-    return faults
+        of_canvas, differences[name] = theirs.differences(img, photo.shape[:2])
+        if of_canvas > 0.5:
+            faults.append(f'the canvas of {name} differs by {of_canvas:.2f} gray levels')
+    return faults + differing_pixels(differences)
 
 
-def scaling(settings: Settings, cfg: Any, one_core: Spread) -> Row:
+def scaling(settings: Settings, cfg: Any, one_core: float) -> Row:
     """Images/s of loader workers over as many times the speed of one core."""
     workers = settings.workers
     row = Row('data', f'{workers} loader workers / {workers} x one core', 'x', LINEAR)
-    cores = len(os.sched_getaffinity(0))
-    if cores < workers:
-        return row._replace(note=f'needs {workers} cores, here are {cores}')
+    if missing := settings.missing_cores:
+        return row._replace(note=missing)
     loader = cfg.train_dataloader.to_dict()
     loader.update(num_workers=workers, batch_size=settings.batch_size or 8)
     loader['sampler']['times'] = 1000
     batches = iter(DetRunner.build_dataloader(loader))
-    measured = 4 * workers
-    for _ in range(4 * workers):  # every worker has started, and the queue has its usual length
-        next(batches)
-    seconds = []
-    for _ in range(settings.repeats):
-        start = time.perf_counter()
-        for _ in range(measured):
+    marks = []
+    for _ in range(1 + settings.repeats):  # first: every worker starts, and the queue gets its usual length
+        for _ in range(4 * workers):
             next(batches)
-        seconds.append(time.perf_counter() - start)
-    rate = Timing(tuple(seconds), None, None).rate(measured * loader['batch_size'])
-    share = Spread(*(value / (workers * one_core.median) for value in rate))
+        marks.append(time.perf_counter())
+    seconds = tuple(end - start for start, end in itertools.pairwise(marks))
+    rate = Timing(seconds).rate(4 * workers * loader['batch_size'])
+    share = Spread(*(value / (workers * one_core) for value in rate))
     return row._replace(ours=share, note=f'{rate.median:.0f} images/s with {workers} workers')
+
+
+def device_row(settings: Settings, cfg: Any) -> Row:
+    """Files in memory to network input, on the device; checked on a CPU, too, but timed on a GPU only.
+
+    The reference is one core that reads, decodes and draws the same photos.
+    """
+    here, there = (DATASETS.build(_decoding(cfg, where)) for where in ('worker', 'device'))
+    row = DEVICE._replace(faults=check_device(here, there, min(len(here), CHECKED), settings.device))
+    if not (settings.on_gpu or settings.quick):
+        return row._replace(note=NO_GPU)
+    count = 4 if settings.quick else DEVICE_BATCH
+    draws = [(number % len(here), number) for number in range(count)]
+    data = collate_detection([there[draw] for draw in draws])
+    preprocessor = DetDataPreprocessor(mean=[123.675, 116.28, 103.53], std=[1, 1, 1]).to(settings.device)
+    contenders = {'ours': lambda: preprocessor(data), 'reference': lambda: [here[draw] for draw in draws]}
+    times = interleaved(contenders, settings.repeats, settings.device, warm_up=2)
+    note = 'from files in memory; the reference is one core of a data worker'
+    return row.measured(times, count, note=note)
+
+
+def _decoding(cfg: Any, where: str) -> dict[str, Any]:
+    dataset: dict[str, Any] = cfg.train_dataloader.dataset.to_dict()
+    *before, pack = dataset['pipeline']
+    return {**dataset, 'pipeline': [*before, {**pack, 'decode': where}]}
+
+
+def check_device(here: CocoDataset, there: CocoDataset, count: int, device: torch.device) -> list[str]:
+    """Compare the same draws of two data sets that differ in where they decode."""
+    differences = {}
+    for number in range(count):
+        sample: Any = here[number, number]
+        img_id, encoded = sample['img_id'], there[number, number]['img']
+        drawn = draw_images(encoded, device, [img_id])[0].cpu()
+        differences[f'image {img_id}'] = (drawn - sample['img'].float()).abs().mean().item()
+    return differing_pixels(differences)

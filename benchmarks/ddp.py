@@ -1,34 +1,40 @@
 """`ddp`: two CPU processes with half the threads each against one with all, and what the wrapper costs.
 
-The student is the small one of the quickstart on synthetic photos: the exchange of gradients weighs more in
-its steps than in those of SSD300, so its scaling is the harder case.
+The student is the small one of the quickstart: the exchange of gradients weighs more in its steps than in
+those of SSD300, so its scaling is the harder case.
 """
 
+import contextlib
+import functools
 import os
 import socket
-from collections.abc import Callable, Mapping
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from torch import multiprocessing, nn
 
 from benchmarks.report import ROOT, Row, Target
 from benchmarks.settings import Settings
-from benchmarks.students import with_gradient
-from benchmarks.timing import Spread, Timing, interleaved, ratio
+from benchmarks.students import STEP, first_batch, our_step, with_gradient
+from benchmarks.timing import Spread, interleaved, ratio
+from mmdet.config.resolve import load_config
 from mmdet.engine import DetRunner
 from mmdet.registry import MODELS
-from mmdet.structures import GroundTruth
 
 CONFIG = ROOT / 'configs' / 'ssd' / 'ssd_tiny.py'
-BATCH, SIDE, OBJECTS = 32, 96, 4  # images of all processes, pixels, objects of an image
-STEPS, QUICK_STEPS = 5, 1  # of a round
+BATCH, STEPS = 32, 5  # images of all processes, steps of a round
+QUICK_BATCH, QUICK_STEPS = 4, 1
 CPU = torch.device('cpu')
-SCALING = Row('ddp', 'two CPU processes / one, all threads in use', 'x', Target(0.9))
+SCALING = Row(
+    'ddp',
+    'two CPU processes / one, all threads in use',
+    'x',
+    Target(0.9),
+    parity='both processes step with the same gradient, to the last bit',
+)
 WRAPPER = Row('ddp', 'wrapped / bare step, one process', 'x', Target(1.02, at_least=False))
 
 
@@ -37,155 +43,96 @@ def run(settings: Settings) -> list[Row]:
     if settings.threads < 2 and not settings.quick:
         note = f'needs two threads, this run has {settings.threads}'
         return [row._replace(note=note) for row in (SCALING, WRAPPER)]
-    batch = settings.batch_size or (4 if settings.quick else BATCH)
+    batch = settings.batch_size or (QUICK_BATCH if settings.quick else BATCH)
     batch += batch % 2  # two processes share it
-    with Group(1, settings.threads, batch, settings) as solo:
-        with Group(2, max(1, settings.threads // 2), batch // 2, settings) as pair:
-            gradients = pair.ask('gradient')
-            contenders: Mapping[str, Callable[[], Any]] = {
-                'one': lambda: solo.ask('steps'),
-                'two': lambda: pair.ask('steps'),
-            }
+    with group(1, settings._replace(batch_size=batch)) as solo:
+        half = settings._replace(batch_size=batch // 2, threads=max(1, settings.threads // 2))
+        with group(2, half) as pair:
+            gradients = pair(gradient)
+            contenders = {'one': lambda: solo(steps), 'two': lambda: pair(steps)}
             times = interleaved(contenders, settings.repeats, CPU)
-        alone = solo.ask('wrapper')[0]
-    unequal = len(set(gradients)) > 1
+        (cost,) = solo(wrapper_cost)
     seconds = times['one'].spread.median / _steps(settings)
     note = f'ssd_tiny, {batch} images a step, gloo; one process takes {seconds:.3g} s'
+    unequal = [f'the processes step with different gradients: {gradients}'] if len({*gradients}) > 1 else []
     return [
-        SCALING._replace(
-            ours=ratio(times['one'], times['two']),
-            faults=[f'the processes step with different gradients: {gradients}'] if unequal else [],
-            parity='both processes step with the same gradient, to the last bit',
-            note=note,
-        ),
-        WRAPPER._replace(ours=alone, note='ssd_tiny, world size 1, gloo'),
+        SCALING._replace(ours=ratio(times['one'], times['two']), faults=unequal, note=note),
+        WRAPPER._replace(ours=cost, note='ssd_tiny, world size 1, gloo'),
     ]
 
 
-class Group:
-    """Processes that train together, each waiting for what it is asked.
+@contextlib.contextmanager
+def group(size: int, settings: Settings) -> Iterator[Callable[[Callable[[Settings], Any]], list[Any]]]:
+    """Start processes that train together; gives a function that asks all of them, and waits for the answers.
 
     Args:
         size: How many.
-        threads: Of torch in each.
-        batch: Images a step in each.
-        settings: Of this run.
+        settings: Of each process: its threads and its images a step.
     """
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        shared = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free.getsockname()[1])}
+    shared |= {'WORLD_SIZE': str(size), 'MKL_NUM_THREADS': str(settings.threads)}  # or MMEngine sets 1
+    with contextlib.ExitStack() as stack:
+        environs = [{**shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)} for rank in range(size)]
+        pools = [
+            stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), os.environ.update, (environ,)))
+            for environ in environs
+        ]
 
-    def __init__(self, size: int, threads: int, batch: int, settings: Settings) -> None:
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            port = free.getsockname()[1]
-        context = multiprocessing.get_context('spawn')
-        self.pipes: list[Connection] = []
-        self.processes = []
-        for rank in range(size):
-            own, theirs = context.Pipe()
-            member = Member(rank, size, threads, batch, port, settings)
-            process = context.Process(target=_work, args=(member, theirs), daemon=True)
-            process.start()
-            theirs.close()  # so that a member that dies is noticed
-            self.pipes.append(own)
-            self.processes.append(process)
+        def ask(what: Callable[[Settings], Any]) -> list[Any]:
+            return [answer.result() for answer in [pool.submit(what, settings) for pool in pools]]
 
-    def __enter__(self) -> 'Group':
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            process.terminate()
-            process.join()
-
-    def ask(self, what: str) -> list[Any]:
-        """'steps', 'gradient' or 'wrapper'; waits for all answers."""
-        for pipe in self.pipes:
-            pipe.send(what)
-        return [pipe.recv() for pipe in self.pipes]
+        yield ask
 
 
-class Member(NamedTuple):
-    """One process of a group."""
-
-    rank: int
-    size: int
-    threads: int
-    batch: int
-    port: int
-    settings: Settings
-
-
-def _work(member: Member, pipe: Connection) -> None:
-    """Build the student as the runner does, then do what is asked."""
-    torch.set_num_threads(member.threads)
-    names = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
-    values = (member.rank, member.rank, member.size, '127.0.0.1', member.port)
-    os.environ.setdefault('MKL_NUM_THREADS', str(member.threads))  # or MMEngine sets 1, with a warning
-    os.environ.update({name: str(value) for name, value in zip(names, values, strict=True)})
-    cfg = Config.fromfile(CONFIG)
+@functools.cache
+def trainee(settings: Settings) -> tuple[Config, Any, STEP]:
+    """Config, wrapped student and its step, built as the runner does; once in each process."""
+    torch.set_num_threads(settings.threads)
+    cfg = load_config(CONFIG, {}, settings.data_root)
     cfg.optim_wrapper.optimizer.lr = 0.0
-    work_dir = Path(member.settings.work_dir, 'ddp', f'{member.size}')
+    size, port = os.environ['WORLD_SIZE'], os.environ['MASTER_PORT']
     runner = DetRunner(
         cfg.model,
-        str(work_dir),
+        str(settings.work_dir / 'ddp' / size),
         launcher='pytorch',
         env_cfg={'mp_cfg': {'mp_start_method': 'spawn'}, 'dist_cfg': {'backend': 'gloo'}},
         randomness={'seed': 0},
         log_level='ERROR',
         default_scope='mmdet',
-        experiment_name=f'ddp_{member.size}_{member.port}',
+        experiment_name=f'ddp_{size}_{port}',
     )
-    wrapped = _step(runner.model, cfg, _batch(member))
-    steps = _steps(member.settings)
-    while True:
-        wanted = pipe.recv()
-        if wanted == 'steps':
-            for _ in range(steps):
-                wrapped()
-            pipe.send(None)
-        elif wanted == 'gradient':
-            pipe.send(with_gradient(wrapped)['gradient'])
-        else:
-            bare = MODELS.build(cfg.model)
-            bare.load_state_dict(runner.model.module.state_dict())
-            contenders = {'wrapped': wrapped, 'bare': _step(bare, cfg, _batch(member))}
-            times: dict[str, Timing] = interleaved(
-                contenders, steps * member.settings.repeats, CPU, warm_up=steps
-            )
-            cost: Spread = ratio(times['wrapped'], times['bare'])
-            pipe.send(cost)
+    return cfg, runner.model, _step(runner.model, cfg, settings)
+
+
+def steps(settings: Settings) -> None:
+    """A round of steps."""
+    for _ in range(_steps(settings)):
+        trainee(settings)[2]()
+
+
+def gradient(settings: Settings) -> float:
+    """Length of the gradient that a step of this process has."""
+    return with_gradient(trainee(settings)[2])['gradient']
+
+
+def wrapper_cost(settings: Settings) -> Spread:
+    """Wrapped over bare steps."""
+    cfg, model, wrapped = trainee(settings)
+    bare = MODELS.build(cfg.model)
+    bare.load_state_dict(model.module.state_dict())
+    contenders = {'wrapped': wrapped, 'bare': _step(bare, cfg, settings)}
+    rounds = _steps(settings)
+    times = interleaved(contenders, rounds * settings.repeats, CPU, warm_up=rounds)
+    return ratio(times['wrapped'], times['bare'])
+
+
+def _step(model: Any, cfg: Config, settings: Settings) -> STEP:
+    """On other photos in each process."""
+    count, rank = settings.batch_size or 1, int(os.environ['RANK'])
+    return our_step(model, cfg, first_batch(cfg, range(rank * count, (rank + 1) * count)))
 
 
 def _steps(settings: Settings) -> int:
     return QUICK_STEPS if settings.quick else STEPS
-
-
-def _step(model: nn.Module, cfg: Config, data: dict[str, Any]) -> Callable[[], dict[str, float]]:
-    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    model.train()
-
-    def run() -> dict[str, float]:
-        step: Any = model
-        step.train_step(data, optim_wrapper)
-        return {}
-
-    return run
-
-
-def _batch(member: Member) -> dict[str, Any]:
-    """Noise with boxes, other ones in each process."""
-    generator = torch.Generator().manual_seed(member.rank)
-    count = member.batch
-    corners = torch.rand(count, 16, 2, generator=generator) * SIDE / 2
-    sides = SIDE / 8 + torch.rand(count, 16, 2, generator=generator) * SIDE / 3
-    valid = torch.arange(16).expand(count, 16) < OBJECTS
-    shape = torch.full((count, 2), SIDE)
-    gt = GroundTruth(
-        img_id=torch.arange(count),
-        ori_shape=shape,
-        img_shape=shape,
-        bboxes=torch.cat([corners, corners + sides], 2) * valid[..., None],
-        labels=torch.randint(80, (count, 16), generator=generator) * valid,
-        valid=valid,
-    )
-    inputs = torch.randint(256, (count, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
-    return {'inputs': inputs, 'gt': gt}

@@ -1,16 +1,16 @@
 """`distill`: what distillation adds to a training step, beside the published way."""
 
-from benchmarks.parity import differing_numbers, exact_float32
-from benchmarks.report import Row, Target
+from benchmarks.report import Row, Target, for_device, peaks
 from benchmarks.settings import Settings
-from benchmarks.step import BATCH, BATCH_GPU, peaks
 from benchmarks.students import (
+    BATCH,
+    BATCH_GPU,
     baseline_step,
     baseline_student,
+    check_step,
     make_teacher,
     our_step,
     subject,
-    with_gradient,
 )
 from benchmarks.timing import interleaved, ratio
 
@@ -21,45 +21,33 @@ GPU_ROW = Row('distill', 'distilled / plain step, GPU', 'x', Target(1.12, at_lea
 
 def run(settings: Settings) -> list[Row]:
     """The ratio on the device of this run, and the distilled step itself."""
+    return for_device(settings, [CPU_ROW], [GPU_ROW], lambda row: measure(settings, row))
+
+
+def measure(settings: Settings, row: Row) -> list[Row]:
+    """A plain and a distilled step of either contender."""
     count = settings.batch_size or (BATCH_GPU if settings.on_gpu else BATCH)
-    exact = settings._replace(amp=False)
-    plain = subject(exact, count)
-    teacher, file = make_teacher(settings, plain.classes)
-    distilled = subject(exact, count, file)
-    student = baseline_student(plain, settings.device)
-    steps = (our_step(distilled), baseline_step(distilled, student, exact, teacher))
-    with exact_float32():
-        ours, theirs = map(with_gradient, steps)
-    faults = differing_numbers(ours, theirs, TOLERANCE)
-    if settings.amp:
-        plain, distilled = subject(settings, count), subject(settings, count, file)
+    plain = subject(settings, count)
+    teacher = make_teacher(settings, plain.cfg.train_dataloader.dataset.metainfo['classes'])
+    row = row._replace(
+        faults=check_step(settings, count, TOLERANCE, teacher),
+        parity=f'four losses and the length of the gradient {TOLERANCE:g}, in float32',
+    )
+    distilled, student = subject(settings, count, teacher), baseline_student(plain)
     contenders = {
-        'plain': our_step(plain),
-        'ours': our_step(distilled),
-        'reference plain': baseline_step(plain, student, settings),
-        'reference': baseline_step(distilled, student, settings, teacher),
+        'plain': our_step(*plain[1:4]),
+        'ours': our_step(*distilled[1:4]),
+        'reference plain': baseline_step(plain, student),
+        'reference': baseline_step(distilled, student, teacher),
     }
     times = interleaved(contenders, settings.repeats, settings.device, warm_up=3 if settings.on_gpu else 1)
-    objects = sum(map(len, plain.objects))
-    measured = (GPU_ROW if settings.on_gpu else CPU_ROW)._replace(
+    objects, plainly = sum(map(len, plain.objects)), times['plain'].spread.median
+    added = row._replace(
         ours=ratio(times['ours'], times['plain']),
         reference=ratio(times['reference'], times['reference plain']),
         peak_mib=peaks(times),
-        faults=faults,
-        parity=f'four losses and the length of the gradient {TOLERANCE:g}, in float32',
         note=f'batch {count}, {objects} objects; medians of the quotients of each round',
     )
-    whole = Row(
-        'distill',
-        f'distilled step, {"GPU" if settings.on_gpu else "CPU"}',
-        's',
-        ours=times['ours'].spread,
-        reference=times['reference'].spread,
-        ratio=ratio(times['reference'], times['ours']),
-        faults=faults,
-        parity=measured.parity,
-        note=f'of it ours plain {times["plain"].spread.median:.3g} s',
-    )
-    if settings.on_gpu:
-        return [CPU_ROW._replace(note='run with --device cpu'), measured, whole]
-    return [measured, whole, GPU_ROW._replace(note='no GPU in this run')]
+    name, note = row.name.replace('distilled / plain', 'distilled'), f'of it ours plain {plainly:.3g} s'
+    whole = row._replace(name=name, unit='s', target=None).measured(times, count, peak_mib={}, note=note)
+    return [added, whole]

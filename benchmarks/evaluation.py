@@ -1,12 +1,13 @@
 """`eval`: COCO box evaluation, from annotation file and detections to the numbers, beside pycocotools."""
 
-import json
 import logging
 import re
 from collections.abc import Callable
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from mmengine.logging import MMLogger
@@ -14,15 +15,15 @@ from mmengine.logging import MMLogger
 from benchmarks.reference.evaluation import Found, baseline_evaluation
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
-from benchmarks.step import peaks
 from benchmarks.synthetic import CLASSES, write_annotations
-from benchmarks.timing import interleaved, ratio
+from benchmarks.timing import interleaved
 from mmdet.evaluation import CocoMetric
 
 SIZES = (5_000, 36_335, 200)  # images and objects of val2017, detections of an image
 QUICK_SIZES = (40, 300, 20)
 NUMBERS = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
 PARITY = 'AP numbers and AP per class to the last bit, the AR numbers to the 4 digits of the log'
+ROW = Row('eval', 'COCO box evaluation', 's', Target(20, of='ratio'), parity=PARITY)
 
 
 def run(settings: Settings) -> list[Row]:
@@ -33,75 +34,53 @@ def run(settings: Settings) -> list[Row]:
         write_annotations(ann_file, images, objects, [('one.jpg', 480, 640)])
     found = detections(ann_file, images, per_image)
     result_file = settings.work_dir / 'evaluation_results.json'
-    contenders = {
+    contenders: dict[str, Callable[[], Any]] = {
         'ours': our_evaluation(ann_file, found),
         'reference': lambda: baseline_evaluation(ann_file, found, result_file),
     }
     times = interleaved(contenders, settings.repeats, torch.device('cpu'))
-    row = Row(
-        'eval',
-        'COCO box evaluation',
-        's',
-        Target(20, of='ratio'),
-        ours=times['ours'].spread,
-        reference=times['reference'].spread,
-        ratio=ratio(times['reference'], times['ours']),
-        peak_mib=peaks(times),
-        faults=check(times['ours'].result, *times['reference'].result),
-        parity=PARITY,
-        note=f'{images} images x {per_image} detections, {objects} objects; annotations and results are read',
-    )
-    return [row]
+    faults = check(times['ours'].result, *times['reference'].result)
+    total = sum(len(labels) for *_, labels in found)
+    note = f'{images} images, {total} detections, {objects} objects; annotations and results are read'
+    return [ROW.measured(times, images, faults=faults, note=note)]
 
 
 def detections(ann_file: Path, images: int, per_image: int) -> list[Found]:
-    """Seeded detections: a third near an object each, the rest anywhere; one image in ten has ties of scores.
+    """Seeded detections: a third near objects, the rest anywhere; one image in ten has ties of scores.
 
     One image in a hundred has none.
     """
-    objects_of: dict[int, list[dict[str, Any]]] = {}
-    for one in json.loads(ann_file.read_bytes())['annotations']:
-        objects_of.setdefault(one['image_id'], []).append(one)
+    given = msgspec.json.decode(ann_file.read_bytes())['annotations']
+    objects = np.array([(*one['bbox'], one['category_id'], one['image_id']) for one in given])
     rng = np.random.default_rng(1)
-    found: list[Found] = []
-    for img_id in range(1, images + 1):
-        if img_id % 100 == 0:
-            found.append((img_id, np.zeros((0, 5), np.float32), np.zeros(0, np.int64)))
-            continue
-        boxes = (rng.random((per_image, 4)) * [320, 240, 320, 240]).astype(np.float32)
-        boxes[:, 2:] += boxes[:, :2]
-        labels, scores = rng.integers(0, CLASSES, per_image), rng.random(per_image) ** 3
-        objects = objects_of.get(img_id, [])
-        for row in range(per_image // 3 if objects else 0):
-            one = objects[row % len(objects)]
-            x, y, w, h = one['bbox']
-            moved = np.array([x, y, x + w, y + h]) + rng.normal(0, 0.08, 4) * [w, h, w, h]
-            boxes[row], labels[row], scores[row] = moved, one['category_id'] - 1, rng.random()
-        if img_id % 10 == 0:
-            scores = scores.round(1)
-        order = np.argsort(-scores, kind='stable')
-        rows = np.concatenate([boxes, scores[:, None]], 1).astype(np.float32)[order]
-        found.append((img_id, rows, labels[order]))
-    return found
+    near = rng.choice(objects, images * per_image // 3)  # xywh, category, image
+    near[:, :4] += rng.normal(0, 0.08, (len(near), 4)) * np.tile(near[:, 2:4], 2)
+    rest = images * per_image - len(near)
+    anywhere = [
+        rng.random((rest, 4)) * [320, 240, 320, 240],
+        rng.integers(1, [CLASSES + 1, images + 1], (rest, 2)),
+    ]
+    drawn = np.concatenate([near, np.concatenate(anywhere, 1)])
+    scores = rng.random(len(drawn)) ** 2
+    scores = np.where(drawn[:, 5] % 10 == 0, scores.round(1), scores)
+    table = np.concatenate([drawn[:, :2], drawn[:, :2] + drawn[:, 2:4].clip(0), scores[:, None]], 1)
+    order = np.lexsort((-scores, drawn[:, 5]))
+    table, labels = table[order].astype(np.float32), drawn[order, 4].astype(np.int64) - 1
+    ends = np.searchsorted(drawn[order, 5], np.arange(images + 2))
+    slices = [slice(ends[i], ends[i + 1] if i % 100 else ends[i]) for i in range(1, images + 1)]
+    return [(i, table[rows], labels[rows]) for i, rows in enumerate(slices, start=1)]
 
 
 def our_evaluation(ann_file: Path, found: list[Found]) -> Callable[[], dict[str, float]]:
     """Through `CocoMetric`, as after a test; adds the numbers that only the log gives."""
-    samples = [
-        {
-            'img_id': img_id,
-            'pred_instances': {
-                'bboxes': torch.from_numpy(rows[:, :4]),
-                'scores': torch.from_numpy(rows[:, 4]),
-                'labels': torch.from_numpy(labels),
-            },
-        }
-        for img_id, rows, labels in found
-    ]
+    samples = []
+    for img_id, rows, labels in found:
+        boxes = torch.from_numpy(rows)
+        instances = {'bboxes': boxes[:, :4], 'scores': boxes[:, 4], 'labels': torch.from_numpy(labels)}
+        samples.append({'img_id': img_id, 'pred_instances': instances})
 
     def evaluate() -> dict[str, float]:
-        metric = CocoMetric(str(ann_file), classwise=True)
-        log = _Log()
+        metric, log = CocoMetric(str(ann_file), classwise=True), BufferingHandler(1000)
         logger = MMLogger.get_current_instance()
         level = logger.level
         logger.addHandler(log)
@@ -112,7 +91,9 @@ def our_evaluation(ann_file: Path, found: list[Found]) -> Callable[[], dict[str,
         finally:
             logger.removeHandler(log)
             logger.setLevel(level)
-        return {**numbers, **{f'log {i}': value for i, value in enumerate(log.twelve())}}
+        (told,) = (text for text in (record.getMessage() for record in log.buffer) if 'AR@100' in text)
+        logged = re.findall(r'\| (\d\.\d{4}) ', told)
+        return {**numbers, **{f'log {i}': float(value) for i, value in enumerate(logged)}}
 
     return evaluate
 
@@ -121,30 +102,9 @@ def check(ours: dict[str, float], stats: list[float], per_class: list[float]) ->
     """Compare the numbers of ours with pycocotools'."""
     expected = {f'coco/{name}': value for name, value in zip(NUMBERS, stats, strict=False)}
     expected |= {f'coco/class {k:02d}_precision': value for k, value in enumerate(per_class, start=1)}
-    faults = [
+    expected |= {f'log {i}': float(f'{value:.4f}') for i, value in enumerate(stats)}
+    return [
         f'{name} is {ours.get(name)}, pycocotools says {value}'
         for name, value in expected.items()
         if ours.get(name) != value
     ]
-    logged = [ours.get(f'log {i}') for i in range(12)]
-    if logged != [float(f'{value:.4f}') for value in stats]:
-        faults.append(f'the log says {logged}, pycocotools {stats}')
-    return faults
-
-
-class _Log(logging.Handler):
-    """Keeps the table of the 12 numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = ''
-
-    def emit(self, record: Any) -> None:
-        """Keep what holds the table."""
-        message = record.getMessage()
-        if 'AR@100' in message:
-            self.text = message
-
-    def twelve(self) -> list[float]:
-        """In the order of the table; none when there was no table."""
-        return [float(number) for number in re.findall(r'\| (\d\.\d{4}) ', self.text)]

@@ -4,16 +4,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from benchmarks.reference.network import BaselineSSD300
 from benchmarks.reference.postprocess import MAX_PER_IMAGE, NMS_IOU, SCORE_THR, detections
-from benchmarks.report import Row, Target
+from benchmarks.report import CONTENDERS, Row, Target, for_device
 from benchmarks.settings import Settings
-from benchmarks.step import peaks, photos
-from benchmarks.students import Subject, baseline_student, normalized, subject
-from benchmarks.timing import Timing, interleaved, ratio
+from benchmarks.students import (
+    Subject,
+    anchors_of,
+    baseline_student,
+    normalized,
+    photos,
+    subject,
+    torchvision_model,
+)
+from benchmarks.timing import interleaved, ratio
 
 CANDIDATES = 60_000  # class scores of an image above the threshold, where the network has 80 classes
 PARITY = 'the same detections: labels, scores 1e-5, boxes 0.001 pixels, of the same outputs'
@@ -21,69 +27,38 @@ SHARE = Target(0.1, at_least=False)
 CPU_ROW = Row('infer', 'inference, batch 1, CPU', 's', Target(1.2, of='ratio'))
 LATENCY_ROW = Row('infer', 'inference, batch 1, GPU', 's', Target(0.005, at_least=False))
 RATE_ROW = Row('infer', 'inference, batch 64, GPU', 'images/s', Target(1300))
+PARTS = dict[str, Callable[[], Any]]
 
 
 def run(settings: Settings) -> list[Row]:
     """Batch 1 on either device, and batch 64 on a GPU."""
-    if settings.on_gpu:
-        rows = of_batch(settings, 1, LATENCY_ROW)
-        rows += of_batch(settings, settings.batch_size or 64, RATE_ROW)
-        return [CPU_ROW._replace(note='run with --device cpu'), *rows]
-    rows = of_batch(settings, settings.batch_size or 1, CPU_ROW)
-    return [*rows, *(row._replace(note='no GPU in this run') for row in (LATENCY_ROW, RATE_ROW))]
+    return for_device(settings, [CPU_ROW], [LATENCY_ROW, RATE_ROW], lambda row: of_batch(settings, row))
 
 
-def of_batch(settings: Settings, count: int, row: Row) -> list[Row]:
-    """The whole, the network, and the post-processing."""
+def of_batch(settings: Settings, row: Row) -> list[Row]:
+    """The whole, the network, the post-processing, and the share of that."""
+    count = 1 if row.name == LATENCY_ROW.name else settings.batch_size or (64 if settings.on_gpu else 1)
     found = subject(settings, count)
-    detector, student = found.detector.eval(), baseline_student(found, settings.device).eval()
+    student = baseline_student(found).eval()
     with torch.no_grad():
-        logits = detector(normalized(found.data['inputs'], settings.device)).cls_logits
-        gain = gain_for(logits.roll(1, 2))  # background first
-        for heads in (detector.head.cls_convs, student.cls_convs):
+        gain = gain_for(found.detector.eval()(normalized(found)).cls_logits.roll(1, 2))  # background first
+        for heads in (found.detector.head.cls_convs, student.cls_convs):
             scale(heads, gain)
-    contenders = ours(found, settings) | baseline(found, student, settings)
+    contenders = ours(found) | baseline(found, student)
     if not settings.quick:  # it has one size only
-        contenders |= torchvisions(found, settings)
+        contenders |= torchvisions(found)
     times = interleaved(contenders, settings.repeats, settings.device, warm_up=3 if settings.on_gpu else 1)
-    faults = check(found, settings)
+    present = [name for name in CONTENDERS if name in times]
+    against = 'torchvision' if 'torchvision' in present else 'reference'
+    parity = {'faults': check(found), 'parity': PARITY}
     rows = []
     for part in ('', ' network', ' post-processing'):
-        named = {
-            name: times[name + part] for name in ('ours', 'reference', 'torchvision') if name + part in times
-        }
-        other = 'torchvision' if 'torchvision' in named else 'reference'
-        shown = {k: t.rate(count) if row.unit == 'images/s' else t.spread for k, t in named.items()}
-        rows.append(
-            row._replace(
-                name=row.name if not part else f'{row.name}:{part}',
-                target=None if part else row.target,
-                ours=shown['ours'],
-                reference=shown['reference'],
-                torchvision=shown.get('torchvision'),
-                ratio=ratio(named[other], named['ours']),
-                peak_mib=peaks(named),
-                faults=faults,
-                parity=PARITY,
-                note=f'ratio to {other}; some {CANDIDATES} candidates an image' if not part else '',
-            )
-        )
-    return [*rows, share_of_postprocessing(row, times)]
-
-
-def share_of_postprocessing(row: Row, times: dict[str, Timing]) -> Row:
-    """Of the whole inference."""
-    names = [name for name in ('ours', 'reference', 'torchvision') if name in times]
-    shares = {name: ratio(times[f'{name} post-processing'], times[name]) for name in names}
-    return Row(
-        'infer',
-        f'{row.name}: share of post-processing',
-        'x',
-        SHARE,
-        ours=shares['ours'],
-        reference=shares['reference'],
-        torchvision=shares.get('torchvision'),
-    )
+        of_part = {name: times[name + part] for name in present}
+        figures = row.measured(of_part, count, against, **parity)
+        rows.append(figures._replace(name=f'{row.name}:{part}', target=None) if part else figures)
+    rows[0] = rows[0]._replace(note=f'ratio to {against}; some {CANDIDATES} candidates an image')
+    shares: dict[str, Any] = {name: ratio(times[f'{name} post-processing'], times[name]) for name in present}
+    return [*rows, Row('infer', f'{row.name}: share of post-processing', 'x', SHARE, **shares)]
 
 
 def gain_for(logits: Tensor) -> float:
@@ -106,113 +81,101 @@ def scale(heads: nn.ModuleList, gain: float) -> None:
         parameter.mul_(gain)
 
 
-def ours(found: Subject, settings: Settings) -> dict[str, Callable[[], Any]]:
-    """Whole, network, post-processing."""
-    detector, device = found.detector, settings.device
+def parts(
+    name: str,
+    settings: Settings,
+    network: Callable[[], Any],
+    post: Callable[[Any], Any],
+    whole: Callable[[], Any] | None = None,
+) -> PARTS:
+    """The whole, the network, and the post-processing of its outputs; each without gradients.
+
+    Args:
+        name: Of the contender.
+        settings: Of this run: they decide the precision.
+        network: Gives the outputs.
+        post: Takes them.
+        whole: None: one after the other.
+    """
+
+    def inference(part: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            with torch.no_grad(), settings.autocast():
+                return part()
+
+        return call
+
+    outputs = inference(network)()
+    return {
+        name: inference(whole or (lambda: post(network()))),
+        f'{name} network': inference(network),
+        f'{name} post-processing': inference(lambda: post(outputs)),
+    }
+
+
+def ours(found: Subject) -> PARTS:
+    """The parts of this toolbox."""
+    detector = found.detector
     batch = detector.data_preprocessor(found.data)
-    sizes = batch['gt'].img_shape
-    with torch.no_grad():
-        outputs = detector(batch['inputs'], mode='tensor')
-
-    @torch.no_grad()
-    def whole() -> Any:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
-            return detector.test_step(found.data)
-
-    @torch.no_grad()
-    def network() -> Any:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
-            return detector(batch['inputs'], mode='tensor')
-
-    @torch.no_grad()
-    def post() -> Any:
-        return detector.head.predict(outputs, sizes)
-
-    return {'ours': whole, 'ours network': network, 'ours post-processing': post}
-
-
-def baseline(found: Subject, student: BaselineSSD300, settings: Settings) -> dict[str, Callable[[], Any]]:
-    """Whole, network, post-processing of the reference."""
-    device, anchors = settings.device, found.anchors(settings.device)
-    with torch.no_grad():
-        maps = student(normalized(found.data['inputs'], device))
-
-    @torch.no_grad()
-    def network() -> Any:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
-            return student(normalized(found.data['inputs'], device))
-
-    @torch.no_grad()
-    def whole() -> Any:
-        outputs = network()
-        return detections(outputs[0], outputs[1], anchors, found.num_classes)
-
-    @torch.no_grad()
-    def post() -> Any:
-        return detections(maps[0], maps[1], anchors, found.num_classes)
-
-    return {'reference': whole, 'reference network': network, 'reference post-processing': post}
-
-
-def torchvisions(found: Subject, settings: Settings) -> dict[str, Callable[[], Any]]:
-    """The same of torchvision's SSD300-VGG16 with our thresholds; its 400 candidates a class stay."""
-    torch.manual_seed(0)
-    device = settings.device
-    model: Any = torchvision.models.detection.ssd300_vgg16(
-        weights=None,
-        weights_backbone=None,
-        num_classes=found.num_classes + 1,
-        score_thresh=SCORE_THR,
-        nms_thresh=NMS_IOU,
-        detections_per_img=MAX_PER_IMAGE,
+    return parts(
+        'ours',
+        found.settings,
+        network=lambda: detector(batch['inputs'], mode='tensor'),
+        post=lambda outputs: detector.head.predict(outputs, batch['gt'].img_shape),
+        whole=lambda: detector.test_step(found.data),
     )
-    model.to(device).eval()
-    images = list(photos(found, device))
 
-    @torch.no_grad()
+
+def baseline(found: Subject, student: BaselineSSD300) -> PARTS:
+    """The parts of the baseline."""
+    anchors = anchors_of(found.detector, found.settings.device)
+    return parts(
+        'reference',
+        found.settings,
+        network=lambda: student(normalized(found)),
+        post=lambda maps: detections(maps[0], maps[1], anchors, found.num_classes),
+    )
+
+
+def torchvisions(found: Subject) -> PARTS:
+    """The parts of torchvision's SSD300-VGG16 with our thresholds; its 400 candidates a class stay."""
+    thresholds = {'score_thresh': SCORE_THR, 'nms_thresh': NMS_IOU, 'detections_per_img': MAX_PER_IMAGE}
+    model = torchvision_model(found, **thresholds).eval()
+    images = list(photos(found))
+
     def network() -> Any:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
-            batch, _ = model.transform(images)
-            features = list(model.backbone(batch.tensors).values())
-            return model.head(features), model.anchor_generator(batch, features), batch.image_sizes
+        batch, _ = model.transform(images)
+        features = list(model.backbone(batch.tensors).values())
+        return model.head(features), model.anchor_generator(batch, features), batch.image_sizes
 
     with torch.no_grad():
-        scale(model.head.classification_head, gain_for(network()[0]['cls_logits'].float()))
-        outputs, anchors, sizes = network()
-
-    @torch.no_grad()
-    def whole() -> Any:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
-            return model(images)
-
-    @torch.no_grad()
-    def post() -> Any:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):  # NMS knows no bfloat16
-            return model.postprocess_detections(outputs, anchors, sizes)
-
-    return {'torchvision': whole, 'torchvision network': network, 'torchvision post-processing': post}
+        scale(model.head.classification_head, gain_for(network()[0]['cls_logits']))
+    return parts(
+        'torchvision',
+        found.settings,
+        network=network,
+        post=lambda outputs: model.postprocess_detections(*outputs),
+        whole=lambda: model(images),
+    )
 
 
 @torch.no_grad()
-def check(found: Subject, settings: Settings) -> list[str]:
-    """Compare the detections that ours and the reference make of the same float32 outputs."""
+def check(found: Subject) -> list[str]:
+    """Compare the detections that ours and the baseline make of the same float32 outputs."""
     head = found.detector.head
     batch = found.detector.data_preprocessor(found.data)
     feats = found.detector.extract_feat(batch['inputs'])
-    cls_maps = [conv(x) for conv, x in zip(head.cls_convs, feats, strict=True)]
-    box_maps = [conv(x) for conv, x in zip(head.reg_convs, feats, strict=True)]
-    theirs = detections(cls_maps, box_maps, found.anchors(settings.device), found.num_classes)
-    faults = []
-    for i, (own, other) in enumerate(
-        zip(head.predict(head(feats), batch['gt'].img_shape), theirs, strict=True)
-    ):
-        rows = torch.cat([own.bboxes, own.scores[:, None], own.labels[:, None].float()], 1)
-        if rows.shape != other.shape:
-            faults.append(f'photo {i}: {len(rows)} detections, the reference has {len(other)}')
-            continue
+    maps = [
+        [conv(x) for conv, x in zip(convs, feats, strict=True)] for convs in (head.cls_convs, head.reg_convs)
+    ]
+    theirs = detections(
+        maps[0], maps[1], anchors_of(found.detector, found.settings.device), found.num_classes
+    )
+    faults, allowed = [], torch.tensor([1e-3] * 4 + [1e-5, 0], device=found.settings.device)
+    for i, own in enumerate(head.predict(head(feats), batch['gt'].img_shape)):
+        rows = torch.cat([own.bboxes, own.scores[:, None], own.labels[:, None].float()], 1)  # (D, 6)
         # Equal scores may swap places: each detection must be there, wherever.
-        allowed = rows.new_tensor([1e-3] * 4 + [1e-5, 0])
-        same = ((rows[:, None] - other[None]).abs() <= allowed).all(2)  # (D, D)
+        same = ((rows[:, None] - theirs[i][None]).abs() <= allowed).all(2)
         wrong = max(int((~same.any(side)).sum()) for side in (0, 1))
         if wrong:
             faults.append(f'photo {i}: {wrong} of {len(rows)} detections differ')

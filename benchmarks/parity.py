@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 CHECKED = 24  # photos whose pixels are compared
 MEAN_DIFFERENCE, MOST_DIFFERENCE = 0.45, 1.2  # gray levels; rounding to uint8 costs 0.2 to 0.35
@@ -31,6 +30,15 @@ def differing_numbers(
     return faults
 
 
+def differing_pixels(differences: Mapping[str, float]) -> list[str]:
+    """Which photos differ by too many gray levels, by the mean of each; one line each."""
+    faults = [f'{k} differs by {v:.2f} gray levels' for k, v in differences.items() if v > MOST_DIFFERENCE]
+    mean = statistics.fmean(differences.values()) if differences else 0.0
+    if mean > MEAN_DIFFERENCE:
+        faults.append(f'{len(differences)} photos differ by {mean:.2f} gray levels on average')
+    return faults
+
+
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
     """Convolutions of float32 in float32: cuDNN rounds their operands to TF32's ten bits otherwise.
@@ -44,12 +52,6 @@ def exact_float32() -> Iterator[None]:
         yield
     finally:
         cudnn.allow_tf32, cudnn.benchmark = before
-
-
-def gradient_norm(parameters: list[Tensor]) -> float:
-    """L2 norm over the gradients of all parameters, in float64."""
-    norms = [p.grad.double().norm() for p in parameters if p.grad is not None]
-    return float(torch.stack(norms).norm()) if norms else 0.0
 
 
 class Comparison(NamedTuple):

@@ -3,21 +3,23 @@
 import csv
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
 from terminaltables import AsciiTable
 
-from benchmarks.settings import Settings
-from benchmarks.timing import Spread
+from benchmarks.settings import Settings, cores
+from benchmarks.timing import Spread, Timing, ratio
 from mmdet.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
-NOT_MEASURED = 'not measured'
+CONTENDERS = ('ours', 'reference', 'torchvision')
+NOT_MEASURED, NO_GPU = 'not measured', 'no GPU in this run'
 MODES = ('quick', 'amp', 'channels_last', 'compile')  # of the settings
 
 
@@ -44,40 +46,72 @@ class Row(NamedTuple):
     unit: str
     target: Target | None = None
     ours: Spread | None = None
-    reference: Spread | None = None
+    reference: Spread | None = None  # the baseline
     torchvision: Spread | None = None
     ratio: Spread | None = None  # how many times better ours is than the reference, or as `note` says
-    peak_mib: Mapping[str, float | None] = {}  # of each contender
+    peak_mib: Mapping[str, float] = {}  # of each contender
     faults: Sequence[str] = ()  # where the parity check found that ours computes something else
     parity: str = ''  # what the parity check compared, and how closely
     note: str = ''
     repeats: int = 0  # timed rounds
+
+    def measured(
+        self, times: Mapping[str, Timing], count: float, against: str = 'reference', **columns: Any
+    ) -> 'Row':
+        """This row with the figures of its contenders.
+
+        Args:
+            times: Of each contender.
+            count: Things a run, where the unit is things a second.
+            against: The contender that the ratio is to.
+            **columns: Other fields.
+        """
+        figures = {
+            name: times[name].rate(count) if self.unit.endswith('/s') else times[name].spread
+            for name in CONTENDERS
+            if name in times
+        }
+        compared = {'ratio': ratio(times[against], times['ours']), 'peak_mib': peaks(times)}
+        return self._replace(**{**figures, **compared, **columns})
 
     @property
     def verdict(self) -> str:
         """'parity failed', 'not measured', 'met', 'not met', or '' without a target."""
         if self.faults:
             return 'parity failed'
-        if self.ours is None:
+        measured = self.ratio if self.ours and self.target and self.target.of == 'ratio' else self.ours
+        if measured is None:
             return NOT_MEASURED
         if self.target is None:
             return ''
-        measured = self.ours if self.target.of == 'ours' else self.ratio
-        if measured is None:
-            return NOT_MEASURED
-        reached = measured.median >= self.target.bound
-        return 'met' if reached == self.target.at_least or measured.median == self.target.bound else 'not met'
+        distance = measured.median - self.target.bound
+        return 'met' if (distance if self.target.at_least else -distance) >= 0 else 'not met'
+
+
+def peaks(times: Mapping[str, Timing]) -> dict[str, float]:
+    """Peak memory of each contender, MiB."""
+    return {name: timing.peak_mib for name, timing in times.items()}
+
+
+def for_device(
+    settings: Settings, cpu: Sequence[Row], gpu: Sequence[Row], measure: Callable[[Row], list[Row]]
+) -> list[Row]:
+    """Measure the rows of the device of this run; those of the other one stay not measured."""
+    notes = (NO_GPU, 'run with --device cpu')
+    unmeasured = [row._replace(note=notes[settings.on_gpu]) for row in (cpu if settings.on_gpu else gpu)]
+    measured = [found for row in (gpu if settings.on_gpu else cpu) for found in measure(row)]
+    return unmeasured + measured if settings.on_gpu else measured + unmeasured
 
 
 def machine(settings: Settings) -> dict[str, str]:
     """What the figures were measured on and with."""
-    on_gpu = settings.on_gpu
     commit = subprocess.run(
         ['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True, check=False
     )
+    on_gpu = settings.on_gpu
     return {
         'device': torch.cuda.get_device_name(settings.device) if on_gpu else f'CPU, {_processor()}',
-        'cores': str(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()),
+        'cores': str(cores()),
         'threads': str(settings.threads),
         'load': f'{os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else '',
         'mode': ' '.join(name for name in MODES if getattr(settings, name)),
@@ -91,27 +125,16 @@ def machine(settings: Settings) -> dict[str, str]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as they appear on the screen: median and, in brackets, the quartiles."""
-    head = ['', 'unit', 'ours', 'reference', 'torchvision', 'ratio', 'parity', 'target', '']
-    body = [
-        [
-            row.name,
-            row.unit,
-            cell(row.ours) if row.ours else NOT_MEASURED,
-            *map(cell, (row.reference, row.torchvision, row.ratio)),
-            'FAILED' if row.faults else 'equal' if row.ours and row.parity else '',
-            str(row.target or ''),
-            row.verdict,
-        ]
-        for row in rows
-    ]
-    grid = AsciiTable([head, *body])
-    remarks = [
-        f'{row.name}: {remark}'
-        for row in rows
-        for remark in (row.note, *(f'PARITY FAILED: {fault}' for fault in row.faults))
-        if remark
-    ]
-    return '\n'.join([grid.table, *remarks])
+    grid = [['', 'unit', *CONTENDERS, 'ratio', 'parity', 'target', '']]
+    remarks = []
+    for row in rows:
+        ours, *others = map(cell, (row.ours, row.reference, row.torchvision, row.ratio))
+        parity = 'FAILED' if row.faults else 'equal' if row.ours and row.parity else ''
+        target = str(row.target or '')
+        grid.append([row.name, row.unit, ours or NOT_MEASURED, *others, parity, target, row.verdict])
+        notes = [row.note, *(f'PARITY FAILED: {fault}' for fault in row.faults)]
+        remarks += [f'{row.name}: {note}' for note in notes if note]
+    return '\n'.join([AsciiTable(grid).table, *remarks])
 
 
 def write_csv(rows: Sequence[Row], about: Mapping[str, str], file: Path) -> None:
@@ -124,17 +147,20 @@ def write_csv(rows: Sequence[Row], about: Mapping[str, str], file: Path) -> None
 
 
 def _record(row: Row) -> dict[str, str]:
-    record = {'benchmark': row.benchmark, 'row': row.name, 'unit': row.unit}
-    for name in ('ours', 'reference', 'torchvision', 'ratio'):
-        spread = getattr(row, name)
-        for part in Spread._fields:
-            record[f'{name}_{part}'] = '' if spread is None else f'{getattr(spread, part):.6g}'
-    peaks = '; '.join(f'{name} {peak:.0f}' for name, peak in row.peak_mib.items() if peak is not None)
-    return record | {
+    spreads = {name: getattr(row, name) for name in (*CONTENDERS, 'ratio')}
+    return {
+        'benchmark': row.benchmark,
+        'row': row.name,
+        'unit': row.unit,
+        **{
+            f'{name}_{part}': f'{getattr(spread, part):.6g}' if spread else ''
+            for name, spread in spreads.items()
+            for part in Spread._fields
+        },
         'target': str(row.target or ''),
         'verdict': row.verdict,
         'parity': '; '.join(row.faults) or row.parity,
-        'peak_mib': peaks,
+        'peak_mib': '; '.join(f'{name} {peak:.0f}' for name, peak in row.peak_mib.items() if peak),
         'repeats': str(row.repeats),
         'note': row.note,
     }
@@ -150,6 +176,5 @@ def cell(spread: Spread | None) -> str:
 
 def _processor() -> str:
     info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    names = re.findall(r'^model name\s*: (.+)$', info.read_text() if info.exists() else '', re.MULTILINE)
     return names[0] if names else platform.processor() or platform.machine()

@@ -1,5 +1,6 @@
 """What every benchmark is told."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,3 +26,17 @@ class Settings(NamedTuple):
     def on_gpu(self) -> bool:
         """Whether the rows of a GPU are measured, else those of a CPU."""
         return self.device.type == 'cuda'
+
+    @property
+    def missing_cores(self) -> str:
+        """Why loader workers cannot each have a core; '' where they can."""
+        return '' if cores() >= self.workers else f'needs {self.workers} cores, here are {cores()}'
+
+    def autocast(self) -> torch.autocast:
+        """The precision that contenders compute in."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

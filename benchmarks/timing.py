@@ -3,15 +3,16 @@
 R rounds · in each round every contender runs once, every other round backwards: A B C, C B A, A B C ...
 """
 
-import statistics
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-STATUS, CLEAR = Path('/proc/self/status'), Path('/proc/self/clear_refs')
+STATUS, CLEAR = Path('/proc/self/status'), Path('/proc/self/clear_refs')  # psutil knows no peak
 
 
 class Spread(NamedTuple):
@@ -24,18 +25,15 @@ class Spread(NamedTuple):
     @classmethod
     def of(cls, values: Sequence[float]) -> 'Spread':
         """Of at least one value."""
-        if len(values) == 1:
-            return cls(values[0], values[0], values[0])
-        low, median, high = statistics.quantiles(values, n=4, method='inclusive')
-        return cls(median, low, high)
+        return cls(*np.quantile(values, [0.5, 0.25, 0.75]).tolist())
 
 
 class Timing(NamedTuple):
     """What was measured of one contender."""
 
     seconds: tuple[float, ...]  # (R,)
-    peak_mib: float | None  # largest memory while it ran: of the process, on a GPU of its tensors
-    result: Any  # what it returned when it warmed up: the parity check compares it
+    peak_mib: float = 0.0  # largest memory while it ran: of the process, on a GPU of its tensors; 0: unknown
+    result: Any = None  # what it returned when it warmed up: the parity check compares it
 
     @property
     def spread(self) -> Spread:
@@ -58,25 +56,19 @@ def interleaved(
     if repeats < 1 or warm_up < 1:
         raise ValueError(f'repeats and warm_up must be at least 1; got {repeats} and {warm_up}')
     results = {name: run() for name, run in contenders.items()}
-    for _ in range(warm_up - 1):
-        for run in contenders.values():
-            run()
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    peaks: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(repeats):
-        for name, run in list(contenders.items())[:: -1 if number % 2 else 1]:
-            _wait(device)
-            _forget_peak(device)
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for number in range(1 - warm_up, repeats):
+        for name in list(contenders)[:: -1 if number > 0 and number % 2 else 1]:
+            _reset_peak(device)
             start = time.perf_counter()
-            run()
-            _wait(device)
-            seconds[name].append(time.perf_counter() - start)
-            if (peak := _peak_mib(device)) is not None:
-                peaks[name].append(peak)
-    return {
-        name: Timing(tuple(seconds[name]), max(peaks[name], default=None), results[name])
-        for name in contenders
-    }
+            contenders[name]()
+            _synchronize(device)
+            measured[name].append((time.perf_counter() - start, _peak_mib(device)))
+    timings = {}
+    for name, rounds in measured.items():
+        seconds, peaks = zip(*rounds[-repeats:], strict=True)
+        timings[name] = Timing(seconds, max(peaks), results[name])
+    return timings
 
 
 def ratio(over: Timing, under: Timing) -> Spread:
@@ -87,22 +79,21 @@ def ratio(over: Timing, under: Timing) -> Spread:
     return Spread.of([a / b for a, b in zip(over.seconds, under.seconds, strict=True)])
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
 
 
-def _forget_peak(device: torch.device) -> None:
+def _reset_peak(device: torch.device) -> None:
+    _synchronize(device)
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
     elif CLEAR.exists():
         CLEAR.write_text('5')  # Linux: VmHWM starts anew from what is resident now
 
 
-def _peak_mib(device: torch.device) -> float | None:
+def _peak_mib(device: torch.device) -> float:
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if not STATUS.exists():
-        return None
-    lines = (line.split() for line in STATUS.read_text().splitlines())
-    return next(int(line[1]) / 2**10 for line in lines if line[0] == 'VmHWM:')
+    found = re.search(r'VmHWM:\s+(\d+)', STATUS.read_text()) if STATUS.exists() else None
+    return int(found[1]) / 2**10 if found else 0.0

@@ -8,6 +8,7 @@ transforms, in the same order, and shares no code with them.
 H, W size of the photo · G boxes, xyxy in pixels
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,9 +131,8 @@ def reference_sample(
     patch, min_iou = draw_patch(boxes, canvas_height, canvas_width, rng)
     if patch is not None:
         left, top, right, bottom = patch
-        inside = [left < (x1 + x2) / 2 < right and top < (y1 + y2) / 2 < bottom for x1, y1, x2, y2 in boxes]
-        boxes = [box for box, kept in zip(boxes, inside, strict=True) if kept]
-        labels = [label for label, kept in zip(labels, inside, strict=True) if kept]
+        inside = centers(patch, boxes)
+        boxes, labels = list(itertools.compress(boxes, inside)), list(itertools.compress(labels, inside))
         boxes = [
             [max(x1, left) - left, max(y1, top) - top, min(x2, right) - left, min(y2, bottom) - top]
             for x1, y1, x2, y2 in boxes
@@ -160,18 +160,18 @@ def draw_patch(
             return None, 1
         for wide, high, along, down in rng.random((50, 4)):
             w, h = width * (0.3 + 0.7 * wide), height * (0.3 + 0.7 * high)
-            if h / w < 0.5 or h / w > 2:
-                continue
             x, y = (width - w) * along, (height - h) * down
             patch = (int(x), int(y), int(x + w), int(y + h))
-            if patch[0] == patch[2] or patch[1] == patch[3]:
+            if not 0.5 <= h / w <= 2 or patch[0] == patch[2] or patch[1] == patch[3]:
                 continue
-            if boxes and min(iou(patch, box) for box in boxes) < min_iou:
-                continue
-            centers = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in boxes]
-            if boxes and not any(patch[0] < x < patch[2] and patch[1] < y < patch[3] for x, y in centers):
-                continue
-            return patch, min_iou
+            if not boxes or (min(iou(patch, box) for box in boxes) >= min_iou and any(centers(patch, boxes))):
+                return patch, min_iou
+
+
+def centers(patch: Box, boxes: Sequence[Box]) -> list[bool]:
+    """Whether the center of each box lies in a patch."""
+    left, top, right, bottom = patch
+    return [left < (x1 + x2) / 2 < right and top < (y1 + y2) / 2 < bottom for x1, y1, x2, y2 in boxes]
 
 
 def iou(first: Box, second: Box) -> float:
@@ -184,34 +184,27 @@ def iou(first: Box, second: Box) -> float:
 
 def distort(img: Pixels, numbers: Pixels, contrast_first: bool) -> tuple[Pixels, dict[str, Any]]:
     """Brightness, contrast, saturation, hue, contrast, channels; each drawn by a coin."""
-    done = numbers[:, 0] < 0.5
-    brightness, contrast, saturation, hue = (
-        low + (high - low) * at
-        for (low, high), at in zip(
-            ((-32, 32), (0.5, 1.5), (0.5, 1.5), (-18, 18)), numbers[:, 1], strict=False
-        )
-    )
-    if done[0]:
-        img = img + np.float32(brightness)
-    if done[1] and contrast_first:
-        img = img * np.float32(contrast)
+    ranges = {'brightness': (-32, 32), 'contrast': (0.5, 1.5), 'saturation': (0.5, 1.5), 'hue': (-18, 18)}
+    drawn: dict[str, Any] = {
+        name: low + (high - low) * at if coin < 0.5 else None
+        for (name, (low, high)), (coin, at) in zip(ranges.items(), numbers, strict=False)
+    }
+    if drawn['brightness'] is not None:
+        img = img + np.float32(drawn['brightness'])
+    if drawn['contrast'] is not None and contrast_first:
+        img = img * np.float32(drawn['contrast'])
     hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV)
-    if done[2]:
-        hsv[..., 1] *= saturation
-    if done[3]:
-        hsv[..., 0] += hue
+    if drawn['saturation'] is not None:
+        hsv[..., 1] *= drawn['saturation']
+    if drawn['hue'] is not None:
+        hsv[..., 0] += drawn['hue']
         hsv[..., 0][hsv[..., 0] > 360] -= 360
         hsv[..., 0][hsv[..., 0] < 0] += 360
     img = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
-    if done[1] and not contrast_first:
-        img = img * np.float32(contrast)
+    if drawn['contrast'] is not None and not contrast_first:
+        img = img * np.float32(drawn['contrast'])
     order = (0, 1, 2)
-    if done[4]:
+    if numbers[4, 0] < 0.5:
         order = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)][int(numbers[4, 1] * 6)]
         img = img[..., order]
-    names = ('brightness', 'contrast', 'saturation', 'hue')
-    drawn: dict[str, Any] = {
-        name: value if coin else None
-        for name, value, coin in zip(names, (brightness, contrast, saturation, hue), done, strict=False)
-    }
     return img, {**drawn, 'channels': tuple(order)}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -24,18 +25,16 @@ def baseline_evaluation(
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(ann_file))
         categories = sorted(coco.getCatIds())
-        records = []
-        for img_id, boxes, labels in found:
-            for box, label in zip(boxes, labels, strict=True):
-                x1, y1, x2, y2, score = box.tolist()
-                records.append(
-                    {
-                        'image_id': img_id,
-                        'bbox': [x1, y1, x2 - x1, y2 - y1],
-                        'score': score,
-                        'category_id': categories[label],
-                    }
-                )
+        records = [
+            {
+                'image_id': img_id,
+                'bbox': [x1, y1, x2 - x1, y2 - y1],
+                'score': score,
+                'category_id': categories[label],
+            }
+            for img_id, boxes, labels in found
+            for (x1, y1, x2, y2, score), label in zip(boxes.tolist(), labels, strict=True)
+        ]
         result_file.write_text(json.dumps(records))
         evaluation = COCOeval(coco, coco.loadRes(str(result_file)), 'bbox')
         evaluation.params.catIds = categories
@@ -44,9 +43,5 @@ def baseline_evaluation(
         evaluation.accumulate()
         evaluation.summarize()
     precision = evaluation.eval['precision']  # (IoU thresholds, recalls, classes, areas, most detections)
-    per_class = []
-    for k in range(len(categories)):
-        of_class = precision[:, :, k, 0, -1]
-        of_class = of_class[of_class > -1]
-        per_class.append(float(of_class.mean()) if of_class.size else -1.0)
-    return [float(number) for number in evaluation.stats], per_class
+    of_classes = [of[of > -1] for of in np.moveaxis(precision[..., 0, -1], 2, 0)]
+    return evaluation.stats.tolist(), [float(of.mean()) if of.size else -1.0 for of in of_classes]

@@ -4,30 +4,13 @@ N images · levels of (H_l, W_l) cells with B_l anchors each · K classes, K the
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-VGG16: tuple[int | str, ...] = (
-    64,
-    64,
-    'M',
-    128,
-    128,
-    'M',
-    256,
-    256,
-    256,
-    'M',
-    512,
-    512,
-    512,
-    'M',
-    512,
-    512,
-    512,
-)
+VGG16: tuple[Any, ...] = (64, 64, 'M', 128, 128, 'M', 256, 256, 256, 'M', 512, 512, 512, 'M', 512, 512, 512)
 CONV5_1 = 14  # its entry; the pooling before it is behind conv4_3
 ANCHORS_PER_CELL = (4, 6, 6, 6, 4, 4)
 EXTRA_STRIDES = ((2, 1), (2, 1), (1, 0), (1, 0))  # stride and padding of each added level
@@ -68,7 +51,7 @@ class BaselineSSD300(nn.Module):
         layers += [*conv(channels, wide[1], 3, padding=6, dilation=6), nn.ReLU(inplace=True)]
         layers += [*conv(wide[1], wide[1], 1), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
-        self.l2_norm = nn.Parameter(torch.full((wide[0],), 20.0))
+        self.l2_norm = nn.ParameterList([torch.full((wide[0],), 20.0)])
         self.extra = nn.ModuleList()
         for before, out, (stride, padding) in zip(wide[1:], wide[2:], EXTRA_STRIDES, strict=False):
             self.extra.append(nn.Sequential(*conv(before, out // 2, 1)))
@@ -79,31 +62,12 @@ class BaselineSSD300(nn.Module):
 
     def take_weights(self, detector: nn.Module) -> 'BaselineSSD300':
         """Copy the weights of a detector of this toolbox, which come in the same order; returns itself."""
-        with torch.no_grad():
-            for own, theirs in self._beside(detector):
-                own.copy_(theirs)
+        self.load_state_dict(dict(zip(self.state_dict(), detector.state_dict().values(), strict=True)))
         return self
 
     def give_weights(self, detector: nn.Module) -> None:
         """Copy the weights back into a detector of this toolbox."""
-        with torch.no_grad():
-            for own, theirs in self._beside(detector):
-                theirs.copy_(own)
-
-    def _beside(self, detector: nn.Module) -> list[tuple[Tensor, Tensor]]:
-        """Own parameters and statistics of batch norms, each with that of the detector."""
-        own, theirs = (
-            [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)] for net in (self, detector)
-        )
-        parameters = zip(self.parameters_in_order(), detector.parameters(), strict=True)
-        statistics = (zip(a.buffers(), b.buffers(), strict=True) for a, b in zip(own, theirs, strict=True))
-        return [*parameters, *(pair for of_layer in statistics for pair in of_layer)]
-
-    def parameters_in_order(self) -> list[nn.Parameter]:
-        """Backbone, L2Norm, added levels, class convolutions, box convolutions."""
-        parts = (self.features, self.extra, self.cls_convs, self.reg_convs)
-        backbone, *others = ([*part.parameters()] for part in parts)
-        return [*backbone, self.l2_norm, *(p for part in others for p in part)]
+        detector.load_state_dict(dict(zip(detector.state_dict(), self.state_dict().values(), strict=True)))
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Images (N, 3, 300, 300), RGB, mean-subtracted -> maps of classes and maps of boxes, per level.
@@ -113,7 +77,7 @@ class BaselineSSD300(nn.Module):
         conv4_3 = self.features[: self.conv4_3](images)
         x = self.features[self.conv4_3 :](conv4_3)
         norm = conv4_3.float().pow(2).sum(1, keepdim=True).sqrt() + 1e-10
-        levels = [(self.l2_norm[None, :, None, None] * conv4_3 / norm).to(conv4_3.dtype), x]
+        levels = [(self.l2_norm[0][None, :, None, None] * conv4_3 / norm).to(conv4_3.dtype), x]
         for number, conv in enumerate(self.extra):
             x = F.relu(conv(x))
             if number % 2:

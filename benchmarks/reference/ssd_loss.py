@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from benchmarks.reference.network import flat
 
@@ -32,23 +33,12 @@ class Targets(NamedTuple):
     matched: Tensor  # (P,) row of the object of each
 
 
-def overlaps(objects: Tensor, anchors: Tensor) -> Tensor:
-    """IoU (G, A), by broadcasting corners: (G, A, 2) tensors, the last axis the smallest."""
-    low = torch.max(objects[:, None, :2], anchors[None, :, :2])  # (G, A, 2)
-    high = torch.min(objects[:, None, 2:], anchors[None, :, 2:])
-    size = (high - low).clamp(min=0)
-    overlap = size[..., 0] * size[..., 1]
-    areas = [(x[:, 2] - x[:, 0]) * (x[:, 3] - x[:, 1]) for x in (objects, anchors)]
-    union = areas[0][:, None] + areas[1][None] - overlap
-    return overlap / union.clamp(min=1e-6)
-
-
 def assign(anchors: Tensor, objects: Tensor) -> Tensor:
     """(A,) row of the object that an anchor learns, -1 for background; objects in a Python loop."""
     matched = torch.full((len(anchors),), -1, device=anchors.device)
     if not len(objects):
         return matched
-    iou = overlaps(objects, anchors)
+    iou = box_iou(objects, anchors)  # (G, A)
     best_iou, best_object = iou.max(0)
     learns = best_iou >= POSITIVE_IOU
     matched[learns] = best_object[learns]

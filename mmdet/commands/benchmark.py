@@ -38,30 +38,31 @@ RESULTS = Path('benchmarks') / 'results'
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; what is not given is None, and then as in `benchmarks.settings`."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument('--data-root', type=Path, help="in COCO's layout; default: data/coco-mini")
+    shared.add_argument('--device', help='cpu or cuda; default: the first GPU, or the CPU')
+    shared.add_argument('--threads', type=int, default=_cores(), help='of torch; default: every core')
+    shared.add_argument('--repeats', type=int, help='timed rounds; default 5, 3 of eval and startup')
+    shared.add_argument('--batch-size', type=int, help='default: what the target says')
+    shared.add_argument('--workers', type=int, help='data, end_to_end: loader processes')
+    shared.add_argument('--amp', action='store_true', help='bfloat16 autocast')
+    shared.add_argument('--channels-last', action='store_true', help='memory format of our student')
+    shared.add_argument('--compile', action='store_true', help='torch.compile our student')
+    shared.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
+    shared.add_argument('--work-dir', type=Path, help='for generated files')
+    shared.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv of each benchmark')
     parser = make_parser(__doc__)
     commands = parser.add_subparsers(dest='benchmark', required=True, metavar='BENCHMARK')
     for name, text in {**BENCHMARKS, 'all': 'all of them, one table'}.items():
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument('--data-root', type=Path, help="in COCO's layout; default: data/coco-mini")
-        command.add_argument('--device', help='cpu or cuda; default: the first GPU, or the CPU')
-        command.add_argument('--threads', type=int, default=_cores(), help='of torch; default: every core')
-        command.add_argument('--repeats', type=int, help='timed rounds; default 5, 3 of eval and startup')
-        command.add_argument('--batch-size', type=int, help='default: what the target says')
-        command.add_argument('--workers', type=int, help='data, end_to_end: loader processes')
-        command.add_argument('--amp', action='store_true', help='bfloat16 autocast')
-        command.add_argument('--channels-last', action='store_true', help='memory format of our student')
-        command.add_argument('--compile', action='store_true', help='torch.compile our student')
-        command.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
-        command.add_argument('--work-dir', type=Path, help='for generated files')
-        command.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv of each benchmark')
+        commands.add_parser(name, help=text, description=text, parents=[shared])
     return parser.parse_args(argv)
 
 
 def measure(name: str, settings: 'Settings') -> 'list[Row]':
     """The rows of one benchmark."""
     print(f'{name}: {BENCHMARKS[name]} ...', flush=True)
-    module = import_module(f'benchmarks.{MODULES.get(name, name)}')
-    return list(module.run(settings))
+    rows = import_module(f'benchmarks.{MODULES.get(name, name)}').run(settings)
+    return [row._replace(repeats=settings.repeats) for row in rows]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,16 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmarks.settings import Settings
 
     MMLogger.get_instance('mmengine', log_level='WARNING')
-    wanted = list(BENCHMARKS) if args['benchmark'] == 'all' else [args['benchmark']]
     args['device'] = torch.device(args['device'] or ('cuda' if torch.cuda.is_available() else 'cpu'))
     given = {field: args[field] for field in Settings._fields if args[field] is not None}
     torch.set_num_threads(args['threads'])
     cv2.setNumThreads(0)
     torch.backends.cudnn.benchmark = True  # as the configs set it, for all contenders
     rows: list[Row] = []
-    for name in wanted:
+    for name in BENCHMARKS if args['benchmark'] == 'all' else [args['benchmark']]:
         settings = Settings(**{'repeats': FEWER_REPEATS.get(name, Settings().repeats), **given})
-        new = [row._replace(repeats=settings.repeats) for row in measure(name, settings)]
+        new = measure(name, settings)
         rows += new
         about = machine(settings)
         write_csv(rows if args['out'] else new, about, args['out'] or RESULTS / f'{name}.csv')

@@ -149,11 +149,9 @@ def training(folder: Path) -> Iterator[psutil.Popen]:
         yield process
     finally:
         process.terminate()
-        try:
-            process.wait(timeout=60)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait()
+        for running in psutil.wait_procs([process], timeout=60)[1]:
+            running.kill()
+        process.wait()
 
 
 def left_behind(folder: Path) -> list[str]:
