@@ -42,7 +42,7 @@ def run(settings: Settings) -> list[Row]:
     """Scaling over two processes, and the wrapper's cost in one."""
     if settings.threads < 2 and not settings.quick:
         note = f'needs two threads, this run has {settings.threads}'
-        return [row._replace(note=note) for row in (SCALING, WRAPPER)]
+        return [row._replace(note=note, parity='') for row in (SCALING, WRAPPER)]
     batch = settings.batch_size or (QUICK_BATCH if settings.quick else BATCH)
     batch += batch % 2  # two processes share it
     with group(1, settings._replace(batch_size=batch)) as solo:
@@ -76,7 +76,7 @@ def group(size: int, settings: Settings) -> Iterator[Callable[[Callable[[Setting
     with contextlib.ExitStack() as stack:
         environs = [{**shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)} for rank in range(size)]
         pools = [
-            stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), os.environ.update, (environ,)))
+            stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), _set_environment, (environ,)))
             for environ in environs
         ]
 
@@ -84,6 +84,10 @@ def group(size: int, settings: Settings) -> Iterator[Callable[[Callable[[Setting
             return [answer.result() for answer in [pool.submit(what, settings) for pool in pools]]
 
         yield ask
+
+
+def _set_environment(environ: dict[str, str]) -> None:
+    os.environ.update(environ)
 
 
 @functools.cache

@@ -98,7 +98,8 @@ def for_device(
 ) -> list[Row]:
     """Measure the rows of the device of this run; those of the other one stay not measured."""
     notes = (NO_GPU, 'run with --device cpu')
-    unmeasured = [row._replace(note=notes[settings.on_gpu]) for row in (cpu if settings.on_gpu else gpu)]
+    others = cpu if settings.on_gpu else gpu
+    unmeasured = [row._replace(note=notes[settings.on_gpu], parity='') for row in others]
     measured = [found for row in (gpu if settings.on_gpu else cpu) for found in measure(row)]
     return unmeasured + measured if settings.on_gpu else measured + unmeasured
 

@@ -20,7 +20,7 @@ from benchmarks.synthetic import write_annotations
 from benchmarks.timing import Spread
 from mmdet.synthetic.dataset import make_dataset
 
-ANNOTATIONS = 'many.json'
+ANNOTATIONS, VAL_ANNOTATIONS = 'many.json', 'few.json'
 FULL, QUICK = (118_287, 860_001), (1_183, 8_600)  # images and objects
 CPU_CONFIG = 'configs/ssd/ssd_tiny.py'  # a step of SSD300 takes longer on a CPU than all that is measured
 GPU_CONFIG = 'configs/ssd/ssd300.py'
@@ -61,6 +61,7 @@ def write_set(root: Path, quick: bool) -> Path:
     if not file.exists():
         drawn = json.loads(file.with_name('instances_train2017.json').read_bytes())['images']
         shapes = [(photo['file_name'], photo['height'], photo['width']) for photo in drawn]
+        write_annotations(file.with_name(VAL_ANNOTATIONS), 8, 60, shapes)
         write_annotations(file, *(QUICK if quick else FULL), shapes)
     return file
 
@@ -77,6 +78,8 @@ def start(root: Path, config: str, settings: Settings) -> tuple[float, float, fl
     """
     options = [
         f'train_ann=annotations/{ANNOTATIONS}',
+        f'val_ann=annotations/{VAL_ANNOTATIONS}',
+        'val_img=train2017/',
         'model.backbone.weights=None',
         'train_cfg.max_iters=100000',
         'default_hooks.logger.interval=1',

@@ -7,7 +7,6 @@ result is a bug. What the machine cannot run is printed as not measured. See ben
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -41,7 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument('--data-root', type=Path, help="in COCO's layout; default: data/coco-mini")
     shared.add_argument('--device', help='cpu or cuda; default: the first GPU, or the CPU')
-    shared.add_argument('--threads', type=int, default=_cores(), help='of torch; default: every core')
+    shared.add_argument('--threads', type=int, help='of torch; default: every core')
     shared.add_argument('--repeats', type=int, help='timed rounds; default 5, 3 of eval and startup')
     shared.add_argument('--batch-size', type=int, help='default: what the target says')
     shared.add_argument('--workers', type=int, help='data, end_to_end: loader processes')
@@ -81,10 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             'the package benchmarks is not installed with mmdet: run this in a clone of the repository'
         )
     from benchmarks.report import machine, table, write_csv
-    from benchmarks.settings import Settings
+    from benchmarks.settings import Settings, cores
 
     MMLogger.get_instance('mmengine', log_level='WARNING')
     args['device'] = torch.device(args['device'] or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    args['threads'] = args['threads'] or cores()
     given = {field: args[field] for field in Settings._fields if args[field] is not None}
     torch.set_num_threads(args['threads'])
     cv2.setNumThreads(0)
@@ -103,7 +103,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     if failed:
         print(f'parity failed: {", ".join(failed)}', file=sys.stderr)
     return int(bool(failed))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
