@@ -18,7 +18,7 @@ from mmengine.config import Config
 
 from benchmarks.report import ROOT, Row, Target
 from benchmarks.settings import Settings
-from benchmarks.students import STEP, first_batch, our_step, with_gradient
+from benchmarks.students import STEP, Subject, first_batch, our_step, with_gradient
 from benchmarks.timing import Spread, interleaved, ratio
 from mmdet.config.resolve import load_config
 from mmdet.engine import DetRunner
@@ -135,7 +135,8 @@ def wrapper_cost(settings: Settings) -> Spread:
 def _step(model: Any, cfg: Config, settings: Settings) -> STEP:
     """On other photos in each process."""
     count, rank = settings.batch_size or 1, int(os.environ['RANK'])
-    return our_step(model, cfg, first_batch(cfg, range(rank * count, (rank + 1) * count)))
+    data = first_batch(cfg, range(rank * count, (rank + 1) * count))
+    return our_step(Subject(settings, model, cfg, data, [], []))
 
 
 def _steps(settings: Settings) -> int:

@@ -28,15 +28,15 @@ def measure(settings: Settings, row: Row) -> list[Row]:
     """A plain and a distilled step of either contender."""
     count = settings.batch_size or (BATCH_GPU if settings.on_gpu else BATCH)
     plain = subject(settings, count)
-    teacher = make_teacher(settings, plain.cfg.train_dataloader.dataset.metainfo['classes'])
+    teacher = make_teacher(settings, plain.classes)
     row = row._replace(
         faults=check_step(settings, count, TOLERANCE, teacher),
         parity=f'four losses and the length of the gradient {TOLERANCE:g}, in float32',
     )
-    distilled, student = subject(settings, count, teacher), baseline_student(plain)
+    distilled, student = subject(settings, count, teacher.file), baseline_student(plain)
     contenders = {
-        'plain': our_step(*plain[1:4]),
-        'ours': our_step(*distilled[1:4]),
+        'plain': our_step(plain),
+        'ours': our_step(distilled),
         'reference plain': baseline_step(plain, student),
         'reference': baseline_step(distilled, student, teacher),
     }

@@ -133,7 +133,7 @@ def baseline(found: Subject, student: BaselineSSD300) -> PARTS:
         'reference',
         found.settings,
         network=lambda: student(normalized(found)),
-        post=lambda maps: detections(maps[0], maps[1], anchors, found.num_classes),
+        post=lambda maps: detections(maps[0], maps[1], anchors, len(found.classes)),
     )
 
 
@@ -169,7 +169,7 @@ def check(found: Subject) -> list[str]:
         [conv(x) for conv, x in zip(convs, feats, strict=True)] for convs in (head.cls_convs, head.reg_convs)
     ]
     theirs = detections(
-        maps[0], maps[1], anchors_of(found.detector, found.settings.device), found.num_classes
+        maps[0], maps[1], anchors_of(found.detector, found.settings.device), len(found.classes)
     )
     faults, allowed = [], torch.tensor([1e-3] * 4 + [1e-5, 0], device=found.settings.device)
     for i, own in enumerate(head.predict(head(feats), batch['gt'].img_shape)):

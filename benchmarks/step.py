@@ -30,7 +30,7 @@ def measure(settings: Settings, row: Row) -> Row:
     count = settings.batch_size or (BATCH_GPU if settings.on_gpu else BATCH)
     faults = check_step(settings, count, TOLERANCE)
     plain = subject(settings, count)
-    contenders = {'ours': our_step(*plain[1:4]), 'reference': baseline_step(plain, baseline_student(plain))}
+    contenders = {'ours': our_step(plain), 'reference': baseline_step(plain, baseline_student(plain))}
     if not settings.quick:  # it has one size only
         contenders['torchvision'] = torchvision_step(plain)
     times = interleaved(contenders, settings.repeats, settings.device, warm_up=3 if settings.on_gpu else 1)

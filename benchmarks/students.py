@@ -52,9 +52,9 @@ class Subject(NamedTuple):
     labels: list[Tensor]  # per image (G,), on the device
 
     @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.cfg.train_dataloader.dataset.metainfo['classes'])
+    def classes(self) -> tuple[str, ...]:
+        """K names."""
+        return tuple(self.cfg.train_dataloader.dataset.metainfo['classes'])
 
 
 def anchors_of(detector: Any, device: torch.device) -> Tensor:
@@ -76,18 +76,18 @@ def narrowed(width: float) -> dict[str, Any]:
     }
 
 
-def subject(settings: Settings, batch_size: int, teacher: Teacher | None = None) -> Subject:
+def subject(settings: Settings, batch_size: int, teacher: Path | None = None) -> Subject:
     """SSD300-VGG16 with seeded weights, and the first photos of the validation set through its test pipeline.
 
     Args:
         settings: Of this run.
         batch_size: N; photos repeat when the set has fewer.
-        teacher: Makes the student a distilled one.
+        teacher: File of a teacher: the student is a distilled one.
     """
     options = narrowed(QUICK_WIDTH) if settings.quick else {'model.backbone.weights': None}
     if teacher:
         options |= {
-            'model.distiller.teacher.checkpoint': str(teacher.file),
+            'model.distiller.teacher.checkpoint': str(teacher),
             'model.distiller.teacher.arch': TEACHERS[settings.quick][0],
             'model.distiller.crop_size': TEACHERS[settings.quick][1],
         }
@@ -131,13 +131,13 @@ def scale_weights(detector: Any) -> None:
             conv[0].weight *= 0.1
 
 
-def our_step(detector: Any, cfg: Config, data: dict[str, Any]) -> STEP:
+def our_step(subject: Subject) -> STEP:
     """A training step as the runner makes it: preprocessor, losses, backward, optimizer."""
-    detector.train()
-    optim_wrapper = build_optim_wrapper(detector, cfg.optim_wrapper)
+    subject.detector.train()
+    optim_wrapper = build_optim_wrapper(subject.detector, subject.cfg.optim_wrapper)
 
     def run() -> dict[str, float]:
-        log = detector.train_step(data, optim_wrapper)
+        log = subject.detector.train_step(subject.data, optim_wrapper)
         return {name: value.item() for name, value in log.items() if name.startswith('loss_')}
 
     return run
@@ -146,7 +146,7 @@ def our_step(detector: Any, cfg: Config, data: dict[str, Any]) -> STEP:
 def baseline_student(subject: Subject) -> BaselineSSD300:
     """The baseline's network with the weights of ours."""
     width = QUICK_WIDTH if subject.settings.quick else 1.0
-    student = BaselineSSD300(subject.num_classes, width).take_weights(subject.detector)
+    student = BaselineSSD300(len(subject.classes), width).take_weights(subject.detector)
     return student.to(subject.settings.device)
 
 
@@ -190,8 +190,8 @@ def check_step(
     settings: Settings, count: int, tolerance: float | dict[str, float], teacher: Teacher | None = None
 ) -> list[str]:
     """Compare a step of ours with one of the baseline, both in float32: their losses and gradients."""
-    exact = subject(settings._replace(amp=False), count, teacher)
-    steps = our_step(*exact[1:4]), baseline_step(exact, baseline_student(exact), teacher)
+    exact = subject(settings._replace(amp=False), count, teacher and teacher.file)
+    steps = our_step(exact), baseline_step(exact, baseline_student(exact), teacher)
     with exact_float32():
         ours, theirs = map(with_gradient, steps)
     return differing_numbers(ours, theirs, tolerance)
@@ -228,7 +228,7 @@ def torchvision_model(subject: Subject, **options: Any) -> Any:
     """torchvision's SSD300-VGG16 with seeded weights."""
     torch.manual_seed(0)
     model = torchvision.models.detection.ssd300_vgg16(
-        weights=None, weights_backbone=None, num_classes=subject.num_classes + 1, **options
+        weights=None, weights_backbone=None, num_classes=len(subject.classes) + 1, **options
     )
     return model.to(subject.settings.device)
 
