@@ -10,16 +10,31 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmdet.config.options import DictAction
 from mmdet.distributed.signals import StoppedBySignal
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 # What reading configs, checkpoints and data raises for a user to act on, and a loss that is not finite.
 USER_ERRORS = (ArithmeticError, ImportError, LookupError, OSError, SyntaxError, TypeError, ValueError)
 
 STEPS = ('train_step', 'forward_step', 'update_params', 'val_step', 'test_step')  # where the model computes
 
+FEWER = '--cfg-options train_dataloader.num_workers=1 (likewise val_dataloader, test_dataloader)'
+WORKER_FAULTS = {  # words of torch's message -> what to say
+    'shared memory': '{worker} found no room in shared memory: see df -h /dev/shm. Give a container more '
+    f'(docker run --ipc=host, or --shm-size=8g), or use fewer workers: {FEWER}',
+    'signal: Killed': '{worker} was killed: most likely the machine or the container ran out of memory, as '
+    f'dmesg then says. Fewer workers need less: {FEWER}. So does what waits in /dev/shm, in a container '
+    'without --ipc=host. Go on from the last checkpoint with --resume',
+    'timed out after': '{said}: does the disk of the images answer? How long to wait for a batch: '
+    '--cfg-options train_dataloader.timeout=SECONDS, 0 for ever',
+    'signal:': '{said} (--cfg-options train_dataloader.num_workers=0 shows more)',
+    'exited unexpectedly': '{said} (--cfg-options train_dataloader.num_workers=0 shows more)',
+}
 HEARTBEAT = 'mmdet.distributed.heartbeat'  # loads torch
 
 DEPRECATED_OPTIONS = {  # of MMDetection 2.x: what they are called now, or what to do in their place
@@ -123,31 +138,12 @@ def _inside_a_step(error: BaseException) -> bool:
 def explain_worker(error: BaseException) -> str | None:
     """What it means that a data worker has ended or does not answer; None for another error."""
     text = f'{error.__cause__ or ""}\n{error}'.strip()  # torch mostly chains what it knows of a worker's end
-    if not isinstance(error, RuntimeError) or 'DataLoader' not in text:
+    told = [told for words, told in WORKER_FAULTS.items() if words in text]
+    if not isinstance(error, RuntimeError) or 'DataLoader' not in text or not told:
         return None
     found = re.search(r'worker process (\d+)|\(pid(?:\(s\))? ([\d, ]+)\)', text)
-    worker = f'data worker {found[1] or f"(pid {found[2]})"}' if found else 'no data worker'
-    fewer = '--cfg-options train_dataloader.num_workers=1 (likewise val_dataloader, test_dataloader)'
-    if 'shared memory' in text:
-        return (
-            f'{worker} found no room in shared memory: see df -h /dev/shm. Give a container more (docker run '
-            f'--ipc=host, or --shm-size=8g), or use fewer workers: {fewer}'
-        )
-    if 'signal: Killed' in text:
-        return (
-            f'{worker} was killed: most likely the machine or the container ran out of memory, as dmesg '
-            f'then says. Fewer workers need less: {fewer}. So does what waits in /dev/shm, in a container '
-            'without --ipc=host. Go on from the last checkpoint with --resume'
-        )
-    if 'timed out after' in text:
-        seconds = re.findall(r'timed out after (\S+) seconds', text)[0]
-        return (
-            f'{worker} has delivered a batch for {seconds} seconds: does the disk of the images answer? How '
-            'long to wait: --cfg-options train_dataloader.timeout=SECONDS, 0 for ever'
-        )
-    if 'signal:' in text or 'exited unexpectedly' in text:
-        return f'{text.splitlines()[0]} (--cfg-options train_dataloader.num_workers=0 shows more)'
-    return None
+    worker = f'data worker {found[1] or f"(pid {found[2]})"}' if found else 'a data worker'
+    return told[0].format(worker=worker, said=text.splitlines()[0])
 
 
 def message_of(error: BaseException) -> str:
@@ -226,6 +222,20 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='also read a checkpoint that holds Python objects; this runs code from the file',
     )
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def make_progress() -> 'Progress':
+    """Make a progress bar on stderr: how much, how long still, how many of how many."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def default_work_dir(config: str) -> Path:

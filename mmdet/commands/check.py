@@ -7,14 +7,22 @@ once. Exit status 1 when a training or an evaluation with this config would stop
 """
 
 import argparse
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmdet.cli import add_config_arguments, default_work_dir, make_parser, message_of, parse
+from mmdet.cli import (
+    add_config_arguments,
+    default_work_dir,
+    make_parser,
+    make_progress,
+    message_of,
+    parse,
+    usable_cores,
+)
 
 SPLITS = ('train', 'val', 'test')
 AT_A_TIME = 16  # images that a worker is given together
@@ -29,22 +37,6 @@ class Found(NamedTuple):
     images: list[Entry]
     stops: list[str]  # why a run with this config would stop, each with its remedy
     read: int  # image files
-
-
-class ImageFaults:
-    """Item i is (id, why it cannot be used or None) of image i of a data set."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[int, str | None]:
-        """Decode image `index`."""
-        img_id = int(self.dataset.img_ids[index])
-        return img_id, self.dataset.read_image_fault(img_id)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -128,10 +120,9 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         refused = {'split': split, 'kind': 'refused', 'file': file, 'img_id': None, 'ann_id': None}
         return Found([refused | {'reason': reason}], [], [f'{split} would stop: {reason}'], 0)
     annotations = fault_entries(split, dataset.faults)
-    bad = read_images(split, dataset, workers)
-    images = [
+    images: list[Entry] = [
         {'split': split, 'img_id': img_id, 'file': dataset.describe_image(img_id), 'reason': reason}
-        for img_id, reason in bad
+        for img_id, reason in read_images(split, dataset, workers)
     ]
     kinds = Counter(entry['kind'] for entry in annotations)
     print(f'{split}: {cfg["ann_file"]}, {len(dataset)} images to read')
@@ -142,13 +133,11 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         print(f'    {entry["file"]} (image {entry["img_id"]}): {entry["reason"]}')
     if len(images) > SHOWN:
         print(f'    and {len(images) - SHOWN} more, see the report')
-    stops = []
-    if images and dataset.on_bad_image == 'fail':
-        option = f'{split}_dataloader.dataset.on_bad_image=skip'
-        stops = [
-            f'{split} would stop at {len(images)} image files; mend them, or leave them out: '
-            f'--cfg-options {option}'
-        ]
+    stop = (
+        f'{split} would stop at {len(images)} image files; mend them, or leave them out: '
+        f'--cfg-options {split}_dataloader.dataset.on_bad_image=skip'
+    )
+    stops = [stop] if images and dataset.on_bad_image == 'fail' else []
     return Found(annotations, images, stops, len(dataset))
 
 
@@ -158,52 +147,40 @@ def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str]]
     Raises:
         OSError: A worker was killed.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from torch.utils.data import DataLoader
 
     from mmdet.datasets.collate import init_worker
 
     loader: Any = DataLoader(
-        ImageFaults(dataset),  # type: ignore[arg-type]
+        dataset.img_ids.tolist(),
         batch_size=AT_A_TIME,
         num_workers=min(workers, len(dataset)),
-        collate_fn=list,
+        collate_fn=partial(decode, dataset),  # in the worker
         worker_init_fn=init_worker,
     )
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn('{task.fields[rate]:.0f} images/s'),
-        TimeRemainingColumn(),
-    )
     bad: list[tuple[int, str]] = []
-    done = 0
-    start = time.perf_counter()
-    try:
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task(split, total=len(dataset), rate=0.0)
+    with make_progress() as progress:
+        task = progress.add_task(split, total=len(dataset))
+        try:
             for answers in loader:
                 bad += [(img_id, reason) for img_id, reason in answers if reason is not None]
-                done += len(answers)
-                progress.update(task, completed=done, rate=done / (time.perf_counter() - start))
-    except RuntimeError as error:
-        if 'worker' not in str(error):
-            raise
-        first = dataset.describe_image(int(dataset.img_ids[done]))
-        raise OSError(
-            f'a process was killed, perhaps for want of memory, at one of the images from {first} on. '
-            f'Use fewer: --workers {workers // 2} (0: none, then the culprit ends this one)'
-        ) from error
+                progress.advance(task, len(answers))
+        except RuntimeError as error:
+            if 'worker' not in str(error):
+                raise
+            first = dataset.describe_image(dataset.img_ids[int(progress.tasks[0].completed)])
+            raise OSError(
+                f'a process was killed, perhaps for want of memory, at one of the images from {first} on. '
+                f'Use fewer: --workers {workers // 2} (0: none, then the culprit ends this one)'
+            ) from error
     return bad
+
+
+def decode(dataset: Any, img_ids: list[int]) -> list[tuple[int, str | None]]:
+    """Decode images: (id, why it cannot be used or None) of each."""
+    return [(img_id, dataset.read_image_fault(img_id)) for img_id in img_ids]
 
 
 def counts(numbers: dict[str, int]) -> str:
     """'3 empty, 1 crowds only', without what does not occur."""
     return ', '.join(f'{number} {name}' for name, number in numbers.items() if number) or 'none'
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

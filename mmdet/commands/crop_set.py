@@ -9,12 +9,11 @@ order of the labels, as torchvision's ImageFolder numbers them; those of classes
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdet.cli import add_config_arguments, make_parser, parse
+from mmdet.cli import add_config_arguments, make_parser, make_progress, parse
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -98,27 +97,26 @@ def export(cfg: 'Config', split: str, folders: Sequence[Path], number: int) -> N
     from mmdet.registry import MODELS
     from mmdet.visualization.canvas import write_picture
 
-    device = get_device()
-    model: Any = MODELS.build(cfg.model).to(device).train(split == 'train')
-    swapped = model.data_preprocessor.bgr_to_rgb
-    images = written = left_out = 0
-    for batch in read_batches(cfg, split, model.data_preprocessor):
-        crops, kept = model.crop(batch.images, batch.gt)
-        mean, std = (three[:, None, None] for three in model.normalization)
-        pixels = (crops * std + mean).round().clamp(0, 255).byte()  # (G, 3, S, S)
-        pixels = (pixels.flip(1) if swapped else pixels).permute(0, 2, 3, 1).cpu()  # BGR
-        places = zip(kept.img_id[kept.gt_image].tolist(), kept.valid.nonzero()[:, 1].tolist(), strict=True)
-        for crop, (img_id, row), label in zip(pixels, places, kept.gt_labels.tolist(), strict=True):
-            file = folders[label] / f'{img_id}_{row}.png'
-            write_picture(file, crop.numpy())
-        for bad in batch.bad_images:
-            print(f'\nleft out: {bad.file}: {bad.reason}')
-        images += int((batch.gt.img_id >= 0).sum()) + len(batch.bad_images)
-        written += len(crops)
-        left_out += int(batch.gt.valid.sum()) - len(crops)
-        print(f'\r{images} of {number} images, {written} crops', end='', file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    small = (
-        f', {left_out} objects left out: a side below min_side={model.min_side:g} pixels' if left_out else ''
-    )
-    print(f'{written} crops of {len(folders)} classes in {folders[0].parent}{small}')
+    model: Any = MODELS.build(cfg.model).to(get_device()).train(split == 'train')
+    written = left_out = 0
+    with make_progress() as progress:
+        task = progress.add_task(split, total=number)
+        for batch in read_batches(cfg, split, model.data_preprocessor):
+            crops, kept = model.crop(batch.images, batch.gt)
+            mean, std = (three[:, None, None] for three in model.normalization)
+            pixels = (crops * std + mean).round().clamp(0, 255).byte()  # (G, 3, S, S)
+            if model.data_preprocessor.bgr_to_rgb:
+                pixels = pixels.flip(1)
+            pictures = pixels.permute(0, 2, 3, 1).cpu().numpy()  # BGR
+            ids = kept.img_id[kept.gt_image].tolist()
+            rows = kept.valid.nonzero()[:, 1].tolist()
+            for picture, img_id, row, label in zip(pictures, ids, rows, kept.gt_labels.tolist(), strict=True):
+                write_picture(folders[label] / f'{img_id}_{row}.png', picture)
+            for bad in batch.bad_images:
+                print(f'left out: {bad.file}: {bad.reason}')
+            written += len(crops)
+            left_out += int(batch.gt.valid.sum()) - len(crops)
+            progress.advance(task, int((batch.gt.img_id >= 0).sum()) + len(batch.bad_images))
+    print(f'{written} crops of {len(folders)} classes in {folders[0].parent}')
+    if left_out:
+        print(f'{left_out} objects left out: a side below min_side={model.min_side:g} pixels')

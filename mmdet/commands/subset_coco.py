@@ -6,18 +6,8 @@ python tools/misc/subset_coco.py annotations/instances_train2017.json annotation
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmdet.cli import make_parser
-
-
-def subset(coco: dict[str, Any], img_ids: set[int]) -> dict[str, Any]:
-    """The content of an annotation file, reduced to the images with these ids."""
-    return {
-        **coco,
-        'images': [image for image in coco['images'] if image['id'] in img_ids],
-        'annotations': [one for one in coco.get('annotations', []) if one['image_id'] in img_ids],
-    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,25 +24,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmdet.datasets.coco_format import column, load
 
-    if not args.ann_file.is_file():
-        raise FileNotFoundError(f'{args.ann_file}: there is no such annotation file')
     coco = load(args.ann_file)
     known = column(coco, 'images', 'id', args.ann_file)
-    if 'annotations' in coco:
-        column(coco, 'annotations', 'image_id', args.ann_file)
+    annotations = coco.get('annotations', [])
+    owners = column(coco, 'annotations', 'image_id', args.ann_file) if annotations else []
+    ids = set(args.ids or ())
     if args.ids is None:
         if not 0 < args.number <= len(known):
             raise ValueError(
                 f'{args.ann_file} has {len(known)} images; --number {args.number} cannot be drawn'
             )
         ids = set(np.random.default_rng(args.seed).permutation(known)[: args.number].tolist())
-    else:
-        ids = set(args.ids)
-        if unknown := sorted(ids - set(known)):
-            raise ValueError(f'{args.ann_file} has no images with the ids {unknown}')
+    if unknown := sorted(ids - set(known)):
+        raise ValueError(f'{args.ann_file} has no images with the ids {unknown}')
     if args.out.resolve() == args.ann_file.resolve():
         raise ValueError(f'{args.out} is the file that is read; name another one')
-    content = subset(coco, ids)
+    images = [image for image in coco['images'] if image['id'] in ids]
+    kept = [one for one, owner in zip(annotations, owners, strict=True) if owner in ids]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(content), encoding='utf-8')
-    print(f'{len(content["images"])} images, {len(content["annotations"])} annotations: {args.out}')
+    args.out.write_text(json.dumps({**coco, 'images': images, 'annotations': kept}), encoding='utf-8')
+    print(f'{len(images)} images, {len(kept)} annotations: {args.out}')

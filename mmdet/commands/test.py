@@ -19,13 +19,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line.
 
     Raises:
-        ValueError: A metric, an evaluation option or a file type that is not known.
+        ValueError: An evaluation option or a file type that is not known.
     """
     parser = make_parser(__doc__)
     add_common_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
-        '--eval', nargs='+', metavar='METRIC', help="what to score: 'bbox', also the default without --out"
+        '--eval', nargs='+', choices=['bbox'], help='what to score; bbox is also the default without --out'
     )
     parser.add_argument('--out', help='write detections: F.json for COCO results, F.pkl for pickled arrays')
     parser.add_argument('--format-only', action='store_true', help='write detections, score nothing')
@@ -35,9 +35,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--eval-options', nargs='+', action=DictAction, default={}, help=argparse.SUPPRESS)
     args = parse(parser, argv)
     take_eval_options(args)
-    unknown = [name for name in args.eval or () if name != 'bbox']
-    if unknown:
-        raise ValueError(f'--eval {unknown[0]}: only bbox can be scored')
     if args.out is not None and not args.out.endswith(('.json', '.pkl')):
         raise ValueError(f'--out {args.out}: the name must end in .json (COCO results) or .pkl (arrays)')
     if args.format_only and (args.eval or args.classwise):

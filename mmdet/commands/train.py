@@ -80,12 +80,9 @@ def configure(cfg: 'Config', args: argparse.Namespace) -> 'Config':
         cfg.compile = {'mode': args.compile}
     if args.channels_last:
         cfg.channels_last = True
-    randomness = dict(cfg.get('randomness') or {})
-    if args.seed is not None:
-        randomness['seed'] = args.seed
-    if args.deterministic:
-        randomness['deterministic'] = True
-    cfg.randomness = randomness
+    given = {'seed': args.seed, 'deterministic': args.deterministic or None}
+    given = {key: value for key, value in given.items() if value is not None}
+    cfg.randomness = {**(cfg.get('randomness') or {}), **given}
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError(

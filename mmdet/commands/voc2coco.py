@@ -7,35 +7,23 @@ them; they are not trained on either. Category ids count from 1 in the order of 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
 from mmdet.cli import make_parser
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')
+Entry = dict[str, Any]  # of a COCO annotation file, without its ids
 
 
-class VocObject(NamedTuple):
-    """An object of an XML file; box in VOC's coordinates."""
-
-    name: str
-    bbox: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax: 1-based, inclusive
-    difficult: bool
-
-
-class VocImage(NamedTuple):
-    """An XML file."""
-
-    file_name: str  # within JPEGImages
-    width: int
-    height: int
-    objects: list[VocObject]
-
-
-def read_image(xml_file: Path, images: Path) -> VocImage:
+def read_xml(xml_file: Path, images: Path) -> tuple[Entry, list[tuple[str, Entry]]]:
     """Read one XML file; the image's size comes from the image where the XML does not say it.
+
+    Returns:
+        The image, and the name of the class of each object with its annotation.
 
     Raises:
         ValueError: Not XML, or a needed element is missing or no number; names the file.
@@ -57,10 +45,10 @@ def read_image(xml_file: Path, images: Path) -> VocImage:
                 f'{xml_file} does not give the size of its image, and {file_name} cannot be read'
             )
         height, width = pixels.shape[:2]
-    return VocImage(file_name, width, height, objects)
+    return {'file_name': file_name, 'width': width, 'height': height}, objects
 
 
-def _read_object(element: ElementTree.Element) -> VocObject:
+def _read_object(element: ElementTree.Element) -> tuple[str, Entry]:
     name = (element.findtext('name') or '').strip()
     if not name:
         raise ValueError('an <object> has no <name>')
@@ -69,7 +57,10 @@ def _read_object(element: ElementTree.Element) -> VocObject:
         x1, y1, x2, y2 = (float(side or '') for side in sides)
     except ValueError as error:
         raise ValueError(f'the <bndbox> of a {name} is {sides}, not four numbers') from error
-    return VocObject(name, (x1, y1, x2, y2), (element.findtext('difficult') or '0').strip() == '1')
+    width, height = x2 - x1 + 1, y2 - y1 + 1
+    difficult = (element.findtext('difficult') or '0').strip() == '1'
+    bbox = [x1 - 1, y1 - 1, width, height]
+    return name, {'bbox': bbox, 'area': width * height, 'iscrowd': int(difficult)}
 
 
 def _image_name(said: str, xml_file: Path, images: Path) -> str:
@@ -82,7 +73,7 @@ def _image_name(said: str, xml_file: Path, images: Path) -> str:
 
 
 def convert(root: Path, split: str | None = None, classes: Sequence[str] | None = None) -> dict[str, Any]:
-    """A VOC folder as the content of a COCO annotation file.
+    """Convert a VOC folder to the content of a COCO annotation file.
 
     Args:
         root: Folder with Annotations and JPEGImages.
@@ -90,27 +81,25 @@ def convert(root: Path, split: str | None = None, classes: Sequence[str] | None 
         classes: Names in the order of their ids; objects of other classes are left out. None: all names of
             the folder, whatever the split, in alphabetical order, so that all splits have the same ids.
     """
-    xml_files = sorted((root / 'Annotations').glob('*.xml'))
-    if not xml_files:
+    files = sorted((root / 'Annotations').glob('*.xml'))
+    if not files:
         raise FileNotFoundError(f'{root / "Annotations"} holds no XML files: VOC_ROOT is the folder above it')
-    images = root / 'JPEGImages'
-    chosen = (
-        xml_files if split is None else [root / 'Annotations' / f'{name}.xml' for name in _names(root, split)]
-    )
-    read = {file: read_image(file, images) for file in chosen}
+    chosen = files if split is None else [root / f'Annotations/{name}.xml' for name in _names(root, split)]
+    needed = dict.fromkeys([*chosen, *files] if classes is None else chosen)
+    read = {file: read_xml(file, root / 'JPEGImages') for file in needed}
     if classes is None:
-        rest = (file for file in xml_files if file not in read)
-        known = [image.objects for image in read.values()] + [
-            read_image(file, images).objects for file in rest
-        ]
-        classes = sorted({one.name for objects in known for one in objects})
+        classes = sorted({name for _, objects in read.values() for name, _ in objects})
     ids = {name: number for number, name in enumerate(classes, start=1)}
+    images = [{'id': number, **read[file][0]} for number, file in enumerate(chosen, start=1)]
+    annotations = [
+        {'image_id': image['id'], 'category_id': ids[name], **annotation}
+        for image, file in zip(images, chosen, strict=True)
+        for name, annotation in read[file][1]
+        if name in ids
+    ]
     return {
-        'images': [
-            {'id': number, 'file_name': image.file_name, 'width': image.width, 'height': image.height}
-            for number, image in enumerate(read.values(), start=1)
-        ],
-        'annotations': _annotations(read.values(), ids),
+        'images': images,
+        'annotations': [{'id': number, **one} for number, one in enumerate(annotations, start=1)],
         'categories': [{'id': number, 'name': name} for name, number in ids.items()],
     }
 
@@ -123,25 +112,6 @@ def _names(root: Path, split: str) -> list[str]:
         there = ', '.join(sorted(path.stem for path in lists.glob('*.txt'))) or 'none'
         raise FileNotFoundError(f'{file} is missing; lists that are there: {there}')
     return [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
-
-
-def _annotations(images: Iterable[VocImage], ids: dict[str, int]) -> list[dict[str, Any]]:
-    annotations: list[dict[str, Any]] = []
-    for image_id, image in enumerate(images, start=1):
-        for name, (x1, y1, x2, y2), difficult in image.objects:
-            if name in ids:
-                width, height = x2 - x1 + 1, y2 - y1 + 1
-                annotations.append(
-                    {
-                        'id': len(annotations) + 1,
-                        'image_id': image_id,
-                        'category_id': ids[name],
-                        'bbox': [x1 - 1, y1 - 1, width, height],
-                        'area': width * height,
-                        'iscrowd': int(difficult),
-                    }
-                )
-    return annotations
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -162,10 +132,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     content = convert(args.voc_root, args.split, names)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(content))
-    counts = {category['name']: 0 for category in content['categories']}
-    for annotation in content['annotations']:
-        counts[content['categories'][annotation['category_id'] - 1]['name']] += 1
-    print(f'{args.out}: {len(content["images"])} images, ' + ', '.join(f'{n} {c}' for c, n in counts.items()))
+    counts = Counter(one['category_id'] for one in content['annotations'])
+    found = ', '.join(f'{counts[one["id"]]} {one["name"]}' for one in content['categories'])
+    print(f'{args.out}: {len(content["images"])} images, {found}')
     print(
         f'convert each split, then use: --data-root {args.voc_root} --cfg-options train_img=JPEGImages/ '
         f'val_img=JPEGImages/ train_ann=... val_ann=... with paths such as {args.out.resolve()}'

@@ -37,17 +37,14 @@ def parse_value(text: str) -> Any:
     if text.lower() in words:
         return words[text.lower()]
     bracketed = text[:1] + text[-1:] in ('[]', '()')
-    if bracketed or text.startswith(('{', '"', "'")):
-        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-            return ast.literal_eval(text)
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        value = ast.literal_eval(text)
+        return list(value) if isinstance(value, tuple) and not bracketed else value
     items = _split(text[1:-1] if bracketed else text)
-    if bracketed or len(items) > 1:
-        values = [parse_value(item) for item in items]
-        return tuple(values) if bracketed and text[0] == '(' else values
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    if not bracketed and len(items) < 2:
         return text
+    values = [parse_value(item) for item in items]
+    return tuple(values) if bracketed and text[0] == '(' else values
 
 
 def _split(text: str) -> list[str]:

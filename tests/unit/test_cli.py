@@ -24,7 +24,7 @@ from tests.helpers.tiny_run import ROOT, be_quick, small_config, train, without_
         (signal.SIGKILL, r'data worker \(pid PID\) was killed: most likely .* ran out of memory'),
         (signal.SIGBUS, r'data worker \(pid PID\) found no room in shared memory'),
         (signal.SIGABRT, r'DataLoader worker \(pid PID\) is killed by signal: Aborted'),
-        (None, r'no data worker has delivered a batch for 1 seconds'),
+        (None, r'timed out after 1 seconds: does the disk'),
     ],
 )
 def test_a_data_worker_that_ends_or_hangs(tiny_coco, tmp_path, monkeypatch, capfd, fault, message):

@@ -167,7 +167,6 @@ def test_classes_of_another_checkpoint_are_refused(folder):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--eval', 'bbox', 'segm'], 'only bbox'),
         (['--out', 'found.txt'], r'\.json'),
         (['--format-only', '--classwise'], 'leave it out'),
         (['--eval-options', 'proposal_nums=100'], 'proposal_nums'),
