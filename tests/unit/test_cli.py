@@ -35,9 +35,9 @@ def test_a_data_worker_that_ends_or_hangs(tiny_coco, tmp_path, monkeypatch, capf
     def fail_in_worker(self, results):
         if get_worker_info() is not None and results['img_id'] == 5:
             (tmp_path / 'pid').write_text(str(os.getpid()))
-            if fault is None:
-                time.sleep(1000)
-            os.kill(os.getpid(), fault)
+            while fault is None and not (tmp_path / 'over').exists():
+                time.sleep(0.05)
+            os.kill(os.getpid(), fault or signal.SIGTERM)
         return load(self, results)
 
     monkeypatch.setattr(LoadImageFromFile, '__call__', fail_in_worker)
@@ -45,6 +45,7 @@ def test_a_data_worker_that_ends_or_hangs(tiny_coco, tmp_path, monkeypatch, capf
     cfg = small_config(write_sets(tiny_coco, tmp_path / 'set'), tmp_path / 'run', **options)
     with pytest.raises(SystemExit) as caught:
         run_main(lambda: train(without_evaluation(cfg)))
+    (tmp_path / 'over').touch()
     assert caught.value.code == 1
     said = capfd.readouterr().err
     assert re.search(message.replace('PID', (tmp_path / 'pid').read_text()), said)
@@ -58,12 +59,45 @@ def test_an_end_that_torch_does_not_chain_is_told_all_the_same():
     assert told.startswith('DataLoader worker (pid 4711) is killed by signal: Aborted')
 
 
-def test_what_the_system_refuses_is_told_with_file_and_remedy(tmp_path, capfd):
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(SystemExit):
-        run_main((tmp_path / 'file/below').mkdir)
-    said = capfd.readouterr().err
-    assert said.startswith(f'error: {tmp_path}/file/below: Not a directory. Check the path, and that you may')
+WORKER = (
+    'Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n'
+    '  File "x.py", line 1\nValueError: 3.jpg is truncated\n  remove it\n'
+)
+
+
+@pytest.mark.parametrize(
+    ('error', 'said'),
+    [
+        (ValueError('not JSON'), 'error: not JSON\n'),
+        (ValueError(WORKER), 'error: 3.jpg is truncated\n  remove it\n'),
+        (KeyError('no such key'), 'error: no such key\n'),
+        (
+            NotADirectoryError(20, 'Not a directory', 'a/b'),
+            'error: a/b: Not a directory. Check the path',
+        ),
+    ],
+)
+def test_what_a_user_can_mend_is_told_without_a_traceback(error, said, capsys, monkeypatch):
+    monkeypatch.delenv('MMDET_TRACEBACK', raising=False)
+
+    def reading():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_main(reading)
+    assert end.value.code == 1
+    assert capsys.readouterr().err.startswith(said)
+    monkeypatch.setenv('MMDET_TRACEBACK', '1')
+    with pytest.raises(type(error)):
+        run_main(reading)
+
+
+def test_bugs_keep_their_traceback():
+    def train_step():
+        raise ValueError('shapes')
+
+    with pytest.raises(ValueError, match='shapes'):
+        run_main(train_step)
 
 
 TO_DO = {'reproduce-step'}  # still load torch to print their help

@@ -1,8 +1,4 @@
-"""tools/misc/crop_set.py as a process."""
-
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,25 +78,22 @@ def check_folder(out: Path, split: str, expected: dict[tuple[str, int], np.ndarr
         np.testing.assert_allclose(pixels, expected[key].clip(0, 255), atol=0.51)
 
 
-def test_the_folder_holds_the_crops_of_the_teacher(root: Path, tmp_path: Path) -> None:
-    """As a process."""
-    command = [sys.executable, str(ROOT / 'tools/misc/crop_set.py')]
-    command += words(root, '--export', tmp_path / 'crops', model__min_side=MIN_SIDE)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    expected = expected_crops(root, 'train')
-    check_folder(tmp_path / 'crops', 'train', expected)
-    assert f'{len(expected)} crops of 4 classes' in done.stdout
-    left_out = 4 * 3 - len(expected)
+@pytest.mark.parametrize(('split', 'jitter'), [('train', 0.0), ('val', 0.2)])
+def test_the_folder_holds_the_crops_of_the_teacher(
+    split: str, jitter: float, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the validation split without jitter."""
+    options = {'model__min_side': MIN_SIDE, 'model__box_jitter': jitter}
+    main(words(root, '--export', tmp_path / 'crops', '--split', split, **options))
+    expected = expected_crops(root, split)
+    check_folder(tmp_path / 'crops', split, expected)
+    said, progress = capsys.readouterr()
+    images = {'train': 4, 'val': 3}[split]
+    left_out = images * 3 - len(expected)
     assert left_out > 0
-    assert f'{left_out} objects left out: a side below min_side={MIN_SIDE} pixels' in done.stdout
-    assert '4/4' in done.stderr
-
-
-def test_validation_crops_are_not_jittered(root: Path, tmp_path: Path) -> None:
-    out = tmp_path / 'crops'
-    main(words(root, '--export', out, '--split', 'val', model__min_side=MIN_SIDE, model__box_jitter=0.2))
-    check_folder(out, 'val', expected_crops(root, 'val'))
+    assert f'{len(expected)} crops of 4 classes' in said
+    assert f'{left_out} objects left out: a side below min_side={MIN_SIDE} pixels' in said
+    assert f'{images}/{images}' in progress
 
 
 def test_counts_say_how_often_an_epoch_shows_each_class(

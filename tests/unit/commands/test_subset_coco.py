@@ -1,49 +1,48 @@
-"""tools/misc/subset_coco.py as a process."""
-
 import json
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
-from tests.helpers.golden_model import ROOT
+import pytest
+
+from mmdet.commands.subset_coco import main
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / 'tools' / 'misc' / 'subset_coco.py'), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*arguments):
+    main([str(word) for word in arguments])
 
 
-def test_some_images_with_their_boxes_and_all_categories(
-    tiny_coco: Callable[..., Path], tmp_path: Path
-) -> None:
-    source = tiny_coco(images=6) / 'annotations' / 'train.json'
+@pytest.fixture
+def source(tiny_coco):
+    return tiny_coco(images=6) / 'annotations/train.json'
+
+
+def test_some_images_with_their_boxes_and_all_categories(source, tmp_path):
     whole = json.loads(source.read_text())
+    parts = []
     for name in ('a', 'b'):
-        assert run(source, tmp_path / name / 'out.json', '--number', 2, '--seed', 3).returncode == 0
-    part = json.loads((tmp_path / 'a' / 'out.json').read_text())
-    assert part == json.loads((tmp_path / 'b' / 'out.json').read_text())
+        run(source, tmp_path / name / 'out.json', '--number', 2, '--seed', 3)
+        parts.append(json.loads((tmp_path / name / 'out.json').read_text()))
+    part, again = parts
+    assert part == again
     ids = {image['id'] for image in part['images']}
     assert len(ids) == 2
     assert part['annotations'] == [one for one in whole['annotations'] if one['image_id'] in ids]
     assert part['categories'] == whole['categories']
 
 
-def test_ids_that_are_not_there_and_the_source_itself_are_refused(
-    tiny_coco: Callable[..., Path], tmp_path: Path
-) -> None:
-    source = tiny_coco(images=3) / 'annotations' / 'train.json'
-    missing = run(source, tmp_path / 'out.json', '--ids', 1, 77)
-    assert missing.returncode == 1
-    assert '[77]' in missing.stderr
-    assert run(source, source, '--ids', 1).returncode == 1
-    assert len(json.loads(source.read_text())['images']) == 3
+def test_what_cannot_be_chosen_is_refused(source, tmp_path):
+    before = source.read_text()
+    for out, words, message in (
+        (tmp_path / 'out.json', ['--ids', 1, 77], r'\[77\]'),
+        (tmp_path / 'out.json', ['--number', 7], 'has 6 images'),
+        (source, ['--ids', 1], 'is the file that is read'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(source, out, *words)
+    assert source.read_text() == before
 
 
-def test_a_file_that_is_no_annotation_file_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_no_annotation_file_is_named(tmp_path):
     file = tmp_path / 'some.json'
     for text, words in (('{', 'is not a JSON file'), ('{"images": [7]}', "entry 0 of 'images' has no 'id'")):
         file.write_text(text)
-        said = run(file, tmp_path / 'out.json', '--number', 1).stderr
-        assert f'error: {file}' in said
-        assert words in said
+        with pytest.raises(ValueError, match=rf'some\.json.*{words}'):
+            run(file, tmp_path / 'out.json', '--number', 1)
