@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import cv2
+import pytest
 
 from tests.helpers.golden_model import ROOT
 
 
+@pytest.mark.long
 def test_the_short_form_ends_with_a_table_pictures_and_the_next_command(tmp_path: Path) -> None:
     folder = tmp_path / 'quickstart'
     environment = {

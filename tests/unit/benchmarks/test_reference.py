@@ -1,4 +1,7 @@
-"""The reference computes what the published implementations compute (tests/golden)."""
+"""The baseline computes what the published implementations compute (tests/golden).
+
+In a short run its losses and detections are compared with ours alone: tests/unit/commands/test_benchmark.py.
+"""
 
 import numpy as np
 import pytest
@@ -47,6 +50,7 @@ def test_deltas_and_back() -> None:
     assert encode(anchors[:1], torch.tensor([[12.0, 10, 32, 50]])).tolist() == [[1, 0, 0, 0]]
 
 
+@pytest.mark.long
 def test_losses(case: Golden, student: BaselineSSD300) -> None:
     teacher = torchvision.models.resnet50(num_classes=80)
     shapes = {name: value.shape for name, value in teacher.state_dict().items()}
@@ -61,6 +65,7 @@ def test_losses(case: Golden, student: BaselineSSD300) -> None:
         np.testing.assert_allclose(loss.item(), case.expected[name], rtol=1e-4)
 
 
+@pytest.mark.long
 def test_detections(case: Golden, student: BaselineSSD300) -> None:
     cls_maps, box_maps = student(case.images)
     anchors = torch.from_numpy(case.expected['anchors'])

@@ -33,7 +33,7 @@ def test_verdicts(changes: dict, verdict: str) -> None:
 
 def test_table_and_csv(tmp_path: Path) -> None:
     rows = [
-        Row('step', 'plain', 's', Target(1.1, of='ratio'), TWO, TWO, None, TWO, {'ours': 12.4, 'x': None}),
+        Row('step', 'plain', 's', Target(1.1, of='ratio'), TWO, TWO, None, TWO, {'ours': 12.4, 'x': 0.0}),
         Row('step', 'on a GPU', 'images/s', Target(1500), note='no GPU in this run'),
         Row('step', 'wrong', 's', ours=TWO, faults=['loss_cls is 1, the reference says 2'], parity='losses'),
     ]
