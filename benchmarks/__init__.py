@@ -1,1 +1,1 @@
-"""What tools/benchmark.py measures: the toolbox beside a baseline and torchvision, with a parity check."""
+"""What tools/benchmark.py measures: this toolbox, a baseline and torchvision, with a parity check."""

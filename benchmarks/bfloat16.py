@@ -1,4 +1,4 @@
-"""bfloat16 convolutions at a bearable speed on processors without instructions for them.
+"""Faster bfloat16 convolutions on processors without instructions for them.
 
 There torch convolves bfloat16 some ten times slower than float32. What such instructions compute is known:
 products of bfloat16 numbers, summed in float32, the sum rounded to bfloat16. So the rounded numbers are
@@ -17,13 +17,13 @@ CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_b
 
 
 def quick_bfloat16() -> contextlib.AbstractContextManager[Any]:
-    """Bfloat16 convolutions within: torch's own where the processor has them, else `RoundedConvolutions`."""
+    """Choose torch's own bfloat16 convolutions where the processor has them, else `RoundedConvolutions`."""
     own = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return contextlib.nullcontext() if own else RoundedConvolutions()
 
 
 class RoundedConvolutions(TorchDispatchMode):
-    """Computes convolutions of bfloat16 tensors, and their gradients, as the module says."""
+    """Compute bfloat16 convolutions and their gradients in float32, and round the results."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

@@ -37,7 +37,7 @@ DEVICE = Row(
 
 
 def run(settings: Settings) -> list[Row]:
-    """Speed of one core, share of bare decoding, scaling over loader workers, speed of a device."""
+    """Measure one core, the share of bare decoding, the scaling over loader workers, and a device."""
     cfg = load_config(CONFIG, {'model.backbone.weights': None}, settings.data_root)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     count = min(len(dataset), 4 if settings.quick else 400)
@@ -58,7 +58,7 @@ def run(settings: Settings) -> list[Row]:
 
 
 def contenders(dataset: CocoDataset, count: int) -> dict[str, Callable[[], None]]:
-    """The same photos through our pipeline and the baseline's, with other draws in each pass, and decoded."""
+    """Run the same photos through our pipeline, the baseline's, and the JPEG decoder alone."""
     files = [
         np.frombuffer(_given(dataset, row, 0)['img_path'].read_bytes(), np.uint8) for row in range(count)
     ]
@@ -82,7 +82,7 @@ def contenders(dataset: CocoDataset, count: int) -> dict[str, Callable[[], None]
 
 
 def _given(dataset: CocoDataset, row: int, draw: int) -> dict[str, Any]:
-    """What the pipeline starts from."""
+    """Return what the pipeline starts from."""
     return dict(dataset._results(row, draw))
 
 
@@ -107,7 +107,7 @@ def check(dataset: CocoDataset, count: int) -> list[str]:
 
 
 def scaling(settings: Settings, cfg: Any, one_core: float) -> Row:
-    """Images/s of loader workers over as many times the speed of one core."""
+    """Measure images/s of loader workers over as many times the speed of one core."""
     workers = settings.workers
     row = Row('data', f'{workers} loader workers / {workers} x one core', 'x', LINEAR)
     if missing := settings.missing_cores:
@@ -128,7 +128,7 @@ def scaling(settings: Settings, cfg: Any, one_core: float) -> Row:
 
 
 def device_row(settings: Settings, cfg: Any) -> Row:
-    """Files in memory to network input, on the device; checked on a CPU, too, but timed on a GPU only.
+    """Measure decoding and drawing of files in memory on the device; on a CPU it is only checked.
 
     The reference is one core that reads, decodes and draws the same photos.
     """

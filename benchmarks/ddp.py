@@ -39,7 +39,7 @@ WRAPPER = Row('ddp', 'wrapped / bare step, one process', 'x', Target(1.02, at_le
 
 
 def run(settings: Settings) -> list[Row]:
-    """Scaling over two processes, and the wrapper's cost in one."""
+    """Measure the scaling over two processes, and the wrapper's cost in one."""
     if settings.threads < 2 and not settings.quick:
         note = f'needs two threads, this run has {settings.threads}'
         return [row._replace(note=note, parity='') for row in (SCALING, WRAPPER)]
@@ -63,7 +63,7 @@ def run(settings: Settings) -> list[Row]:
 
 @contextlib.contextmanager
 def group(size: int, settings: Settings) -> Iterator[Callable[[Callable[[Settings], Any]], list[Any]]]:
-    """Start processes that train together; gives a function that asks all of them, and waits for the answers.
+    """Start processes that train together; yields a function that calls another one in all of them.
 
     Args:
         size: How many.
@@ -92,7 +92,7 @@ def _set_environment(environ: dict[str, str]) -> None:
 
 @functools.cache
 def trainee(settings: Settings) -> tuple[Config, Any, STEP]:
-    """Config, wrapped student and its step, built as the runner does; once in each process."""
+    """Build config, wrapped student and its step as the runner does; once in each process."""
     torch.set_num_threads(settings.threads)
     cfg = load_config(CONFIG, {}, settings.data_root)
     cfg.optim_wrapper.optimizer.lr = 0.0
@@ -111,18 +111,18 @@ def trainee(settings: Settings) -> tuple[Config, Any, STEP]:
 
 
 def steps(settings: Settings) -> None:
-    """A round of steps."""
+    """Run a round of steps."""
     for _ in range(_steps(settings)):
         trainee(settings)[2]()
 
 
 def gradient(settings: Settings) -> float:
-    """Length of the gradient that a step of this process has."""
+    """Return the norm of the gradient of a step."""
     return with_gradient(trainee(settings)[2])['gradient']
 
 
 def wrapper_cost(settings: Settings) -> Spread:
-    """Wrapped over bare steps."""
+    """Measure wrapped over bare steps."""
     cfg, model, wrapped = trainee(settings)
     bare = MODELS.build(cfg.model)
     bare.load_state_dict(model.module.state_dict())
@@ -133,7 +133,7 @@ def wrapper_cost(settings: Settings) -> Spread:
 
 
 def _step(model: Any, cfg: Config, settings: Settings) -> STEP:
-    """On other photos in each process."""
+    """Build a training step; each process has photos of its own."""
     count, rank = settings.batch_size or 1, int(os.environ['RANK'])
     data = first_batch(cfg, range(rank * count, (rank + 1) * count))
     return our_step(Subject(settings, model, cfg, data, [], []))

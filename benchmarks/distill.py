@@ -20,12 +20,12 @@ GPU_ROW = Row('distill', 'distilled / plain step, GPU', 'x', Target(1.12, at_lea
 
 
 def run(settings: Settings) -> list[Row]:
-    """The ratio on the device of this run, and the distilled step itself."""
+    """Measure the ratio on the device of this run, and the distilled step itself."""
     return for_device(settings, [CPU_ROW], [GPU_ROW], lambda row: measure(settings, row))
 
 
 def measure(settings: Settings, row: Row) -> list[Row]:
-    """A plain and a distilled step of either contender."""
+    """Time a plain and a distilled step of either contender."""
     count = settings.batch_size or (BATCH_GPU if settings.on_gpu else BATCH)
     plain = subject(settings, count)
     teacher = make_teacher(settings, plain.classes)

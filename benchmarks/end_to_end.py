@@ -1,4 +1,4 @@
-"""`end_to_end`: distilled training from JPEG files, beside the same steps on one batch that lies in memory.
+"""`end_to_end`: distilled training from JPEG files, beside the same steps on one batch in memory.
 
 1 means that the loader keeps up with the device: decoding and augmentation cost nothing.
 """
@@ -20,7 +20,7 @@ ROW = Row('end_to_end', 'distilled training, from JPEG files / from memory', 'x'
 
 
 def run(settings: Settings) -> list[Row]:
-    """One row; not measured without a GPU, or with fewer cores than loader workers."""
+    """Measure one row; needs a GPU, and a core for each loader worker."""
     if not settings.quick and (missing := settings.missing_cores if settings.on_gpu else NO_GPU):
         return [ROW._replace(note=missing)]
     count = settings.batch_size or (BATCH_GPU if settings.on_gpu else BATCH)

@@ -27,7 +27,7 @@ ROW = Row('eval', 'COCO box evaluation', 's', Target(20, of='ratio'), parity=PAR
 
 
 def run(settings: Settings) -> list[Row]:
-    """One row: the whole evaluation."""
+    """Measure the whole evaluation."""
     images, objects, per_image = QUICK_SIZES if settings.quick else SIZES
     ann_file = settings.work_dir / f'evaluation_{images}.json'
     if not ann_file.exists():
@@ -46,7 +46,7 @@ def run(settings: Settings) -> list[Row]:
 
 
 def detections(ann_file: Path, images: int, per_image: int) -> list[Found]:
-    """Seeded detections: a third near objects, the rest anywhere; one image in ten has ties of scores.
+    """Draw seeded detections: a third near objects, the rest anywhere; one image in ten has equal scores.
 
     One image in a hundred has none.
     """
@@ -72,7 +72,7 @@ def detections(ann_file: Path, images: int, per_image: int) -> list[Found]:
 
 
 def our_evaluation(ann_file: Path, found: list[Found]) -> Callable[[], dict[str, float]]:
-    """Through `CocoMetric`, as after a test; adds the numbers that only the log gives."""
+    """Evaluate with `CocoMetric`, as after a test; adds the numbers that only the log gives."""
     samples = []
     for img_id, rows, labels in found:
         boxes = torch.from_numpy(rows)

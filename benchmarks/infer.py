@@ -31,12 +31,12 @@ PARTS = dict[str, Callable[[], Any]]
 
 
 def run(settings: Settings) -> list[Row]:
-    """Batch 1 on either device, and batch 64 on a GPU."""
+    """Measure batch 1 on either device, and batch 64 on a GPU."""
     return for_device(settings, [CPU_ROW], [LATENCY_ROW, RATE_ROW], lambda row: of_batch(settings, row))
 
 
 def of_batch(settings: Settings, row: Row) -> list[Row]:
-    """The whole, the network, the post-processing, and the share of that."""
+    """Measure the whole, the network, the post-processing, and the share of that."""
     count = 1 if row.name == LATENCY_ROW.name else settings.batch_size or (64 if settings.on_gpu else 1)
     found = subject(settings, count)
     student = baseline_student(found).eval()
@@ -62,7 +62,7 @@ def of_batch(settings: Settings, row: Row) -> list[Row]:
 
 
 def gain_for(logits: Tensor) -> float:
-    """The factor on class logits (N, A, K + 1), background first, that gives about `CANDIDATES`.
+    """Find the factor on class logits (N, A, K + 1), background first, that gives about `CANDIDATES`.
 
     Random weights give every class about the same score, below the threshold. Post-processing takes time by
     the number of scores above it, so all contenders get the same one: 60,000 of all anchors, of which some
@@ -88,7 +88,7 @@ def parts(
     post: Callable[[Any], Any],
     whole: Callable[[], Any] | None = None,
 ) -> PARTS:
-    """The whole, the network, and the post-processing of its outputs; each without gradients.
+    """Make three contenders of one: the whole, the network, and the post-processing of its outputs.
 
     Args:
         name: Of the contender.
@@ -114,7 +114,7 @@ def parts(
 
 
 def ours(found: Subject) -> PARTS:
-    """The parts of this toolbox."""
+    """Build the parts of this toolbox."""
     detector = found.detector
     batch = detector.data_preprocessor(found.data)
     return parts(
@@ -127,7 +127,7 @@ def ours(found: Subject) -> PARTS:
 
 
 def baseline(found: Subject, student: BaselineSSD300) -> PARTS:
-    """The parts of the baseline."""
+    """Build the parts of the baseline."""
     anchors = anchors_of(found.detector, found.settings.device)
     return parts(
         'reference',
@@ -138,7 +138,7 @@ def baseline(found: Subject, student: BaselineSSD300) -> PARTS:
 
 
 def torchvisions(found: Subject) -> PARTS:
-    """The parts of torchvision's SSD300-VGG16 with our thresholds; its 400 candidates a class stay."""
+    """Build the parts of torchvision's SSD300-VGG16 with our thresholds; its 400 candidates a class stay."""
     thresholds = {'score_thresh': SCORE_THR, 'nms_thresh': NMS_IOU, 'detections_per_img': MAX_PER_IMAGE}
     model = torchvision_model(found, **thresholds).eval()
     images = list(photos(found))

@@ -18,7 +18,7 @@ RESOLUTION = 0.25  # of the AP: a difference of this size may not hide in the sp
 def differing_numbers(
     ours: Mapping[str, float], theirs: Mapping[str, float], tolerance: float | Mapping[str, float]
 ) -> list[str]:
-    """Which of the same-named numbers differ by more than `tolerance` times theirs; one line each.
+    """List the numbers that differ by more than `tolerance` times theirs; one line each.
 
     NaN is equal to nothing. Names that only one of both has are a difference.
     """
@@ -31,7 +31,7 @@ def differing_numbers(
 
 
 def differing_pixels(differences: Mapping[str, float]) -> list[str]:
-    """Which photos differ by too many gray levels, by the mean of each; one line each."""
+    """List the photos whose mean difference in gray levels is too large; one line each."""
     faults = [f'{k} differs by {v:.2f} gray levels' for k, v in differences.items() if v > MOST_DIFFERENCE]
     mean = statistics.fmean(differences.values()) if differences else 0.0
     if mean > MEAN_DIFFERENCE:
@@ -41,7 +41,7 @@ def differing_pixels(differences: Mapping[str, float]) -> list[str]:
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Convolutions of float32 in float32: cuDNN rounds their operands to TF32's ten bits otherwise.
+    """Compute float32 convolutions in float32: otherwise cuDNN rounds their operands to TF32's ten bits.
 
     It does not look for the fastest ones either: among the slow ones of float32 that takes minutes.
     """
@@ -55,7 +55,7 @@ def exact_float32() -> Iterator[None]:
 
 
 class Comparison(NamedTuple):
-    """A way beside float32."""
+    """A way of training beside float32."""
 
     difference: float  # of the means, AP
     allowed: float  # AP
@@ -63,7 +63,7 @@ class Comparison(NamedTuple):
 
 
 def compare(ours: Sequence[float], theirs: Sequence[float]) -> Comparison:
-    """Whether two ways end at the same AP, by their seeds.
+    """Judge by their seeds whether two ways of training end at the same AP.
 
     The same: 0 lies in the 95 % interval of the difference of the means, by Student's t with the standard
     deviation pooled over both ways; and this interval reaches less than RESOLUTION of ours to each side, so

@@ -24,14 +24,14 @@ MODES = ('quick', 'amp', 'channels_last', 'compile')  # of the settings
 
 
 class Target(NamedTuple):
-    """What a row is to reach."""
+    """A bound that a row should reach."""
 
     bound: float
     at_least: bool = True  # else at most
     of: str = 'ours'  # or 'ratio'
 
     def __str__(self) -> str:
-        """E.g. `ratio >= 1.2`."""
+        """Format as in `ratio >= 1.2`."""
         return f'{self.of} {">=" if self.at_least else "<="} {self.bound:g}'
 
 
@@ -58,7 +58,7 @@ class Row(NamedTuple):
     def measured(
         self, times: Mapping[str, Timing], count: float, against: str = 'reference', **columns: Any
     ) -> 'Row':
-        """This row with the figures of its contenders.
+        """Return this row with the figures of its contenders.
 
         Args:
             times: Of each contender.
@@ -76,7 +76,7 @@ class Row(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """'parity failed', 'not measured', 'met', 'not met', or '' without a target."""
+        """Return 'parity failed', 'not measured', 'met', 'not met', or '' without a target."""
         if self.faults:
             return 'parity failed'
         measured = self.ratio if self.ours and self.target and self.target.of == 'ratio' else self.ours
@@ -89,7 +89,7 @@ class Row(NamedTuple):
 
 
 def peaks(times: Mapping[str, Timing]) -> dict[str, float]:
-    """Peak memory of each contender, MiB."""
+    """Return the peak memory of each contender, MiB."""
     return {name: timing.peak_mib for name, timing in times.items()}
 
 
@@ -105,7 +105,7 @@ def for_device(
 
 
 def machine(settings: Settings) -> dict[str, str]:
-    """What the figures were measured on and with."""
+    """Describe what the figures were measured on and with."""
     commit = subprocess.run(
         ['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -125,7 +125,7 @@ def machine(settings: Settings) -> dict[str, str]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as they appear on the screen: median and, in brackets, the quartiles."""
+    """Format rows for the screen: median and, in brackets, the quartiles."""
     grid = [['', 'unit', *CONTENDERS, 'ratio', 'parity', 'target', '']]
     remarks = []
     for row in rows:
@@ -139,7 +139,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def write_csv(rows: Sequence[Row], about: Mapping[str, str], file: Path) -> None:
-    """One line a row; replaces the file."""
+    """Write one line a row; replaces the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open('w', newline='') as stream:
         writer = csv.DictWriter(stream, [*_record(Row('', '', '')), *about])
@@ -168,7 +168,7 @@ def _record(row: Row) -> dict[str, str]:
 
 
 def cell(spread: Spread | None) -> str:
-    """Median and, in brackets, the quartiles where they differ from it."""
+    """Format a median and, in brackets, the quartiles where they differ from it."""
     if spread is None:
         return ''
     median, low, high = (f'{value:.3g}' if abs(value) < 1000 else f'{value:.0f}' for value in spread)

@@ -1,4 +1,4 @@
-"""What every benchmark is told."""
+"""Settings of all benchmarks."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 
 class Settings(NamedTuple):
-    """The command line, read; the defaults are those of `tools/benchmark.py`."""
+    """Parsed command line of `tools/benchmark.py`, and its defaults."""
 
     data_root: Path = Path('data/coco-mini')  # COCO's layout
     device: torch.device = torch.device('cpu')
@@ -24,19 +24,19 @@ class Settings(NamedTuple):
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the rows of a GPU are measured, else those of a CPU."""
+        """Return whether the rows of a GPU are measured, else those of a CPU."""
         return self.device.type == 'cuda'
 
     @property
     def missing_cores(self) -> str:
-        """Why loader workers cannot each have a core; '' where they can."""
+        """Explain why loader workers cannot each have a core; '' where they can."""
         return '' if cores() >= self.workers else f'needs {self.workers} cores, here are {cores()}'
 
     def autocast(self) -> torch.autocast:
-        """The precision that contenders compute in."""
+        """Return the context that sets the precision of the contenders."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -37,7 +37,7 @@ MEMORY_ROW = Row(
 
 
 def run(settings: Settings) -> list[Row]:
-    """Time to the first step, and memory of a worker."""
+    """Measure the time to the first step, and the memory of a worker."""
     root = settings.work_dir / ('startup_quick' if settings.quick else 'startup')
     file = write_set(root, settings.quick)
     config = GPU_CONFIG if settings.on_gpu else CPU_CONFIG
@@ -55,7 +55,7 @@ def run(settings: Settings) -> list[Row]:
 
 
 def write_set(root: Path, quick: bool) -> Path:
-    """Draw a few photos and annotate them as often as COCO, unless it is done; returns the annotations."""
+    """Draw a few photos and write as many annotations as COCO has, once; returns the annotation file."""
     make_dataset(root, train=8, val=8, size=640)
     file = root / 'annotations' / ANNOTATIONS
     if not file.exists():
@@ -104,7 +104,7 @@ def start(root: Path, config: str, settings: Settings) -> tuple[float, float, fl
 
 
 def _steps(process: psutil.Popen) -> Iterator[str]:
-    """The lines of its log that report a step."""
+    """Yield the lines of the log that report a step."""
     last = ['']
     for line in process.stdout:
         last = [*last[-15:], line]

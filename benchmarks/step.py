@@ -21,12 +21,12 @@ GPU_ROW = Row('step', 'plain step, GPU, bf16', 'images/s', Target(1500), parity=
 
 
 def run(settings: Settings) -> list[Row]:
-    """Rows of the CPU and of the GPU; the one whose device is not used is not measured."""
+    """Measure the row of the device of this run."""
     return for_device(settings, [CPU_ROW], [GPU_ROW], lambda row: [measure(settings, row)])
 
 
 def measure(settings: Settings, row: Row) -> Row:
-    """A step of each contender."""
+    """Time a step of each contender."""
     count = settings.batch_size or (BATCH_GPU if settings.on_gpu else BATCH)
     faults = check_step(settings, count, TOLERANCE)
     plain = subject(settings, count)

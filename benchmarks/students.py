@@ -53,19 +53,19 @@ class Subject(NamedTuple):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """K names."""
+        """Return the K class names."""
         return tuple(self.cfg.train_dataloader.dataset.metainfo['classes'])
 
 
 def anchors_of(detector: Any, device: torch.device) -> Tensor:
-    """(A, 4): of an SSD300 of this toolbox."""
+    """Return the anchors (A, 4) of an SSD300 of this toolbox."""
     sizes = [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
     anchors: Tensor = detector.head.anchor_generator(sizes, device).boxes
     return anchors
 
 
 def narrowed(width: float) -> dict[str, Any]:
-    """Overrides that give SSD300 `width` times its channels."""
+    """Return overrides that give SSD300 `width` times its channels."""
     channels = [int(c * width) for c in (512, 1024, 512, 256, 256, 256)]
     return {
         'model.backbone.width': width,
@@ -77,7 +77,7 @@ def narrowed(width: float) -> dict[str, Any]:
 
 
 def subject(settings: Settings, batch_size: int, teacher: Path | None = None) -> Subject:
-    """SSD300-VGG16 with seeded weights, and the first photos of the validation set through its test pipeline.
+    """Build SSD300-VGG16 with seeded weights, and a batch of the first photos of the validation set.
 
     Args:
         settings: Of this run.
@@ -114,13 +114,13 @@ def subject(settings: Settings, batch_size: int, teacher: Path | None = None) ->
 
 
 def first_batch(cfg: Config, rows: Iterable[int]) -> dict[str, Any]:
-    """Photos of the validation set through its pipeline; they repeat when the set has fewer."""
+    """Load photos of the validation set through its pipeline; they repeat when the set has fewer."""
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     return collate_detection([dataset[row % len(dataset)] for row in rows])
 
 
 def scale_weights(detector: Any) -> None:
-    """Bring random weights to where a trained student's are in size.
+    """Scale random weights to the size that a trained student's have.
 
     Pixels have a standard deviation near 60, and boxes should start near their anchors: a box that lies
     wholly outside the image is the one thing that the published crops treat otherwise.
@@ -132,7 +132,7 @@ def scale_weights(detector: Any) -> None:
 
 
 def our_step(subject: Subject) -> STEP:
-    """A training step as the runner makes it: preprocessor, losses, backward, optimizer."""
+    """Build a training step as the runner makes it: preprocessor, losses, backward, optimizer."""
     subject.detector.train()
     optim_wrapper = build_optim_wrapper(subject.detector, subject.cfg.optim_wrapper)
 
@@ -144,14 +144,14 @@ def our_step(subject: Subject) -> STEP:
 
 
 def baseline_student(subject: Subject) -> BaselineSSD300:
-    """The baseline's network with the weights of ours."""
+    """Build the baseline's network with the weights of ours."""
     width = QUICK_WIDTH if subject.settings.quick else 1.0
     student = BaselineSSD300(len(subject.classes), width).take_weights(subject.detector)
     return student.to(subject.settings.device)
 
 
 def baseline_step(subject: Subject, student: BaselineSSD300, teacher: Teacher | None = None) -> STEP:
-    """A training step of the baseline; with a teacher, distilled the published way."""
+    """Build a training step of the baseline; with a teacher, distilled the published way."""
     anchors, images = anchors_of(subject.detector, subject.settings.device), normalized(subject)
     network, crop_size = teacher and teacher.network, TEACHERS[subject.settings.quick][1]
 
@@ -162,7 +162,7 @@ def baseline_step(subject: Subject, student: BaselineSSD300, teacher: Teacher | 
 
 
 def torchvision_step(subject: Subject) -> STEP:
-    """A step of torchvision's SSD300-VGG16 on the same photos and boxes: its own loss, comparable work."""
+    """Build a step of torchvision's SSD300-VGG16 on the same photos and boxes: its own loss, similar work."""
     model, images = torchvision_model(subject).train(), list(photos(subject))
     targets = [
         {'boxes': boxes, 'labels': labels + 1}  # 0 is its background
@@ -172,7 +172,7 @@ def torchvision_step(subject: Subject) -> STEP:
 
 
 def sgd_step(model: nn.Module, losses: Callable[[], dict[str, Tensor]], settings: Settings) -> STEP:
-    """A step of plain SGD on the sum of some losses, as our configs have it."""
+    """Build a step of SGD on the sum of some losses, with the optimizer of our configs."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
 
     def run() -> dict[str, float]:
@@ -198,7 +198,7 @@ def check_step(
 
 
 def with_gradient(step: STEP) -> dict[str, float]:
-    """What one step computes, and the length of the gradient that reaches its optimizer."""
+    """Run one step; adds the norm of the gradient that reaches its optimizer to the losses."""
     lengths: list[Tensor] = []
 
     def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -212,20 +212,20 @@ def with_gradient(step: STEP) -> dict[str, float]:
 
 
 def normalized(subject: Subject) -> Tensor:
-    """uint8 BGR -> float32 RGB (N, 3, H, W), mean-subtracted: what the published student sees."""
+    """Return the batch (N, 3, H, W) as float32 RGB, mean-subtracted, as the published student sees it."""
     device = subject.settings.device
     mean = torch.tensor([123.675, 116.28, 103.53], device=device)[:, None, None]
     return subject.data['inputs'].to(device).flip(1).float() - mean
 
 
 def photos(subject: Subject) -> Tensor:
-    """(N, 3, H, W) RGB in [0, 1], as torchvision's detectors take images."""
+    """Return the batch (N, 3, H, W) as RGB in [0, 1], as torchvision's detectors take images."""
     images: Tensor = subject.data['inputs'].to(subject.settings.device).flip(1).float() / 255
     return images
 
 
 def torchvision_model(subject: Subject, **options: Any) -> Any:
-    """torchvision's SSD300-VGG16 with seeded weights."""
+    """Build torchvision's SSD300-VGG16 with seeded weights."""
     torch.manual_seed(0)
     model = torchvision.models.detection.ssd300_vgg16(
         weights=None, weights_backbone=None, num_classes=len(subject.classes) + 1, **options
@@ -234,7 +234,7 @@ def torchvision_model(subject: Subject, **options: Any) -> Any:
 
 
 def make_teacher(settings: Settings, classes: Sequence[str]) -> Teacher:
-    """A ResNet50 of seeded random weights, with nothing folded.
+    """Build a ResNet50 with seeded weights, nothing of it folded, and write its file.
 
     Its batch norms have seen noise of the size of the student's input once, or its logits would explode.
     """

@@ -15,7 +15,7 @@ CHUNK = 10_000  # objects that are drawn at once
 def write_annotations(
     file: Path, images: int, objects: int, shapes: Sequence[tuple[str, int, int]], seed: int = 0
 ) -> None:
-    """Write an annotation file, chunk by chunk: the whole would not be held in memory as easily.
+    """Write a COCO annotation file in chunks, so that it is never held in memory as a whole.
 
     Args:
         file: Where to; nothing is left half written.
@@ -53,7 +53,7 @@ def _image(number: int, name: str, height: int, width: int) -> dict[str, Any]:
 def _objects(
     images: int, count: int, shapes: Sequence[tuple[str, int, int]], seed: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """Annotations in chunks."""
+    """Yield chunks of annotations."""
     rng = np.random.default_rng(seed)
     for start in range(0, count, CHUNK):
         size = min(CHUNK, count - start)

@@ -24,7 +24,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> 'Spread':
-        """Of at least one value."""
+        """Compute it of at least one value."""
         return cls(*np.quantile(values, [0.5, 0.25, 0.75]).tolist())
 
 
@@ -37,18 +37,18 @@ class Timing(NamedTuple):
 
     @property
     def spread(self) -> Spread:
-        """Of the seconds."""
+        """Return the spread of the seconds."""
         return Spread.of(self.seconds)
 
     def rate(self, count: float) -> Spread:
-        """Of `count` things a run, in things a second."""
+        """Return the spread of `count` things a run, in things a second."""
         return Spread.of([count / seconds for seconds in self.seconds])
 
 
 def interleaved(
     contenders: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device, warm_up: int = 1
 ) -> dict[str, Timing]:
-    """Run contenders in turns, every other round backwards; returns what was measured of each by its name.
+    """Time contenders in turns, every other round backwards; returns the timing of each by its name.
 
     Backwards (A B C, C B A), because what ran before leaves memory and caches behind: nobody is always the
     one after the largest. The rounds of the warm-up are not timed. What runs on a GPU is waited for.
@@ -72,7 +72,7 @@ def interleaved(
 
 
 def ratio(over: Timing, under: Timing) -> Spread:
-    """Of the quotients of the rounds, `over` / `under`: the median of paired ratios, not a ratio of medians.
+    """Compute the quotients of the rounds, `over` / `under`: paired ratios, not a ratio of medians.
 
     The two ran right after each other, so a machine that gets slower over the rounds changes both alike.
     """

@@ -51,7 +51,7 @@ class Geometry(NamedTuple):
     min_iou: float
 
     def of_photo(self, photo: Pixels, fill: Any) -> Pixels:
-        """What the geometry makes of the pixels of a photo, float32 (H, W) or (H, W, 3)."""
+        """Apply the geometry to a photo, float32 (H, W) or (H, W, 3)."""
         height, width = photo.shape[:2]
         if self.canvas:
             canvas_height, canvas_width, top, left = self.canvas
@@ -75,11 +75,11 @@ class Reference(NamedTuple):
 
     @property
     def steps(self) -> dict[str, Any]:
-        """All that was drawn, by name."""
+        """Return all that was drawn, by name."""
         return {**self.geometry._asdict(), **self.color}
 
     def differences(self, img: Pixels, photo_shape: tuple[int, int]) -> tuple[float, float]:
-        """How far a sample (300, 300, 3) BGR is from this one, in gray levels, away from the photo's edge.
+        """Compare a sample (300, 300, 3) BGR with this one, in gray levels, away from the photo's edge.
 
         Returns the largest difference to the mean color on the canvas, and the mean difference on the photo.
         """
@@ -95,7 +95,7 @@ class Reference(NamedTuple):
 def baseline_pipeline(
     file: Path, boxes: Any, labels: Any, rng: np.random.Generator, contrast_first: bool = True
 ) -> dict[str, Any]:
-    """From a file to a sample: img (3, 300, 300) normalized, RGB; boxes, labels."""
+    """Turn a file into a sample: img (3, 300, 300) normalized, RGB; boxes, labels."""
     photo: Any = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     sample = reference_sample(photo, boxes, labels, rng, contrast_first)
     img: Any = cv2.cvtColor(np.ascontiguousarray(sample.img), cv2.COLOR_BGR2RGB)
@@ -111,7 +111,7 @@ def baseline_pipeline(
 def reference_sample(
     photo: Pixels, bboxes: Any, labels: Any, rng: np.random.Generator, contrast_first: bool
 ) -> Reference:
-    """The sample that the baseline pipeline makes of a photo, uint8 (H, W, 3) BGR.
+    """Augment a photo, uint8 (H, W, 3) BGR, as the baseline does.
 
     `contrast_first`: contrast before saturation and hue, or after them: SSD throws a coin.
     """
@@ -153,7 +153,7 @@ def reference_sample(
 def draw_patch(
     boxes: list[list[float]], height: int, width: int, rng: np.random.Generator
 ) -> tuple[tuple[int, int, int, int] | None, float]:
-    """A patch (left, top, right, bottom) that fits, and its IoU; (None, 1) for no cut."""
+    """Draw a patch (left, top, right, bottom) that fits, and its IoU; (None, 1) for no cut."""
     while True:
         min_iou = (1, 0.1, 0.3, 0.5, 0.7, 0.9, 0)[int(rng.random() * 7)]
         if min_iou == 1:
@@ -169,13 +169,13 @@ def draw_patch(
 
 
 def centers(patch: Box, boxes: Sequence[Box]) -> list[bool]:
-    """Whether the center of each box lies in a patch."""
+    """Test whether the center of each box lies in a patch."""
     left, top, right, bottom = patch
     return [left < (x1 + x2) / 2 < right and top < (y1 + y2) / 2 < bottom for x1, y1, x2, y2 in boxes]
 
 
 def iou(first: Box, second: Box) -> float:
-    """Overlap of two boxes over their union."""
+    """Compute the IoU of two boxes."""
     width = max(0.0, min(first[2], second[2]) - max(first[0], second[0]))
     height = max(0.0, min(first[3], second[3]) - max(first[1], second[1]))
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
@@ -183,7 +183,7 @@ def iou(first: Box, second: Box) -> float:
 
 
 def distort(img: Pixels, numbers: Pixels, contrast_first: bool) -> tuple[Pixels, dict[str, Any]]:
-    """Brightness, contrast, saturation, hue, contrast, channels; each drawn by a coin."""
+    """Distort brightness, contrast, saturation, hue and the order of channels, each by a coin."""
     ranges = {'brightness': (-32, 32), 'contrast': (0.5, 1.5), 'saturation': (0.5, 1.5), 'hue': (-18, 18)}
     drawn: dict[str, Any] = {
         name: low + (high - low) * at if coin < 0.5 else None

@@ -20,7 +20,7 @@ LOC_WEIGHT, PIXEL_SIDE, STEM_SIDE = 0.15, 4, 8
 
 
 def crops(images: Tensor, boxes: Tensor, image_of_box: Tensor, size: int) -> Tensor:
-    """(M, 3, S, S): the whole image is copied for each of M boxes, then sampled."""
+    """Cut boxes out of images -> (M, 3, S, S): the whole image is copied for each box, then sampled."""
     height, width = images.shape[2:]
     copies = images[image_of_box]  # (M, 3, H, W)
     x1, y1, x2, y2 = boxes.unbind(1)
@@ -37,7 +37,7 @@ def crops(images: Tensor, boxes: Tensor, image_of_box: Tensor, size: int) -> Ten
 
 
 def trunk(network: ResNet, x: Tensor) -> list[Tensor]:
-    """Every stage of a ResNet, (M, 3, S, S) -> stem, layer1 ... layer4, all of them computed."""
+    """Compute every stage of a ResNet, (M, 3, S, S) -> stem, layer1 ... layer4."""
     stages = [network.maxpool(network.relu(network.bn1(network.conv1(x))))]
     for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
         stages.append(layer(stages[-1]))
@@ -45,7 +45,7 @@ def trunk(network: ResNet, x: Tensor) -> list[Tensor]:
 
 
 def clamped(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Left and top at 0, right and bottom at the image's size; the other sides are left alone."""
+    """Clamp left and top at 0, right and bottom at the image's size; only on these sides."""
     x1, y1, x2, y2 = boxes.unbind(1)
     return torch.stack([x1.clamp(min=0), y1.clamp(min=0), x2.clamp(max=width), y2.clamp(max=height)], 1)
 
@@ -61,7 +61,7 @@ def distillation_losses(
     positives_per_image: Sequence[int],
     size: int,
 ) -> dict[str, Tensor]:
-    """`loss_kd_cls` (Eq 1) and `loss_kd_loc` (Eq 9 to 11).
+    """Compute `loss_kd_cls` (Eq 1) and `loss_kd_loc` (Eq 9 to 11).
 
     images (N, 3, H, W) normalized · teacher: a ResNet in eval mode that takes such images
     cls_logits (P, K + 1), boxes (P, 4): of the student, with gradient · object_of_positive (P,)

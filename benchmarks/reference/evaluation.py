@@ -21,7 +21,7 @@ Found = tuple[int, NDArray[Any], NDArray[Any]]  # image id, (D, 5) boxes and sco
 def baseline_evaluation(
     ann_file: Path, found: Sequence[Found], result_file: Path
 ) -> tuple[list[float], list[float]]:
-    """The 12 numbers, and the AP of each class in the order of the category ids, -1 without any object."""
+    """Compute the 12 numbers, and the AP of each class by category id, -1 without any object."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(ann_file))
         categories = sorted(coco.getCatIds())

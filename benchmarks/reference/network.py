@@ -70,7 +70,7 @@ class BaselineSSD300(nn.Module):
         detector.load_state_dict(dict(zip(detector.state_dict(), self.state_dict().values(), strict=True)))
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Images (N, 3, 300, 300), RGB, mean-subtracted -> maps of classes and maps of boxes, per level.
+        """Compute maps of classes and of boxes per level from images (N, 3, 300, 300), RGB, mean-subtracted.
 
         returns L x (N, B_l (K + 1), H_l, W_l) and L x (N, 4 B_l, H_l, W_l)
         """
@@ -89,5 +89,5 @@ class BaselineSSD300(nn.Module):
 
 
 def flat(maps: Sequence[Tensor], image: int, values: int) -> Tensor:
-    """Maps of all levels -> (A, values) of one image."""
+    """Flatten the maps of all levels to (A, values) of one image."""
     return torch.cat([level[image].permute(1, 2, 0).reshape(-1, values) for level in maps])

@@ -17,7 +17,7 @@ NMS_PRE, SCORE_THR, NMS_IOU, MAX_PER_IMAGE = 1000, 0.02, 0.45, 200
 def detections(
     cls_maps: Sequence[Tensor], box_maps: Sequence[Tensor], anchors: Tensor, num_classes: int, side: int = 300
 ) -> list[Tensor]:
-    """Per image (D, 6): x1, y1, x2, y2, score, label; best first.
+    """Compute detections per image (D, 6): x1, y1, x2, y2, score, label; best first.
 
     cls_maps, box_maps: per level, see `BaselineSSD300` · anchors (A, 4) · side: of the image, in pixels
     """
@@ -45,7 +45,7 @@ def _of_image(
 
 
 def multiclass_nms(boxes: Tensor, scores: Tensor) -> Tensor:
-    """Boxes (B, 4) are repeated for each of K classes, scores (B, K); NMS class by class -> (D, 6)."""
+    """Run NMS class by class on boxes (B, 4), repeated for each of K classes, scores (B, K) -> (D, 6)."""
     num_classes = scores.shape[1]
     repeated = boxes[:, None].expand(len(boxes), num_classes, 4)  # (B, K, 4)
     labels = torch.arange(num_classes, device=boxes.device).expand_as(scores)

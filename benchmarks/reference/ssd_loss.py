@@ -34,7 +34,7 @@ class Targets(NamedTuple):
 
 
 def assign(anchors: Tensor, objects: Tensor) -> Tensor:
-    """(A,) row of the object that an anchor learns, -1 for background; objects in a Python loop."""
+    """Match anchors -> (A,) row of the object that an anchor learns, -1 for background."""
     matched = torch.full((len(anchors),), -1, device=anchors.device)
     if not len(objects):
         return matched
@@ -49,7 +49,7 @@ def assign(anchors: Tensor, objects: Tensor) -> Tensor:
 
 
 def targets_of_image(anchors: Tensor, objects: Tensor, labels: Tensor, num_classes: int) -> Targets:
-    """Dense targets: everything is spread over all anchors."""
+    """Build dense targets over all anchors."""
     matched = assign(anchors, objects)
     positive = torch.nonzero(matched >= 0).flatten()
     dense_labels = torch.full((len(anchors),), num_classes, device=anchors.device)
@@ -62,7 +62,7 @@ def targets_of_image(anchors: Tensor, objects: Tensor, labels: Tensor, num_class
 
 
 def encode(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """Normalized deltas (P, 4) of boxes to anchors (arXiv 1311.2524)."""
+    """Encode boxes as normalized deltas (P, 4) to anchors (arXiv 1311.2524)."""
     anchor_xy, anchor_wh = (anchors[:, :2] + anchors[:, 2:]) * 0.5, anchors[:, 2:] - anchors[:, :2]
     xy, wh = (boxes[:, :2] + boxes[:, 2:]) * 0.5, boxes[:, 2:] - boxes[:, :2]
     deltas = torch.cat([(xy - anchor_xy) / anchor_wh, torch.log(wh / anchor_wh)], 1)
@@ -70,7 +70,7 @@ def encode(anchors: Tensor, boxes: Tensor) -> Tensor:
 
 
 def decode(anchors: Tensor, deltas: Tensor) -> Tensor:
-    """The inverse of `encode`, with the log of a side's ratio limited."""
+    """Decode deltas to boxes, with the log of a side's ratio limited."""
     deltas = deltas * deltas.new_tensor(STDS)
     anchor_xy, anchor_wh = (anchors[:, :2] + anchors[:, 2:]) * 0.5, anchors[:, 2:] - anchors[:, :2]
     xy = anchor_xy + anchor_wh * deltas[:, :2]
@@ -86,7 +86,7 @@ def losses(
     labels: Sequence[Tensor],
     num_classes: int,
 ) -> tuple[dict[str, Tensor], list[Targets]]:
-    """`loss_cls` and `loss_bbox`, and the targets of each image.
+    """Compute `loss_cls` and `loss_bbox`, and the targets of each image.
 
     cls_maps, box_maps: per level, see `BaselineSSD300` · objects, labels: per image (G, 4) and (G,)
     """

@@ -27,7 +27,7 @@ def training_losses(
     teacher: ResNet | None = None,
     crop_size: int = 112,
 ) -> dict[str, Tensor]:
-    """`loss_cls` and `loss_bbox`; with a teacher also `loss_kd_cls` and `loss_kd_loc`.
+    """Compute `loss_cls` and `loss_bbox`; with a teacher also `loss_kd_cls` and `loss_kd_loc`.
 
     images (N, 3, 300, 300) normalized · anchors (A, 4) · objects, labels: per image (G, 4) and (G,)
     """
@@ -72,7 +72,7 @@ def train(
     max_norm: float,
     rng: np.random.Generator,
 ) -> None:
-    """Distil a student for some steps.
+    """Train a distilled student for some steps.
 
     photos: file, boxes (G, 4) and labels (G,) of each · max_norm: to which gradients are clipped
     rng: all random numbers come from it
@@ -95,6 +95,6 @@ def train(
 
 
 def endless(count: int, rng: np.random.Generator) -> Iterator[int]:
-    """Rows of a data set, in a new order each time through."""
+    """Yield rows of a data set without end, in a new order each time through."""
     while True:
         yield from rng.permutation(count).tolist()

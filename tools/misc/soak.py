@@ -80,7 +80,7 @@ def take_sample(process: psutil.Process, folder: Path, seconds: float) -> Sample
 
 
 def growth(samples: Sequence[Sample]) -> dict[str, float]:
-    """How much each quantity has grown: memory in MiB an hour, the others in pieces.
+    """Compute how much each quantity has grown: memory in MiB an hour, the others in pieces.
 
     The median of the last quarter of the samples minus that of the first one, after the warm-up: workers
     come and go, so no two samples are alike.
@@ -102,7 +102,7 @@ def growth(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def faults(samples: Sequence[Sample], memory_limit: float = MEMORY_LIMIT) -> list[str]:
-    """What grew; an empty list when nothing did."""
+    """List what grew."""
     found = []
     for name, change in growth(samples).items():
         if name.endswith('_mib') and change > memory_limit:
@@ -155,13 +155,13 @@ def training(folder: Path) -> Iterator[psutil.Popen]:
 
 
 def left_behind(folder: Path) -> list[str]:
-    """Processes that were started for a work dir and do not end by themselves."""
+    """List processes that were started for a work dir and do not end by themselves."""
     running = [p for p in psutil.process_iter(['cmdline']) if str(folder) in (p.info['cmdline'] or [])]
     return [f'process {p.pid} was left behind' for p in psutil.wait_procs(running, timeout=LEAVING)[1]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train, watch, judge.
+    """Train, watch, and report what grew.
 
     Raises:
         ChildProcessError: The training ended by itself.
