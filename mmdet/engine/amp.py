@@ -1,4 +1,4 @@
-"""Mixed precision on any device."""
+"""Train in mixed precision on any device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from mmdet.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class AmpOptimWrapper(OptimWrapper):
-    """Trains under autocast; scales the loss where the type needs it, in float16.
+    """Train under autocast; scale the loss where the type needs it, in float16.
 
     MMEngine's class of this name asks for a GPU and scales always.
 
@@ -41,17 +41,17 @@ class AmpOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The forward pass runs in here."""
+        """Run the forward pass under autocast."""
         with super().optim_context(model), torch.autocast(self.device, dtype=self.dtype):
             yield
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Gradients of the loss, scaled."""
+        """Compute gradients of the loss, scaled."""
         self.scaler.scale(loss).backward(**kwargs)
         self._inner_count += 1
 
     def step(self, **kwargs: Any) -> None:
-        """One step of the optimizer, left out where a scaled gradient overflowed."""
+        """Update the parameters, except where a scaled gradient overflowed."""
         if self.clip_grad_kwargs:
             self.scaler.unscale_(self.optimizer)
             self._clip_grad()
@@ -59,11 +59,11 @@ class AmpOptimWrapper(OptimWrapper):
         self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the optimizer and of the scale."""
+        """Return the state of the optimizer and of the scale."""
         return {**super().state_dict(), 'loss_scaler': self.scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Undo what happened since `state_dict`; a run without `--amp` has no scale to restore."""
+        """Restore what `state_dict` returned; one of a run without `--amp` has no scale."""
         state = dict(state_dict)
         scale = state.pop('loss_scaler', None)
         if scale and self.scaler.is_enabled():
@@ -72,7 +72,7 @@ class AmpOptimWrapper(OptimWrapper):
 
 
 def autocast_dtype(name: str | None = None) -> torch.dtype:
-    """The type that `--amp` computes in.
+    """Choose the type that `--amp` computes in.
 
     Args:
         name: 'bfloat16', 'float16', or None: what the device is best at.

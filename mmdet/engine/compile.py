@@ -1,4 +1,4 @@
-"""torch.compile for the parts of a detector whose shapes stay the same, where the machine can."""
+"""Compile the parts of a detector whose shapes stay the same, where the machine can."""
 
 from typing import Any
 

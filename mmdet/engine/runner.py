@@ -132,21 +132,15 @@ class DetRunner(Runner):
         """Build a model depth first, see `mmdet.registry`."""
         return model if isinstance(model, nn.Module) else MODELS.build(model)
 
-    @config_context('optim_wrapper')
-    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
-        """Build the optimizer and its wrapper as MMEngine."""
-        return super().build_optim_wrapper(optim_wrapper)
-
-    @config_context('param_scheduler')
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        """Build schedules of the learning rate and the like as MMEngine."""
-        return super().build_param_scheduler(scheduler)
+    # MMEngine's own; an error in here says which part of the config it is of
+    build_optim_wrapper = config_context('optim_wrapper')(Runner.build_optim_wrapper)
+    build_param_scheduler = config_context('param_scheduler')(Runner.build_param_scheduler)
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
-        """As MMEngine; None leaves out any hook, also one whose name MMEngine does not know."""
-        hooks = hooks or {}
+        """Register the hooks of a run by name; None leaves one out, also one that MMEngine does not know."""
+        given = (hooks or {}).items()
         super().register_default_hooks(
-            {name: hook for name, hook in hooks.items() if hook is not None or name in MMENGINE_HOOKS}
+            {name: hook for name, hook in given if hook is not None or name in MMENGINE_HOOKS}
         )
 
     def register_hook(self, hook: Any, priority: Any = None) -> None:
@@ -227,12 +221,14 @@ class DetRunner(Runner):
             settings.pop('prefetch_factor', None)
         settings['pin_memory'] = settings.get('pin_memory', True) and torch.cuda.is_available()
         collate = dict(settings.pop('collate_fn', {'type': 'default_collate'}))
-        collate_name = collate.pop('type')
+        function = collate.pop('type')
         with config_context(f'the data loader of {getattr(dataset, "ann_file", "this data set")}'):
             return _Loader(
                 dataset,
                 sampler=DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')}),
-                collate_fn=partial(COLLATES.get(collate_name), **collate),
+                collate_fn=partial(
+                    COLLATES.get(function) if isinstance(function, str) else function, **collate
+                ),
                 worker_init_fn=init_worker,
                 # its own, so that a new iterator does not move the model's random numbers
                 generator=torch.Generator().manual_seed(seed),

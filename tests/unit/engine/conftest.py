@@ -3,7 +3,6 @@
 import copy
 import itertools
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -11,21 +10,13 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import nn
 
-from mmdet.checkpoint.io import load_checkpoint
+from mmdet.datasets.annotations import Fault
 from mmdet.datasets.collate import BadImage
 from mmdet.registry import COLLATES, DATASETS, METRICS, MODELS
 from mmdet.structures import GroundTruth
 from tests.helpers.tiny_run import be_quick
 
 NUMBER = itertools.count()  # MMEngine names logs by the second
-
-
-class Fault(NamedTuple):
-    kind: str
-    file: str
-    img_id: int
-    ann_id: int
-    reason: str
 
 
 @DATASETS.register_module(force=True)
@@ -178,16 +169,3 @@ def evaluating(cfg: Config, scores) -> Config:
 def with_evaluation(toy_config):
     """`toy_config` with an evaluation that gives these scores."""
     return lambda scores, **keys: evaluating(toy_config(**keys), scores)
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    """The weights in a checkpoint, and the optimizer's momenta."""
-    checkpoint = load_checkpoint(path)
-    return checkpoint['state_dict'] | {
-        f'momentum_{i}': state['momentum_buffer'] for i, state in checkpoint['optimizer']['state'].items()
-    }
-
-
-def same(one, other) -> bool:
-    """Whether dicts of tensors are equal bit for bit."""
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

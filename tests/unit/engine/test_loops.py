@@ -9,8 +9,9 @@ from mmengine.hooks import Hook
 
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.engine import DetRunner
+from tests.helpers.same import assert_same_checkpoints
 from tests.helpers.tiny_run import train
-from tests.unit.engine.conftest import make_toy_config, same, weights
+from tests.unit.engine.conftest import make_toy_config
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_resuming_gives_the_same_bits(toy_config, tmp_path, whole, stop, workers
     cfg = toy_config(resume=True, randomness={'seed': 9})
     cfg.train_dataloader.update(num_workers=workers, persistent_workers=False)
     assert train(cfg).seed == 0
-    assert same(weights(whole / 'latest.pth'), weights(tmp_path / 'run/latest.pth'))
+    assert_same_checkpoints(whole / 'latest.pth', tmp_path / 'run/latest.pth')
 
 
 def test_nothing_left_to_train(toy_config, whole):
@@ -147,7 +148,7 @@ def test_gradients_in_an_older_checkpoint_are_left_out(toy_config, tmp_path, who
     runner = train(toy_config(resume=True))
     (log,) = Path(runner.log_dir).glob('*.log')
     assert 'gradients in the checkpoint, summed for a step still to come, are left out' in log.read_text()
-    assert same(weights(whole / 'latest.pth'), weights(tmp_path / 'run/latest.pth'))
+    assert_same_checkpoints(whole / 'latest.pth', tmp_path / 'run/latest.pth')
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])

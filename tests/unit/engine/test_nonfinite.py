@@ -11,8 +11,9 @@ from mmdet.checkpoint.io import load_checkpoint, not_finite
 from mmdet.engine import DetRunner
 from mmdet.engine.nonfinite import describe_step
 from mmdet.structures import GroundTruth
+from tests.helpers.same import assert_same_checkpoints
 from tests.helpers.tiny_run import train
-from tests.unit.engine.conftest import ToyDataset, same, weights
+from tests.unit.engine.conftest import ToyDataset
 
 
 def test_a_loss_stops_within_the_step(toy_config, tmp_path):
@@ -107,4 +108,4 @@ def test_the_loop_makes_the_models_own_step(toy_config, tmp_path, monkeypatch):
 
     monkeypatch.setattr('mmdet.engine.TrainLoop.run_iter', run_iter)
     train(toy_config(tmp_path / 'other'))
-    assert same(weights(tmp_path / 'run/latest.pth'), weights(tmp_path / 'other/latest.pth'))
+    assert_same_checkpoints(tmp_path / 'run/latest.pth', tmp_path / 'other/latest.pth')

@@ -12,8 +12,9 @@ from mmengine.hooks import Hook
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.distributed.signals import GracefulShutdown, StoppedBySignal
 from mmdet.engine import DetRunner
+from tests.helpers.same import assert_same_checkpoints
 from tests.helpers.tiny_run import train
-from tests.unit.engine.conftest import evaluating, make_toy_config, same, weights
+from tests.unit.engine.conftest import evaluating, make_toy_config
 
 SCORES = (0.1, 0.2)
 
@@ -58,11 +59,11 @@ def handlers():
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-    """The last checkpoints of runs that are not stopped, by the number of batches that are summed."""
+    """Folders of runs that are not stopped, named by the number of batches that are summed."""
     folder = tmp_path_factory.mktemp('whole')
     for counts in (1, 3):
         train(config(folder / str(counts), counts=counts))
-    return {counts: weights(folder / f'{counts}/latest.pth') for counts in (1, 3)}
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(tmp_path, whole, moment, number, 
     resumed = train(config(tmp_path, scores, **options, resume=True))
     assert resumed.val_loop.evaluator.metrics[0].scores == []  # nothing is evaluated twice or left out
     assert (tmp_path / 'best_toy_score_epoch_2.pth').is_file()
-    assert same(whole[options.get('counts', 1)], weights(tmp_path / 'latest.pth'))
+    assert_same_checkpoints(whole / f'{options.get("counts", 1)}/latest.pth', tmp_path / 'latest.pth')
 
 
 def test_workers_outlive_both_signals(tmp_path):

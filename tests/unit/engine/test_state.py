@@ -1,5 +1,6 @@
 """`--resume` without a file: the newest whole checkpoint, and what is said about the others."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,21 +10,25 @@ import torch
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.engine import DetRunner
 from mmdet.engine.state import choose_checkpoint
-from tests.unit.engine.test_loops import train
+from tests.helpers.same import assert_same_checkpoints
+from tests.helpers.tiny_run import train
+from tests.unit.engine.conftest import make_toy_config
+
+THREE = {'type': 'TrainLoop', 'max_epochs': 3}
 
 
 @pytest.fixture(scope='module')
-def work_dir(tmp_path_factory):
-    """Filled once by a run of three epochs."""
-    return tmp_path_factory.mktemp('filled') / 'run'
+def whole(tmp_path_factory):
+    """The folder of a run: epoch_1.pth to epoch_3.pth, latest.pth -> epoch_3.pth."""
+    folder = tmp_path_factory.mktemp('whole') / 'run'
+    train(make_toy_config(folder, train_cfg=THREE))
+    return folder
 
 
 @pytest.fixture
-def filled(toy_config, work_dir, tmp_path):
-    """A copy of it: epoch_1.pth to epoch_3.pth, latest.pth -> epoch_3.pth."""
-    if not work_dir.exists():
-        train(toy_config(work_dir=str(work_dir), train_cfg={'type': 'TrainLoop', 'max_epochs': 3}))
-    return shutil.copytree(work_dir, tmp_path / 'run', symlinks=True)
+def filled(whole, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(whole, tmp_path / 'run', symlinks=True)
 
 
 def flip(path: Path) -> None:
@@ -34,36 +39,17 @@ def flip(path: Path) -> None:
     path.write_bytes(raw)
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b'')
-
-
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-def strip(path: Path) -> None:
-    """Weights alone."""
-    content = load_checkpoint(path)
-    save_checkpoint({key: content[key] for key in ('meta', 'state_dict')}, path)
-
-
-def uncounted(path: Path) -> None:
-    content = load_checkpoint(path)
-    save_checkpoint({**content, 'meta': {**content['meta'], 'iter': 'many'}}, path)
+def change(path: Path, **entries) -> None:
+    save_checkpoint({**load_checkpoint(path), **entries}, path)
 
 
 DAMAGES = {
-    flip: 'Bad CRC-32',
-    cut: 'cut off',
-    empty: 'empty',
-    remove: 'not found',
-    strip: 'has no optimizer',
-    uncounted: 'does not count iter',
+    'Bad CRC-32': flip,
+    'cut off': lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    'empty': lambda path: path.write_bytes(b''),
+    'not found': Path.unlink,
+    'has no optimizer': lambda path: change(path, optimizer=None),
+    'does not count iter': lambda path: change(path, meta={**load_checkpoint(path)['meta'], 'iter': 'many'}),
 }
 
 
@@ -72,18 +58,15 @@ def test_latest_is_taken_when_it_is_whole(filled):
     assert choose_checkpoint(filled) == (filled / 'latest.pth', [])
 
 
-@pytest.mark.parametrize('damage', DAMAGES)
-def test_the_newest_whole_one_is_taken(filled, damage):
-    damage(filled / 'epoch_3.pth')
-    path, skipped = choose_checkpoint(filled)
-    assert path == filled / 'epoch_2.pth'
-    (reason,) = skipped
-    assert reason.startswith(f'{filled}/latest.pth -> epoch_3.pth: ')
-    assert DAMAGES[damage] in reason
-    damage(filled / 'epoch_2.pth')
-    path, skipped = choose_checkpoint(filled)
-    assert path == filled / 'epoch_1.pth'
-    assert len(skipped) == 2 - (damage is remove)
+@pytest.mark.parametrize('reason', DAMAGES)
+def test_the_newest_whole_one_is_taken(filled, reason):
+    for number in (3, 2):
+        DAMAGES[reason](filled / f'epoch_{number}.pth')
+        path, skipped = choose_checkpoint(filled)
+        assert path == filled / f'epoch_{number - 1}.pth'
+        assert skipped[0].startswith(f'{filled}/latest.pth -> epoch_3.pth: ')
+        assert all(reason in text for text in skipped)
+    assert len(skipped) == 2 - (reason == 'not found')
 
 
 def test_the_newest_is_the_one_that_counts_most(filled):
@@ -108,8 +91,8 @@ def test_links_that_lead_nowhere(filled):
 
 
 def test_none_is_whole(filled, toy_config):
-    for number, damage in enumerate((flip, cut, strip), start=1):
-        damage(filled / f'epoch_{number}.pth')
+    for number, reason in enumerate(('Bad CRC-32', 'cut off', 'has no optimizer'), start=1):
+        DAMAGES[reason](filled / f'epoch_{number}.pth')
     with pytest.raises(ValueError, match=r'no checkpoint in .* can be resumed:') as caught:
         DetRunner.from_cfg(toy_config(resume=True))
     for words in ('epoch_1.pth: (', 'epoch_2.pth: (', '-> epoch_3.pth: ', 'no optimizer', '--resume FILE'):
@@ -125,23 +108,18 @@ def test_weights_alone_are_told_and_training_begins(tmp_path, toy_config):
     assert choose_checkpoint(tmp_path / 'none') == (None, [])
 
 
-def test_a_damaged_end_is_repeated_to_the_same_bits(filled, toy_config):
+def test_a_damaged_end_is_repeated_to_the_same_bits(filled, whole, toy_config):
     """And what a killed writer has left is ignored, then removed."""
-    expected = load_checkpoint(filled / 'epoch_3.pth')['state_dict']
     flip(filled / 'epoch_3.pth')
     left = [filled / '.epoch_3.pth.x1y2z3.tmp', filled / '.latest.pth.77.tmp', filled / '.bad_data.json.tmp']
     left[0].write_bytes((filled / 'epoch_2.pth').read_bytes())
     left[1].symlink_to('epoch_9.pth')
     left[2].write_text('{')
-    runner = train(toy_config(resume=True, train_cfg={'type': 'TrainLoop', 'max_epochs': 3}))
+    runner = train(toy_config(resume=True, train_cfg=THREE))
     (log,) = (filled / runner.timestamp).glob('*.log')
-    text = log.read_text()
-    assert 'skipped' in text
-    assert 'latest.pth -> epoch_3.pth: (' in text
-    assert 'Bad CRC-32' in text
-    state = load_checkpoint(filled / 'latest.pth')['state_dict']
-    assert runner.iter == 15
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert 'latest.pth -> epoch_3.pth: (' in log.read_text()
+    assert 'Bad CRC-32' in log.read_text()
+    assert_same_checkpoints(whole, filled)
     assert not any(file.exists() or file.is_symlink() for file in left[:2])
 
 
@@ -160,18 +138,27 @@ def test_what_lies_in_the_work_dir_is_never_trusted(filled, toy_config):
     assert runner.iter == 15
 
 
-def test_strings_of_a_resumed_checkpoint_are_not_run(filled, toy_config, monkeypatch):
+class Hostile:
+    """Pickled, it is a call that makes a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.marker}',)
+
+
+def test_a_resumed_checkpoint_runs_no_code(filled, toy_config, monkeypatch):
+    """Neither what its strings say, nor pickled objects."""
     marker = filled / 'ran'
     (filled / 'hostile_module.py').write_text(f'open({str(marker)!r}, "w")')
     monkeypatch.syspath_prepend(filled)
     content = load_checkpoint(filled / 'epoch_2.pth')
     code = f'open({str(marker)!r}, "w")\ncustom_imports = dict(imports=["hostile_module"])\n'
-    strings = {
-        'cfg': code,
-        'config': code,
-        'custom_imports': {'imports': ['hostile_module']},
-        'type': 'os.system',
-    }
+    strings = {'cfg': code, 'config': code, 'custom_imports': {'imports': ['hostile_module']}}
     save_checkpoint({**content, 'meta': {**content['meta'], **strings}}, filled / 'epoch_3.pth')
     assert train(toy_config(resume=True)).iter == 10
+    torch.save({**content, 'extra': Hostile(marker)}, filled / 'epoch_3.pth')
+    with pytest.raises(ValueError, match='holds Python objects'):
+        train(toy_config(resume=True, load_from=str(filled / 'epoch_3.pth')))
     assert not marker.exists()
