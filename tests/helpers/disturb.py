@@ -34,6 +34,7 @@ class SignalHook(Hook):
         setattr(self, moment, self._maybe)
         if to == 'group':
             os.setpgid(0, 0)  # not the tests' own
+            print(f'<group {os.getpid()}>', flush=True)
 
     def _maybe(self, runner: Any, **_: Any) -> None:
         self.left -= 1
@@ -123,6 +124,23 @@ class WeightsHook(Hook):
         """Tell them."""
         saved = digest(runner.model.state_dict().values()) if runner.rank == 0 else ''
         print(f'<{runner.rank} ends with {digest(runner.model.parameters())} {saved}>', flush=True)
+
+
+@HOOKS.register_module()
+class ObjectsHook(Hook):
+    """Tells how many objects each image holds that a process trains on."""
+
+    def before_train(self, runner: Any) -> None:
+        """Begin to count."""
+        self.counts: list[int] = []
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any = None) -> None:
+        """Count those of a batch."""
+        self.counts += data_batch['gt'].valid.sum(1).tolist()
+
+    def after_train(self, runner: Any) -> None:
+        """Tell them."""
+        print(f'<{runner.rank} sees {" ".join(map(str, self.counts))} objects>', flush=True)
 
 
 def digest(tensors: Iterable[Tensor]) -> str:

@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
@@ -63,6 +64,7 @@ def start_server() -> None:
 
 def start(work: Callable[..., Any], *arguments: Any, fate: Fate) -> ForkServerProcess:
     """A process that does some work; what it prints goes to `FOLDER.out` beside its folder."""
+    start_server()
     process = CONTEXT.Process(target=_live, args=(fate, work, arguments))
     process.start()
     return process
@@ -79,6 +81,21 @@ def launched(processes: int) -> list[dict[str, str]]:
     """What a launcher tells each of the processes that it starts."""
     both = {'WORLD_SIZE': str(processes), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free_port())}
     return [{'RANK': str(rank), 'LOCAL_RANK': str(rank), **both} for rank in range(processes)]
+
+
+def launch(script: str, arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script of `tools/` that starts processes by torchrun, to its end."""
+    environment = {'PYTHON': sys.executable, 'PORT': str(free_port()), 'PYTHONPATH': str(ROOT)}
+    return subprocess.run(
+        ['bash', str(ROOT / 'tools' / script), *arguments],
+        cwd=folder,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **environment},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        start_new_session=True,
+        check=False,
+    )
 
 
 def finish(process: ForkServerProcess, timeout: float = 120) -> int:

@@ -2,11 +2,8 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,11 +14,11 @@ from mmdet.commands import test as test_tool
 from mmdet.commands import train as train_tool
 from mmdet.engine import DetRunner
 from mmdet.registry import HOOKS, MODELS
-from tests.helpers.forked import free_port
+from tests.helpers.forked import launch
+from tests.helpers.same import differences, flatten
 from tests.helpers.tiny_run import (
     DISTILLED,
     PLAIN,
-    ROOT,
     as_arguments,
     be_quick,
     options_of,
@@ -43,21 +40,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_teacher(tmp_path_factory.mktemp('teacher') / 'model_best.pth.tar')
-
-
-def tensors_of(value: Any, name: str = '') -> dict[str, torch.Tensor]:
-    """Every tensor inside a checkpoint, by its place."""
-    if isinstance(value, torch.Tensor):
-        return {name: value}
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return {
-        key: tensor for part, item in inside for key, tensor in tensors_of(item, f'{name}.{part}').items()
-    }
-
-
-def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
 def steps_of(work_dir: Path) -> list[dict[str, float]]:
@@ -85,7 +67,7 @@ def test_weights_0_equal_plain_training_bit_for_bit(tiny_coco, tmp_path, teacher
         train(without_evaluation(small_config(root, tmp_path / name, file, **options)))
     plain, distilled = (load_checkpoint(tmp_path / name / 'latest.pth') for name in initial)
     for part in ('state_dict', 'optimizer', 'rng'):
-        assert_same(tensors_of(plain[part]), tensors_of(distilled[part]))
+        assert differences(plain[part], distilled[part]) == []
     assert losses_of(tmp_path / 'distilled') == losses_of(tmp_path / 'plain') | {'loss_kd_cls', 'loss_kd_loc'}
 
 
@@ -103,7 +85,7 @@ def test_the_teacher_stays_out_of_all_that_is_trained_and_saved(tiny_coco, tmp_p
     before = {name: value.clone() for name, value in held.network.state_dict().items()}
     runner.train()
 
-    assert_same(dict(held.network.state_dict()), before)
+    assert differences(dict(held.network.state_dict()), before) == []
     assert not any(module.training for module in held.modules())
     assert all(value.grad is None and not value.requires_grad for value in held.parameters())
     ema = next(hook.ema_model for hook in runner.hooks if type(hook).__name__ == 'EMAHook')
@@ -118,8 +100,11 @@ def test_the_teacher_stays_out_of_all_that_is_trained_and_saved(tiny_coco, tmp_p
     plain = MODELS.build(small_config(root, tmp_path / 'plain').model)
     checkpoint = load_checkpoint(tmp_path / 'run/latest.pth')
     assert checkpoint['state_dict'].keys() == plain.state_dict().keys()
-    assert not any('teacher' in name or 'distiller' in name for name in tensors_of(checkpoint))
-    assert len(tensors_of(checkpoint['optimizer'])) <= 3 * len(list(plain.parameters()))
+    assert not any('teacher' in name or 'distiller' in name for name in flatten(checkpoint))
+    tensors = [
+        value for value in flatten(checkpoint['optimizer']).values() if isinstance(value, torch.Tensor)
+    ]
+    assert len(tensors) <= 3 * len(list(plain.parameters()))
     arguments = [str(PLAIN), str(tmp_path / 'run/latest.pth'), '--eval', 'bbox', '--data-root', str(root)]
     arguments += ['--work-dir', str(tmp_path / 'test'), *as_arguments(options_of())]
     numbers = test_tool.main(arguments)
@@ -175,31 +160,6 @@ def test_amp_on_the_cpu_through_the_tool(tiny_coco, tmp_path, teacher):
     assert load_checkpoint(tmp_path / 'run/latest.pth')['meta']['seed'] == 1
 
 
-SAVE_EACH_PROCESS = """
-from pathlib import Path
-import torch
-from mmengine.hooks import Hook
-from mmdet.registry import HOOKS
-
-@HOOKS.register_module()
-class SaveEachProcess(Hook):
-    def before_train(self, runner):
-        self.start = {name: value.clone() for name, value in runner.model.module.named_parameters()}
-        self.held = [name for name, _ in runner.model.named_parameters()]
-        self.seen = []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.seen += [int(valid.sum()) for valid in data_batch['gt'].valid]
-
-    def after_train(self, runner):
-        weights = dict(runner.model.module.named_parameters())
-        torch.save(
-            {'start': self.start, 'end': weights, 'seen': self.seen, 'held': self.held},
-            Path(runner.work_dir) / f'process{runner.rank}.pth',
-        )
-"""
-
-
 def test_two_processes_one_of_which_never_sees_an_object(tiny_coco, tmp_path, teacher):
     """The published command: exit status 0, and the same weights in both; one measures gradients."""
     root = write_sets(tiny_coco, tmp_path / 'set', images=12, empty=6)
@@ -208,37 +168,26 @@ def test_two_processes_one_of_which_never_sees_an_object(tiny_coco, tmp_path, te
     first, last = content['images'][:6], content['images'][6:]
     content['images'] = [image for pair in zip(first, last, strict=True) for image in pair]
     file.write_text(json.dumps(content))
-    (tmp_path / 'save_each_process.py').write_text(SAVE_EACH_PROCESS)
     config = tmp_path / 'two.py'
-    config.write_text(f"_base_ = {str(DISTILLED)!r}\ncustom_imports = dict(imports=['save_each_process'])\n")
+    config.write_text(
+        f"_base_ = {str(DISTILLED)!r}\ncustom_imports = dict(imports=['tests.helpers.disturb'])\n"
+    )
     options = options_of(
         teacher,
         train_dataloader__sampler__shuffle=False,
         train_dataloader__dataset__filter_empty_gt=False,
-        custom_hooks=[{'type': 'SaveEachProcess'}],
+        custom_hooks=[{'type': 'WeightsHook'}, {'type': 'ObjectsHook'}],
         default_hooks__distillation_monitor={'type': 'DistillationMonitorHook', 'interval': 1},
     )
-    command = ['bash', str(ROOT / 'tools/dist_train_cls_loc.sh'), str(config), '2', '--data-root', str(root)]
-    command += ['--work-dir', str(tmp_path / 'run'), *as_arguments(options)]
-    environment = {'PYTHON': sys.executable, 'PYTHONPATH': str(tmp_path), 'PORT': str(free_port())}
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **environment},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    typed = [str(config), '2', '--data-root', str(root), '--work-dir', str(tmp_path / 'run')]
+    done = launch('dist_train_cls_loc.sh', [*typed, *as_arguments(options)], tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
     assert 'no model.distiller' not in done.stderr
-    one, other = (torch.load(tmp_path / f'run/process{rank}.pth') for rank in (0, 1))
-    assert all(one['seen'])
-    assert other['seen'] == [0] * 6
-    assert not any('teacher' in name for name in one['held'])
-    assert_same(one['start'], other['start'])
-    assert_same(one['end'], other['end'])
-    assert any(not torch.equal(one['start'][name], one['end'][name]) for name in one['start'])
+    seen = dict(re.findall(r'<(\d) sees ([\d ]+) objects>', done.stdout))
+    assert min(map(int, seen['0'].split())) > 0
+    assert seen['1'] == '0 0 0 0 0 0'
+    (_, one), (_, other) = re.findall(r'<(\d) ends with (\w+)', done.stdout)
+    assert one == other
     assert losses_of(tmp_path / 'run') >= {'loss_kd_cls', 'loss_kd_loc'}
     assert 'coco/bbox_mAP' in done.stdout
     assert done.stdout.count('gradient norms in iteration 2') == 1  # the main process measures

@@ -1,6 +1,5 @@
 """Trainings that are killed anywhere: what is on disk stays good, and they end with the same bits."""
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -8,22 +7,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import psutil
 import pytest
 from mmengine.config import Config
 
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.commands import test as test_tool
 from mmdet.engine.state import choose_checkpoint
-from tests.helpers.forked import (
-    Fate,
-    changes,
-    finish,
-    said,
-    start,
-    start_server,
-    train_as_typed,
-    train_config,
-)
+from tests.helpers.forked import Fate, changes, finish, said, start, train_as_typed, train_config
+from tests.helpers.same import assert_same_checkpoints
 from tests.helpers.tiny_run import (
     DISTILLED,
     PLAIN,
@@ -31,20 +23,18 @@ from tests.helpers.tiny_run import (
     be_quick,
     options_of,
     save_teacher,
+    train,
     write_sets,
 )
-from tests.integration.test_resume import numbers_of, same
-from tests.unit.engine.conftest import toy_config, with_evaluation  # noqa: F401 (fixtures)
+from tests.unit.engine.conftest import evaluating, make_toy_config
 
 LONG = bool(os.environ.get('DISTILL_LONG'))
 SIGKILL, SIGXFSZ = -9, -25
-PARTS = ('state_dict', 'optimizer', 'param_schedulers', 'rng')
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     be_quick(monkeypatch)
-    start_server()
 
 
 def check_folder(folder: Path) -> list[Path]:
@@ -53,31 +43,24 @@ def check_folder(folder: Path) -> list[Path]:
     for file in files:
         assert load_checkpoint(file)['state_dict']
     chosen, skipped = choose_checkpoint(folder)
-    assert (chosen is None) == (not any(not file.name.startswith('best') for file in files))
+    assert (chosen is None) == all(file.name.startswith('best') for file in files)
     assert all('weights only' in reason for reason in skipped)
     return files
 
 
 def assert_same_end(one: Path, other: Path) -> None:
-    left, right = (numbers_of(load_checkpoint(folder / 'latest.pth')) for folder in (one, other))
-    assert left.keys() == right.keys()
-    assert [name for name in left if not same(left[name], right[name])] == []
-    assert not [file for file in one.glob('.*') if file.name.endswith('.tmp')]
-
-
-# Toys: every change of a file
+    assert_same_checkpoints(one / 'latest.pth', other / 'latest.pth')
+    assert not list(one.glob('.*.tmp'))
 
 
 @pytest.fixture
-def toy(with_evaluation, tmp_path) -> Callable[..., Config]:  # noqa: F811
+def toy(tmp_path) -> Callable[..., Config]:
     """Four steps in two epochs, two evaluations: a checkpoint a step, two are kept, and the best."""
 
-    def make(folder: str, resume: bool = False) -> Config:
-        scores = [0.1, 0.2, 0.3, 0.4]
-        cfg = with_evaluation(scores, work_dir=str(tmp_path / folder), resume=resume)
-        cfg.default_hooks.checkpoint.update(
-            interval=1, by_epoch=False, max_keep_ckpts=2, save_best='toy/score'
-        )
+    def make(folder: str, **keys: Any) -> Config:
+        cfg = evaluating(make_toy_config(tmp_path / folder, **keys), [0.1, 0.2])
+        hook = {'interval': 1, 'by_epoch': False, 'max_keep_ckpts': 2, 'save_best': 'toy/score'}
+        cfg.default_hooks.checkpoint.update(hook)
         cfg.model.width = 64
         cfg.train_dataloader.batch_size = 5
         cfg.train_dataloader.dataset.bad = [3]
@@ -86,55 +69,38 @@ def toy(with_evaluation, tmp_path) -> Callable[..., Config]:  # noqa: F811
     return make
 
 
-def test_killed_before_every_change_of_a_file(toy, tmp_path):
-    """All in the long part; else those of one checkpoint and of the end."""
+def test_killed_before_a_change_of_a_file_and_within_a_checkpoint(toy, tmp_path):
+    """All changes in the long part; else those of one checkpoint and of the end."""
     whole = Fate(tmp_path / 'whole', die_at=10**9)
     assert finish(start(train_config, toy('whole'), fate=whole)) == 0, said(whole)
     events = [line.replace(str(tmp_path), '') for line in changes(whole)]
-    kinds = {line.split()[0] for line in events}
-    assert kinds >= {'open', 'os.rename', 'os.symlink', 'os.remove'}
     assert len([line for line in events if '.pth' in line]) > 30
-    (third,) = (
-        number for number, line in enumerate(events, start=1) if line.startswith('open /whole/.iter_3.')
-    )
-    assert [line.split()[0] for line in events[third - 1 : third + 5]] == [
+    (third,) = (number for number, line in enumerate(events) if line.startswith('open /whole/.iter_3.'))
+    assert [line.split()[0] for line in events[third : third + 6]] == [
         *('open', 'os.rename'),
         *('os.remove', 'os.symlink', 'os.rename', 'os.remove'),  # of a link that is left, and of the oldest
     ]
-    ending = 1 + next(i for i, line in enumerate(events) if line.startswith('open /whole/.epoch_2.'))
-    last = len(events)
-    tried = range(1, last + 1) if LONG else [*range(third, third + 6), ending, last]
-    for number in tried:
-        fate = Fate(tmp_path / f'killed_{number}', die_at=number)
-        assert finish(start(train_config, toy(fate.folder.name), fate=fate)) == SIGKILL, said(fate)
-        check_folder(fate.folder)
-        again = toy(fate.folder.name, resume=True)
-        assert finish(start(train_config, again, fate=Fate(fate.folder))) == 0, said(fate)
-        assert_same_end(fate.folder, whole.folder)
-    print(f'\nkilled before {len(tried)} of {len(events)} changes of files')
+    ending = next(number for number, line in enumerate(events) if line.startswith('open /whole/.epoch_2.'))
+    tried = range(len(events)) if LONG else [*range(third, third + 6), ending, len(events) - 1]
+    killed = [(SIGKILL, {'die_at': number + 1}) for number in tried]
 
-
-def test_killed_within_the_bytes_of_a_checkpoint(toy, tmp_path):
-    """The system ends the process as a file grows beyond its limit."""
-    whole = tmp_path / 'whole'
-    fate = Fate(whole)
-    assert finish(start(train_config, toy('whole'), fate=fate)) == 0, said(fate)
-    sizes = sorted(file.stat().st_size for file in whole.glob('iter_*.pth'))
+    # the system ends the process as a file grows beyond a limit, below the size of the smallest checkpoint
+    size = min(file.stat().st_size for file in whole.folder.glob('iter_*.pth'))
+    largest_log = max(file.stat().st_size for file in whole.folder.glob('2*/**/*') if file.is_file())
     random = Random(0)
-    largest_log = max(file.stat().st_size for file in whole.glob('2*/**/*') if file.is_file())
-    for number in range(40 if LONG else 2):
-        beyond = random.randrange(largest_log, sizes[0])
-        fate = Fate(tmp_path / f'cut_{number}', die_beyond=beyond)
-        assert finish(start(train_config, toy(fate.folder.name), fate=fate)) == SIGXFSZ, said(fate)
-        (left,) = fate.folder.glob('.*.pth.*.tmp')
-        assert left.stat().st_size == beyond
-        assert check_folder(fate.folder) == []
-        again = toy(fate.folder.name, resume=True)
-        assert finish(start(train_config, again, fate=Fate(fate.folder))) == 0, said(fate)
-        assert_same_end(fate.folder, whole)
+    cut = [(SIGXFSZ, {'die_beyond': random.randrange(largest_log, size)}) for _ in range(40 if LONG else 2)]
 
-
-# A distilled detector: any moment
+    for number, (status, how) in enumerate([*killed, *cut]):
+        folder = tmp_path / f'run_{number}'
+        fate = Fate(folder, **how)
+        assert finish(start(train_config, toy(folder.name), fate=fate)) == status, said(fate)
+        if fate.die_beyond:
+            (left,) = folder.glob('.*.pth.*.tmp')
+            assert left.stat().st_size == fate.die_beyond
+        check_folder(folder)
+        train(toy(folder.name, resume=True))
+        assert_same_end(folder, whole.folder)
+    print(f'\nkilled before {len(killed)} of {len(events)} changes of files, within {len(cut)} checkpoints')
 
 
 def test_killed_at_random_moments(tiny_coco, tmp_path):
@@ -190,22 +156,10 @@ def test_data_workers_end_with_a_killed_process(toy, tmp_path):
     cfg.train_dataloader.num_workers = 2
     process = start(train_config, cfg, fate=Fate(tmp_path / 'run'))
     end = time.monotonic() + 60
-    while len(workers := children(process.pid)) < 2:
+    while len(workers := psutil.Process(process.pid).children()) < 2:
         assert time.monotonic() < end, said(Fate(tmp_path / 'run'))
         time.sleep(0.1)
     process.kill()
     process.join()
-    end = time.monotonic() + 8  # on a busy machine
-    while left := [pid for pid in workers if Path(f'/proc/{pid}').exists()]:
-        assert time.monotonic() < end, f'{left} are left behind'
-        time.sleep(0.1)
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    found = []
-    for stat in Path('/proc').glob('[0-9]*/stat'):
-        with contextlib.suppress(OSError):  # has ended meanwhile
-            if stat.read_text().rpartition(')')[2].split()[1] == str(pid):
-                found.append(int(stat.parent.name))
-    return found
+    _, left = psutil.wait_procs(workers, timeout=8)  # on a busy machine
+    assert left == []

@@ -3,25 +3,23 @@
 On the CPU; where there is a GPU, on that in deterministic mode.
 """
 
-import json
-import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from mmdet.checkpoint.io import load_checkpoint
-from tests.helpers.forked import Fate, finish, launched, said, start, start_server, train_config
+from tests.helpers.forked import Fate, finish, launched, said, start, train_config
+from tests.helpers.same import assert_same_checkpoints, scalars_of
 from tests.helpers.tiny_run import be_quick, save_teacher, small_config, train, write_sets
 
-CLOCK = ('time', 'data_time', 'memory', 'images/s', 'eta')  # of a process, never the same twice
 EVERY = {
     'default_hooks__checkpoint__by_epoch': False,
-    'train_cfg__max_iters': 8,
+    'default_hooks__checkpoint__interval': 1,
+    'train_cfg__max_iters': 7,
     'train_cfg__val_interval': 1,
     'randomness__deterministic': torch.cuda.is_available(),
 }
@@ -66,91 +64,40 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(scope='module')
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_teacher(tmp_path_factory.mktemp('teacher') / 'model_best.pth.tar')
-
-
-def numbers_of(value: Any, place: str = '') -> dict[str, Any]:
-    """All that a checkpoint holds, by its place; without what the clock and the machine say."""
-    if isinstance(value, dict):
-        inside = list(value.items())
-    elif isinstance(value, list):
-        inside = list(enumerate(value))
-    else:
-        return {place: value}
-    found: dict[str, Any] = {}
-    for key, item in inside:
-        if place == '.log' and any(str(key) == f'train/{name}' for name in CLOCK):
-            continue
-        if place == '.meta' and key in ('time', 'cfg'):
-            continue
-        found |= numbers_of(item, f'{place}.{key}')
-    return found
-
-
-def same(one: Any, other: Any) -> bool:
-    """Bit for bit; the norm of gradients that overflow is NaN in both."""
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and np.array_equal(
-            one.numpy(), other.numpy(), one.is_floating_point()
-        )
-    return bool(one == other) or (math.isnan(one) and math.isnan(other))
-
-
-def assert_same_files(one: Path, other: Path) -> None:
-    """The same checkpoints, of the same content."""
-    names = sorted(file.name for file in one.glob('*.pth'))
-    assert names == sorted(file.name for file in other.glob('*.pth'))
-    for name in names:
-        left, right = (numbers_of(load_checkpoint(folder / name)) for folder in (one, other))
-        assert left.keys() == right.keys()
-        wrong = [place for place, value in left.items() if not same(value, right[place])]
-        assert wrong == [], name
-
-
-def scalars_of(work_dir: Path) -> dict[tuple[int, bool], dict[str, Any]]:
-    """What all runs in a folder have logged of each step, training and evaluation; later ones count."""
-    lines: dict[tuple[int, bool], dict[str, Any]] = {}
-    for file in sorted(work_dir.glob('*/vis_data/scalars.json'), key=lambda file: file.stat().st_mtime_ns):
-        for text in file.read_text().splitlines():
-            line = json.loads(text)
-            if not any(name.startswith('grad_norm/') for name in line):
-                kept = {name: value for name, value in line.items() if name not in CLOCK}
-                lines[line['step'], 'loss' in line] = kept
-    return lines
+def assert_same_runs(one: Path, other: Path) -> None:
+    """Every checkpoint, and every line of the log."""
+    assert_same_checkpoints(one, other)
+    whole, parts = scalars_of(one), scalars_of(other)
+    assert [key for key in whole if whole[key] != parts.get(key)] == []
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_a_resumed_run_is_the_whole_one(tiny_coco, tmp_path, teacher, case):
+def test_a_resumed_run_is_the_whole_one(tiny_coco, tmp_path, case):
     """Every file and every line of the log: weights, optimizer, schedules, averages, scale, generators."""
     step, distilled, options = CASES[case]
     root = write_sets(tiny_coco, tmp_path / 'set')  # three steps an epoch
+    teacher = save_teacher(tmp_path / 'teacher.pth') if distilled else None
     stop = {'type': 'SnapshotHook', 'step': step, 'into': str(tmp_path / 'parts')}
-    hooks = options.get('custom_hooks', [])
-    keywords = {'default_hooks__checkpoint__interval': 1, **EVERY, **options}
 
-    def config(folder: str, *further: dict[str, Any]) -> Any:
-        given = {**keywords, 'custom_hooks': [*hooks, *further]}
-        return small_config(root, tmp_path / folder, teacher if distilled else None, **given)
+    def config(folder: str, *hooks: dict[str, Any]) -> Any:
+        given = {**EVERY, **options, 'custom_hooks': [*options.get('custom_hooks', []), *hooks]}
+        return small_config(root, tmp_path / folder, teacher, **given)
 
     train(config('whole', stop))
-    torch.rand(7)
+    torch.rand(7)  # another process would have other random numbers by now
     cfg = config('parts')
     cfg.resume = True
     runner = train(cfg)
     assert runner.iter == runner.max_iters
-    assert_same_files(tmp_path / 'whole', tmp_path / 'parts')
-    whole, parts = (scalars_of(tmp_path / folder) for folder in ('whole', 'parts'))
-    assert [key for key in whole if whole[key] != parts.get(key)] == []
-    assert {number for number, is_training in parts if is_training} == set(range(1, runner.iter + 1))
-    if case.startswith('in float16'):
-        first, last = (load_checkpoint(tmp_path / f'parts/iter_{n}.pth')['optimizer'] for n in (4, 7))
-        assert first['loss_scaler']['scale'] < 2.0**30
-        assert last['loss_scaler']['scale'] <= first['loss_scaler']['scale']
-    if 'gradients' in case:  # three batches an epoch
-        names = {file.name for file in (tmp_path / 'parts').glob('iter_*.pth')}
-        assert names == {f'iter_{number}.pth' for number in (2, 3, 5, 6, 8)}
+    assert_same_runs(tmp_path / 'whole', tmp_path / 'parts')
+    steps = {number for number, is_training in scalars_of(tmp_path / 'parts') if is_training}
+    assert steps == set(range(1, runner.iter + 1))
+    if 'float16, as' in case:
+        scales = [load_checkpoint(tmp_path / f'parts/iter_{n}.pth')['optimizer'] for n in (4, 7)]
+        assert 2.0**30 > scales[0]['loss_scaler']['scale'] >= scales[1]['loss_scaler']['scale']
+    if 'gradients' in case:  # checkpoints wait for a step of the optimizer
+        names = sorted(file.name for file in (tmp_path / 'parts').glob('iter_*.pth'))
+        assert names == [f'iter_{number}.pth' for number in (2, 3, 5, 6, 7)]
 
 
 class Runs:
@@ -158,7 +105,6 @@ class Runs:
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
-        start_server()
 
     def run(self, name: str, processes: int, stop: int = 0, into: str = 'none', **options: Any) -> None:
         """Train in `folder/name`, or go on there; after step `stop` copy it `into` another one."""
@@ -169,8 +115,7 @@ class Runs:
             'into': str(self.folder / into),
             'notes': str(self.folder / f'{name}.ids'),
         }
-        every = {**EVERY, 'default_hooks__checkpoint__interval': 1, 'train_cfg__max_iters': 5}
-        given = {**every, 'custom_hooks': [snapshot], **options}
+        given = {**EVERY, 'train_cfg__max_iters': 5, 'custom_hooks': [snapshot], **options}
         cfg = small_config(self.root, work_dir, **given)
         cfg.resume = work_dir.is_dir()
         cfg.launcher = 'pytorch' if processes > 1 else 'none'
@@ -180,12 +125,8 @@ class Runs:
 
     def ids(self, name: str, steps: range) -> list[int]:
         """Ids of the images of some steps, in all processes."""
-        found = []
-        for file in self.folder.glob(f'{name}.ids.*'):
-            for line in file.read_text().splitlines():
-                step, *ids = map(int, line.split())
-                found += ids if step in steps else []
-        return sorted(found)
+        lines = [line for file in self.folder.glob(f'{name}.ids.*') for line in file.read_text().splitlines()]
+        return [int(img_id) for step, *ids in map(str.split, lines) if int(step) in steps for img_id in ids]
 
     def rate(self, name: str, step: int) -> float:
         """The learning rate of a step."""
@@ -198,22 +139,19 @@ def runs(tiny_coco, tmp_path):
     return Runs(tmp_path / 'set', tmp_path)
 
 
-def test_two_processes_go_on_as_two(runs, tmp_path):
-    """Each with its own random numbers; gradients of two batches; evaluated with one's statistics."""
+def test_two_processes_go_on_as_two_and_as_one(runs, tmp_path):
+    """As two to the same bits, each with its own random numbers; as one with the images that are left."""
     options = {'optim_wrapper__accumulative_counts': 2}
     runs.run('whole', 2, stop=2, into='parts', **options)
     shutil.copytree(tmp_path / 'parts', tmp_path / 'alone', symlinks=True)
     runs.run('parts', 2, **options)
-    assert_same_files(tmp_path / 'whole', tmp_path / 'parts')
-    whole, parts = (scalars_of(tmp_path / folder) for folder in ('whole', 'parts'))
-    assert [key for key in whole if whole[key] != parts.get(key)] == []
-    one, other = load_checkpoint(tmp_path / 'whole/iter_2.pth')['rng']
-    assert len(numbers_of(one)) == len(numbers_of(other)) > 1
+    assert_same_runs(tmp_path / 'whole', tmp_path / 'parts')
+    assert len(load_checkpoint(tmp_path / 'whole/iter_2.pth')['rng']) == 2
 
     runs.run('alone', 1)
     assert 'start anew' in (tmp_path / 'alone.out').read_text()
-    first, rest = runs.ids('whole', range(1, 3)), runs.ids('alone', range(3, 5))
-    assert sorted(first + rest) == list(range(1, 13))
+    images = runs.ids('whole', range(1, 3)) + runs.ids('alone', range(3, 5))
+    assert sorted(images) == list(range(1, 13))
     assert runs.rate('alone', 3) == pytest.approx(runs.rate('whole', 3))
 
 
@@ -224,12 +162,11 @@ def test_one_process_goes_on_as_two(runs, tmp_path):
     shutil.copytree(tmp_path / 'parts', tmp_path / 'scaled', symlinks=True)
     runs.run('parts', 2)
     assert 'goes on at the same image' in (tmp_path / 'parts.out').read_text()
-    first, rest = runs.ids('whole', range(1, 2)), runs.ids('parts', range(2, 5))
+    rest = runs.ids('parts', range(2, 5))
     assert len(rest) == 10
-    assert sorted(first + rest) == list(range(1, 13))
+    assert sorted(runs.ids('whole', range(1, 2)) + rest) == list(range(1, 13))
     assert runs.rate('parts', 3) == pytest.approx(runs.rate('whole', 3))
 
-    auto = {'auto_scale_lr': {'enable': True, 'base_batch_size': 64}}
-    runs.run('scaled', 2, **auto)
-    assert runs.rate('scaled', 3) == pytest.approx(2 * runs.rate('whole', 3))
-    assert runs.rate('scaled', 5) == pytest.approx(2 * runs.rate('whole', 5), rel=1e-3)
+    runs.run('scaled', 2, auto_scale_lr={'enable': True, 'base_batch_size': 64})
+    for step in (3, 5):
+        assert runs.rate('scaled', step) == pytest.approx(2 * runs.rate('whole', step), rel=1e-3)
