@@ -18,8 +18,8 @@ from mmdet.models import DetDataPreprocessor
 from mmdet.structures import crop_boxes
 from tests.helpers.forked import free_port
 from tests.helpers.golden_model import golden_ssd300
+from tests.helpers.same import assert_same_checkpoints
 from tests.helpers.tiny_run import DISTILLED, ROOT, as_arguments, options_of, save_teacher, write_sets
-from tests.integration.test_resume import assert_same_files
 from tests.unit.models.test_device_decoding import task, write
 from tests.unit.structures.test_boxes import random_boxes
 
@@ -110,4 +110,4 @@ def test_a_restart_over_nccl(tiny_coco, tmp_path):
     told = run('killed', [0, 0, 4, signal.SIGKILL.name])
     steps = [f'{start} {step}' for start, step in re.findall(r'<(\d) 0 (\d) ', told)]
     assert steps == ['0 1', '0 2', '0 3', '0 4', '1 3', '1 4', '1 5', '1 6']
-    assert_same_files(tmp_path / 'whole', tmp_path / 'killed')
+    assert_same_checkpoints(tmp_path / 'whole', tmp_path / 'killed')
