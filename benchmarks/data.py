@@ -58,7 +58,7 @@ def run(settings: Settings) -> list[Row]:
 
 
 def contenders(dataset: CocoDataset, count: int) -> dict[str, Callable[[], None]]:
-    """Run the same photos through our pipeline, the baseline's, and the JPEG decoder alone."""
+    """Build passes over the same photos: our pipeline, the baseline's, and the JPEG decoder alone."""
     files = [
         np.frombuffer(_given(dataset, row, 0)['img_path'].read_bytes(), np.uint8) for row in range(count)
     ]

@@ -181,10 +181,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ended is not None:
         raise ChildProcessError(f'the training ended with status {ended}: see {args.work_dir / "run.log"}')
     wrong = faults(samples) + left_behind(run)
-    rows = [['', 'first', 'last', 'growth (MiB an hour)']]
-    for name, change in growth(samples).items():
-        ends = (statistics.median(getattr(s, name) for s in part) for part in (samples[:3], samples[-3:]))
-        rows.append([name, *(f'{value:.1f}' for value in ends), f'{change:+.1f}'])
+    rows = [['', 'at the end', 'growth (memory: MiB an hour)']]
+    rows += [[k, f'{getattr(samples[-1], k):.0f}', f'{v:+.1f}'] for k, v in growth(samples).items()]
     print(AsciiTable(rows).table)
     print(f'{len(samples)} samples over {samples[-1].seconds / 60:.1f} minutes: {file}')
     if wrong:
