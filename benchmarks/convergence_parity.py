@@ -1,4 +1,4 @@
-"""Faster must not mean different: trainings each way from one start, which must end at the same AP.
+"""Compare trainings in float32, in bfloat16, compiled and by the baseline: they must end at the same AP.
 
 python -m benchmarks.convergence_parity --work-dir work_dirs/same
 
@@ -10,10 +10,8 @@ run again, so two processes can share the work, each with other --ways or --seed
 Exit status 1 where a way ends elsewhere than float32, by the rule of `benchmarks.parity.compare`.
 """
 
-import argparse
 import contextlib
 import csv
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,8 +34,10 @@ from benchmarks.reference.training import train
 from benchmarks.report import ROOT, machine
 from benchmarks.settings import Settings
 from benchmarks.students import CONFIG, DISTILLED_CONFIG, anchors_of, narrowed
+from mmdet.analysis.comparison import mean_and_spread
+from mmdet.analysis.runs import load_or_run
 from mmdet.checkpoint.io import load_checkpoint, load_weights, save_checkpoint
-from mmdet.cli import run_main
+from mmdet.cli import make_parser, run_main
 from mmdet.config.resolve import load_config
 from mmdet.engine import DetRunner
 from mmdet.registry import DATASETS, MODELS
@@ -45,7 +45,7 @@ from mmdet.synthetic.dataset import make_dataset
 
 TEACHER_CONFIG = ROOT / 'configs_dev' / 'teachers' / 'resnet50_ssd.py'
 RESULTS = ROOT / 'benchmarks' / 'results' / 'convergence_parity.csv'
-WAYS = ('float32', 'bfloat16', 'compiled', 'stock')  # the first is what the others are compared with
+WAYS = ('float32', 'bfloat16', 'compiled', 'baseline')  # the first is what the others are compared with
 ARCH, CROP_SIZE, MAX_NORM, DECAY = 'resnet18', 32, 10.0, 0.01
 
 
@@ -72,32 +72,33 @@ class Work(NamedTuple):
     sizes: Sizes
 
     def config(self, file: Path, name: str, steps: int, lr: float, options: Mapping[str, Any]) -> Config:
-        """A config on the generated photos, with the schedule that all trainings have."""
+        """Make a config on the generated photos, with the schedule that all trainings have."""
         loaders = {f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')}
         batches = {'train_dataloader.batch_size': self.sizes.batch_size, 'train_dataloader.sampler.times': 1}
         cfg = load_config(file, {**loaders, **batches, **options}, self.folder / 'data')
         cfg.work_dir, cfg.log_level = str(self.folder / 'runs' / name), 'WARNING'
         cfg.experiment_name = f'{name}_{time.time_ns()}'  # MMEngine names logs by the second
         cfg.train_cfg = {'type': 'TrainLoop', 'max_iters': steps}
-        optimizer = {'type': 'AdamW', 'lr': lr, 'weight_decay': DECAY}
-        clip = {'max_norm': MAX_NORM}
-        cfg.optim_wrapper = {'type': 'OptimWrapper', 'optimizer': optimizer, 'clip_grad': clip}
+        cfg.optim_wrapper = {
+            'type': 'OptimWrapper',
+            'optimizer': {'type': 'AdamW', 'lr': lr, 'weight_decay': DECAY},
+            'clip_grad': {'max_norm': MAX_NORM},
+        }
         cfg.param_scheduler = [{'type': 'MultiStepLR', 'by_epoch': False, 'milestones': milestones(steps)}]
         cfg.default_hooks.checkpoint = {'type': 'CheckpointHook', 'interval': -1}
         return cfg
 
-    def student(self, name: str, distilled: bool = False, start: bool = False) -> Config:
-        """Config of the narrow student, with batch norms, or of its start; its training is not evaluated."""
-        narrow = narrowed(self.sizes.width)
-        narrow |= {'model.backbone.batch_norm': True, 'model.neck.batch_norm': True}
-        teacher = {
-            'model.distiller.crop_size': CROP_SIZE,
-            'model.distiller.teacher.arch': ARCH,
-            'model.distiller.teacher.checkpoint': str(self.folder / 'teacher.pth'),
-        }
-        file, taught = (DISTILLED_CONFIG, teacher) if distilled else (CONFIG, {})
-        steps, lr = (self.sizes.start_steps, 2e-3) if start else (self.sizes.steps, self.sizes.lr)
-        cfg = self.config(file, name, steps, lr, narrow | taught)
+    def student(self, name: str, steps: int, lr: float, distilled: bool = False) -> Config:
+        """Make the config of the narrow student, with batch norms; its training is not evaluated."""
+        options: dict[str, Any] = narrowed(self.sizes.width)
+        options |= {'model.backbone.batch_norm': True, 'model.neck.batch_norm': True}
+        if distilled:
+            options |= {
+                'model.distiller.crop_size': CROP_SIZE,
+                'model.distiller.teacher.arch': ARCH,
+                'model.distiller.teacher.checkpoint': str(self.folder / 'teacher.pth'),
+            }
+        cfg = self.config(DISTILLED_CONFIG if distilled else CONFIG, name, steps, lr, options)
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         return cfg
 
@@ -115,45 +116,41 @@ class Work(NamedTuple):
             whole_photos = [PIPELINE[i] for i in (0, 1, 4, 5, 7)]  # neither expanded nor cut: learns sooner
             for steps, pipeline in (
                 (self.sizes.start_steps // 2, whole_photos),
-                (self.sizes.start_steps, None),
+                (self.sizes.start_steps, PIPELINE),
             ):
-                cfg = self.student('start', start=True)
-                cfg.train_cfg.max_iters = steps
+                cfg = self.student('start', steps, 2e-3)
                 cfg.param_scheduler = None  # so that what the ways gain shows: their rate falls
                 cfg.resume = True  # after the first half, or where it was stopped
-                if pipeline is not None:
-                    cfg.train_dataloader.dataset.pipeline = pipeline
+                cfg.train_dataloader.dataset.pipeline = pipeline
                 runner = DetRunner.from_cfg(cfg)
                 runner.train()
             save_checkpoint({'state_dict': runner.model.state_dict()}, start)
 
-    def train(self, way: str, seed: int) -> tuple[dict[str, torch.Tensor], float]:
-        """Weights at the end of a training, and its seconds with all set-up, compilation included."""
-        begun = time.perf_counter()
-        cfg = self.student(f'{way}_seed{seed}', distilled=True)
+    def train(self, way: str, seed: int) -> nn.Module:
+        """Train one way with one seed; returns the student."""
+        cfg = self.student(f'{way}_seed{seed}', self.sizes.steps, self.sizes.lr, distilled=True)
         cfg.load_from, cfg.randomness = str(self.folder / 'start.pth'), {'seed': seed}
-        if way == 'stock':
-            detector = self.train_baseline(cfg, seed)
-        else:
-            if way == 'bfloat16':
-                cfg.optim_wrapper |= {'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}
-            if way == 'compiled':
-                cfg.compile = {'mode': 'default'}
-            torch._dynamo.reset()  # or a training would run what an earlier one has compiled
-            counters.clear()
-            runner = DetRunner.from_cfg(cfg)
-            with quick_bfloat16() if way == 'bfloat16' else contextlib.nullcontext():
-                runner.train()  # under a dispatch mode nothing would be compiled
-            if way == 'compiled' and not counters['stats']['unique_graphs']:
-                raise RuntimeError('this machine compiles nothing: leave "compiled" out of --ways')
-            detector = runner.model
-        return detector.state_dict(), time.perf_counter() - begun
+        if way == 'baseline':
+            return self.train_baseline(cfg, seed)
+        if way == 'bfloat16':
+            cfg.optim_wrapper |= {'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}
+        if way == 'compiled':
+            cfg.compile = {'mode': 'default'}
+        torch._dynamo.reset()  # or a training would run what an earlier one has compiled
+        counters.clear()
+        runner = DetRunner.from_cfg(cfg)
+        with quick_bfloat16() if way == 'bfloat16' else contextlib.nullcontext():
+            runner.train()  # under a dispatch mode nothing would be compiled
+        if way == 'compiled' and not counters['stats']['unique_graphs']:
+            raise RuntimeError('this machine compiles nothing: leave "compiled" out of --ways')
+        return runner.model
 
     def train_baseline(self, cfg: Config, seed: int) -> nn.Module:
-        """The same schedule with the baseline, on a random stream that ours never draws from."""
+        """Train the baseline by the same schedule, on a random stream that ours never draws from."""
         detector = MODELS.build({**cfg.model, 'distiller': None})
         load_weights(detector, load_checkpoint(cfg.load_from)['state_dict'], cfg.load_from)
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        photos = [dataset._results(row, row) for row in range(len(dataset))]
         student = BaselineSSD300(len(dataset.metainfo['classes']), self.sizes.width, batch_norm=True)
         student.take_weights(detector)
         teacher = torchvision.models.get_model(ARCH, weights=None, num_classes=student.num_classes)
@@ -162,72 +159,72 @@ class Work(NamedTuple):
         optimizer = torch.optim.AdamW(student.parameters(), self.sizes.lr, weight_decay=DECAY)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones(self.sizes.steps))
         train(
-            student, teacher, CROP_SIZE, anchors_of(detector, torch.device('cpu')), photos_of(dataset),
+            student, teacher, CROP_SIZE, anchors_of(detector, torch.device('cpu')),
+            [(photo['img_path'], *photo['annotations']) for photo in photos],
             self.sizes.batch_size, self.sizes.steps, optimizer, schedule, MAX_NORM,
             np.random.default_rng([seed, 1]),
         )  # fmt: skip
         student.give_weights(detector)
         return detector
 
-    def evaluate(self, weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        """AP and AP50 on the validation split, in float32, not compiled."""
-        runner = DetRunner.from_cfg(self.student('test'))
-        load_weights(runner.model, weights, 'the weights of a training')
-        found = runner.test()
-        return {'AP': found['coco/bbox_mAP'], 'AP50': found['coco/bbox_mAP_50']}
+    def run(self, way: str, seed: int) -> dict[str, Any]:
+        """Train and evaluate one way with one seed, or read its result; way 'start' trains nothing.
 
-    def unit(self, way: str, seed: int) -> dict[str, Any]:
-        """Result of one training: what its file says, or else trained now; way 'start' trains nothing."""
-        file = self.folder / f'{way}_seed{seed}.json'
-        if not file.exists():
+        Returns:
+            AP and AP50 on the validation split, in float32, not compiled; the seconds of the training with
+            all set-up, compilation included; the sizes and the machine.
+        """
+
+        def measure() -> dict[str, Any]:
+            begun = time.perf_counter()
             if way == 'start':
-                weights, seconds = load_checkpoint(self.folder / 'start.pth')['state_dict'], 0.0
+                weights = load_checkpoint(self.folder / 'start.pth')['state_dict']
             else:
-                weights, seconds = self.train(way, seed)
-            numbers = {**self.evaluate(weights), 'seconds': seconds, **self.sizes._asdict()}
+                weights = self.train(way, seed).state_dict()
+            seconds = time.perf_counter() - begun
+            runner = DetRunner.from_cfg(self.student('test', 1, self.sizes.lr))
+            load_weights(runner.model, weights, 'the weights of a training')
+            found = runner.test()
             about = machine(Settings(threads=torch.get_num_threads(), quick=self.sizes == QUICK))
-            file.write_text(json.dumps({'way': way, 'seed': seed, **numbers, **about}))
-        found: dict[str, Any] = json.loads(file.read_text())
-        if any(found[name] != json.loads(json.dumps(value)) for name, value in self.sizes._asdict().items()):
-            raise ValueError(f'{file} is of other sizes: choose another --work-dir')
+            return {
+                'AP': found['coco/bbox_mAP'],
+                'AP50': found['coco/bbox_mAP_50'],
+                'seconds': seconds,
+                **about,
+            }
+
+        settings = {'way': way, 'seed': seed, **self.sizes._asdict()}
+        found = load_or_run(self.folder / f'{way}_seed{seed}.json', settings, measure)
         print(f'{way}, seed {seed}: AP {found["AP"]:.4f}, {found["seconds"]:.0f} s', flush=True)
         return found
 
 
 def milestones(steps: int) -> list[int]:
-    """Steps at which the learning rate falls to a tenth: after 2/3 and 8/9 of them."""
+    """Place the steps at which the learning rate falls to a tenth: after 2/3 and 8/9 of them."""
     return [steps * 2 // 3, steps * 8 // 9]
 
 
-def photos_of(dataset: Any) -> list[tuple[Path, Any, Any]]:
-    """File, boxes and labels of each photo."""
-    given = [dataset._results(row, row) for row in range(len(dataset))]
-    return [(photo['img_path'], *photo['annotations']) for photo in given]
-
-
-def report(units: Sequence[Mapping[str, Any]], out: Path) -> bool:
+def report(runs: Sequence[Mapping[str, Any]], out: Path) -> bool:
     """Print and write all results; returns whether every way ends where float32 does."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open('w', newline='') as stream:
-        writer = csv.DictWriter(stream, units[0])
+        writer = csv.DictWriter(stream, runs[0])
         writer.writeheader()
-        writer.writerows(units)
-    aps = {name: [unit['AP'] for unit in units if unit['way'] == name] for name in ('start', *WAYS)}
+        writer.writerows(runs)
+    aps = {name: [run['AP'] for run in runs if run['way'] == name] for name in ('start', *WAYS)}
     found = {way: compare(aps[WAYS[0]], aps[way]) for way in WAYS[1:] if aps[way]}
-    body = [['way', 'AP of each seed', 'mean AP', 'AP50', 'seconds', 'difference', 'allowed', '']]
+    body = [['way', 'AP of each seed', 'mean AP', 'difference', 'allowed', '']]
     for way, of_seeds in aps.items():
-        if not of_seeds:
-            continue
-        means = [np.mean([unit[key] for unit in units if unit['way'] == way]) for key in ('AP50', 'seconds')]
-        beside = found.get(way)
-        told = ('', '', '') if beside is None else (f'{beside[0]:+.4f}', f'{beside[1]:.4f}', beside[2])
+        difference, allowed, verdict = found.get(way, (0, 0, ''))
         seeds = ' '.join(f'{ap:.4f}' for ap in of_seeds)
-        body.append([way, seeds, f'{np.mean(of_seeds):.4f}', f'{means[0]:.4f}', f'{means[1]:.0f}', *told])
+        body.append(
+            [way, seeds, mean_and_spread(of_seeds, '.4f'), f'{difference:+.4f}', f'{allowed:.4f}', verdict]
+        )
     print(AsciiTable(body).table)
-    learnt = min(aps[WAYS[0]]) > aps['start'][0]
-    if not learnt:
+    learned = min(aps[WAYS[0]]) > aps['start'][0]
+    if not learned:
         print(f'{WAYS[0]} is not better than its start: the comparison says nothing')
-    return learnt and all(beside.verdict == 'same' for beside in found.values())
+    return learned and all(comparison.verdict == 'same' for comparison in found.values())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -236,9 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: With status 1 where a way ends elsewhere.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/same'))
     parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
@@ -250,9 +245,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cv2.setNumThreads(0)
     work = Work(args.work_dir, QUICK if args.quick else Sizes())
     work.prepare()
-    units = [work.unit('start', 0)]
-    units += [work.unit(way, seed) for seed in args.seeds for way in args.ways]
-    if WAYS[0] in args.ways and not report(units, args.out):
+    runs = [work.run('start', 0), *(work.run(way, seed) for seed in args.seeds for way in args.ways)]
+    if WAYS[0] in args.ways and not report(runs, args.out):
         raise SystemExit(1)
 
 

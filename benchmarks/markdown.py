@@ -1,11 +1,10 @@
-"""The table of docs/performance.md and README.md, from the files of benchmarks/results.
+"""Write the table of docs/performance.md from the files of benchmarks/results.
 
-python -m benchmarks.markdown README.md docs/performance.md
+python -m benchmarks.markdown docs/performance.md
 
 Prints the table, and puts it in place of the one that a file holds.
 """
 
-import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +12,18 @@ from pathlib import Path
 from benchmarks.report import NOT_MEASURED, ROOT, cell
 from benchmarks.timing import Spread
 from mmdet.analysis.markdown import table
+from mmdet.cli import make_parser
 
 RESULTS = ROOT / 'benchmarks' / 'results'
 ORDER = ('data', 'step', 'distill', 'end_to_end', 'infer', 'eval', 'startup', 'ddp')
-HEAD = ('', 'unit', 'ours', 'stock way', 'torchvision', 'ratio', 'target', '', 'on', 'commit')
+HEAD = ('', 'unit', 'ours', 'baseline', 'torchvision', 'ratio', 'target', '', 'on', 'commit')
 
 
 def lines(results: Path = RESULTS) -> list[str]:
-    """Head, rule, and a row for each row of each file."""
-    rows = [row for name in ORDER for row in _read(results / f'{name}.csv')]
-    return table(HEAD, [_cells(row) for row in rows]).splitlines()
+    """Lay out head, rule, and a row for each row of each file."""
+    files = [results / f'{name}.csv' for name in ORDER]
+    texts = [file.read_text().splitlines() for file in files if file.exists()]
+    return table(HEAD, [_cells(row) for text in texts for row in csv.DictReader(text)]).splitlines()
 
 
 def replace(file: Path, new: Sequence[str]) -> None:
@@ -37,13 +38,6 @@ def replace(file: Path, new: Sequence[str]) -> None:
     start = old.index(new[0])
     end = next((i for i in range(start, len(old)) if not old[i].startswith('|')), len(old))
     file.write_text('\n'.join([*old[:start], *new, *old[end:]]) + '\n')
-
-
-def _read(file: Path) -> list[dict[str, str]]:
-    if not file.exists():
-        return []
-    with file.open(newline='') as stream:
-        return list(csv.DictReader(stream))
 
 
 def _cells(row: dict[str, str]) -> list[str]:
@@ -61,10 +55,8 @@ def _spread(row: dict[str, str], name: str) -> str:
 
 
 def main() -> None:
-    """Print, and replace."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Print the table, and put it into files."""
+    parser = make_parser(__doc__)
     parser.add_argument('files', type=Path, nargs='*', help='Markdown files that hold the table')
     new = lines()
     print('\n'.join(new))

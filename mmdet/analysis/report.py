@@ -23,7 +23,7 @@ from mmdet.analysis.calibration import (
 )
 from mmdet.analysis.markdown import table
 from mmdet.analysis.plots import plot_reliability
-from mmdet.analysis.teacher import answers_of_split, build_distiller
+from mmdet.analysis.teacher import build_distiller, predict_split
 
 GOOD_ERROR = 0.05  # expected calibration error below which nothing needs saying
 MANY_ONE_HOT = 0.5
@@ -83,7 +83,7 @@ def write_report(cfg: Config, split: str, out_dir: Path, command: str) -> str:
         The text of report.md.
     """
     distiller, preprocessor = build_distiller(cfg, get_device())
-    logits, labels, areas = answers_of_split(cfg, split, distiller, preprocessor)
+    logits, labels, areas = predict_split(cfg, split, distiller, preprocessor)
     classes = cfg[f'{split}_dataloader'].dataset.metainfo['classes']
     numbers = measure(logits, labels)
     temperature = numbers['temperature']

@@ -22,7 +22,7 @@ from mmdet.analysis.calibration import measure
 from mmdet.analysis.comparison import METRICS, THRESHOLDS
 from mmdet.analysis.error_split import error_split, match_detections, score_calibration
 from mmdet.analysis.runs import FORMAT, load_or_run
-from mmdet.analysis.teacher import answers_of_split, build_distiller, read_batches
+from mmdet.analysis.teacher import build_distiller, predict_split, read_batches
 from mmdet.apis import init_detector
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.config.resolve import DATA_DEFAULTS, annotation_metrics, load_config
@@ -186,7 +186,7 @@ def teacher_numbers(cfg: Config) -> dict[str, Any] | None:
     teacher = (cfg.model.get('distiller') or {}).get('teacher')
     if not teacher:
         return None
-    logits, labels, _ = answers_of_split(cfg, 'val', *build_distiller(cfg, get_device()))
+    logits, labels, _ = predict_split(cfg, 'val', *build_distiller(cfg, get_device()))
     digest = hashlib.sha256(Path(teacher.checkpoint).read_bytes()).hexdigest()
     return {'arch': teacher.arch, **measure(logits, labels), 'sha256': digest[:16]}
 

@@ -1,4 +1,4 @@
-"""What the teacher of a distilled config is shown, and what it answers.
+"""Run the teacher of a distilled config on the crops that its distiller cuts.
 
 N images · G objects of a batch · M crops · K classes · S crop side
 Boxes are xyxy in pixels of the network input.
@@ -18,19 +18,20 @@ from mmengine.device import get_device
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmdet.checkpoint.io import checkpoint_classes, load_checkpoint, load_weights
+from mmdet.apis import init_detector
 from mmdet.config.resolve import check_classes, load_config
 from mmdet.datasets import collate_detection
 from mmdet.datasets.collate import init_worker
-from mmdet.distillation import ClassifierDistiller, FrozenTeacher
+from mmdet.distillation import ClassifierDistiller
+from mmdet.models.detectors import BaseDetector
 from mmdet.registry import DATASETS, MODELS
-from mmdet.structures import GroundTruth, Normalization, PositiveSamples, bbox_overlaps, crop_boxes
+from mmdet.structures import GroundTruth, Normalization, bbox_overlaps, crop_boxes
 from mmdet.visualization.canvas import Picture
 from mmdet.visualization.crops import draw_crops
 
 
 class TeacherOutputs(NamedTuple):
-    """Crops as the teacher gets them, and what it answers."""
+    """Crops as the teacher gets them, and its logits."""
 
     crops: Tensor  # (M, 3, S, S) float32, RGB, 0..255: before the teacher's normalization
     logits: Tensor  # (M, K) float32
@@ -51,7 +52,7 @@ def load_distilled_config(
     data_root: str | None = None,
     split: str = 'val',
 ) -> Config:
-    """The resolved config of a distilled student, with another teacher's file where one is given.
+    """Load the config of a distilled student, with another teacher's file where one is given.
 
     Args:
         path: The config file.
@@ -74,14 +75,8 @@ def load_distilled_config(
     return cfg
 
 
-def teacher_of(distiller: ClassifierDistiller) -> FrozenTeacher:
-    """The teacher that `load_distilled_config` has made sure of."""
-    assert distiller.teacher is not None
-    return distiller.teacher
-
-
 def read_batches(cfg: Config, split: str, preprocessor: Any, number: int | None = None) -> Iterator[Batch]:
-    """Batches of a split as its loader makes them, each image once, in the order of the file.
+    """Read batches of a split as its loader makes them, each image once, in the order of the file.
 
     Args:
         cfg: Resolved.
@@ -109,7 +104,7 @@ def read_batches(cfg: Config, split: str, preprocessor: Any, number: int | None 
 
 
 def build_distiller(cfg: Config, device: str | torch.device) -> tuple[ClassifierDistiller, Any]:
-    """The distiller of a config and the preprocessor of its student, on a device."""
+    """Build the distiller of a config and the preprocessor of its student on a device."""
     distiller: ClassifierDistiller = MODELS.build(cfg.model.distiller)
     return distiller.to(device), MODELS.build(cfg.model.data_preprocessor).to(device)
 
@@ -122,20 +117,21 @@ def teacher_predict(
     bboxes: Tensor,
     image_index: Tensor,
 ) -> TeacherOutputs:
-    """Cut boxes as the distiller does and ask its teacher.
+    """Cut boxes as the distiller does and run its teacher on the crops.
 
     images (N, 3, H, W), normalized as `normalization` says · bboxes (M, 4) · image_index (M,) in [0, N)
     """
     crops = crop_boxes(images, bboxes, image_index, distiller.crop_size)  # (M, 3, S, S)
-    logits = teacher_of(distiller).logits(crops, normalization)
+    assert distiller.teacher is not None  # see `load_distilled_config`
+    logits = distiller.teacher.logits(crops, normalization)
     mean, std = (value[:, None, None] for value in normalization)
     return TeacherOutputs((crops * std + mean).clamp(0, 255), logits)
 
 
-def answers_of_split(
+def predict_split(
     cfg: Config, split: str, distiller: ClassifierDistiller, preprocessor: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ask the teacher about every object of a split: logits (M, K), labels (M,), areas (M,) on the CPU.
+    """Run the teacher on every object of a split: logits (M, K), labels (M,), areas (M,) on the CPU.
 
     Names the images that cannot be read.
 
@@ -146,19 +142,17 @@ def answers_of_split(
     for batch in read_batches(cfg, split, preprocessor):
         for bad in batch.bad_images:
             print(f'left out: {bad.file}: {bad.reason}')
-        gt = batch.gt
-        found = teacher_predict(
-            distiller, batch.images, preprocessor.normalization, gt.gt_bboxes, gt.gt_image
-        )
+        gt, normalization = batch.gt, preprocessor.normalization
+        found = teacher_predict(distiller, batch.images, normalization, gt.gt_bboxes, gt.gt_image)
         parts.append([value.cpu() for value in (found.logits, gt.gt_labels, box_areas(gt))])
-    if not sum(len(labels) for _, labels, _ in parts):
-        raise ValueError(f'the {split} images hold no objects; see {split}_ann in the config')
     logits, labels, areas = (torch.cat(values) for values in zip(*parts, strict=True))
+    if not len(labels):
+        raise ValueError(f'the {split} images hold no objects; see {split}_ann in the config')
     return logits, labels, areas
 
 
 def box_areas(gt: GroundTruth) -> Tensor:
-    """(G,) area of each object's box in square pixels of the original image."""
+    """Compute the area (G,) of each object's box in square pixels of the original image."""
     width, height = (gt.gt_bboxes[:, 2:] - gt.gt_bboxes[:, :2]).unbind(1)
     scale = (gt.ori_shape / gt.img_shape).prod(1)  # (N,)
     return width * height * scale[gt.gt_image]
@@ -180,90 +174,58 @@ def teacher_sheet(
     Raises:
         ValueError: The images have no objects.
     """
-    device = get_device()
-    student = None if checkpoint is None else _load_student(cfg, checkpoint).to(device)
-    distiller, preprocessor = (
-        build_distiller(cfg, device) if student is None else (student.distiller, student.data_preprocessor)
-    )
+    distiller, preprocessor = build_distiller(cfg, get_device())
     classes = cfg[f'{split}_dataloader'].dataset.metainfo['classes']
-    views = [
-        _view(batch, classes, distiller, preprocessor.normalization, student)
-        for batch in read_batches(cfg, split, preprocessor, number)
-    ]
-    crops, logits, labels = (torch.cat(parts) for parts in zip(*(view[:3] for view in views), strict=True))
-    titles = [title for view in views for title in view.titles]
-    side_by_side = 1 if student is None else 2
-    objects = len(titles) // side_by_side
-    if not objects:
+    student = None
+    if checkpoint is not None:
+        student = init_detector(cfg, checkpoint)
+        named = student.cfg.val_dataloader.dataset.metainfo['classes']  # by the checkpoint, if it names any
+        check_classes(classes, 'the data', named, str(checkpoint))
+    shown: list[tuple[Tensor, Tensor, Tensor, str]] = []  # crop, logits, label, title
+    for batch in read_batches(cfg, split, preprocessor, number):
+        bboxes, objects, titles = _boxes_to_show(batch, classes, student)
+        labels, image_index = batch.gt.gt_labels[objects], batch.gt.gt_image[objects]
+        found = teacher_predict(distiller, batch.images, preprocessor.normalization, bboxes, image_index)
+        shown += zip(found.crops, found.logits, labels, titles, strict=True)
+    if not shown:
         raise ValueError(f'the {split} images that were read hold no objects; see {split}_ann in the config')
-    chosen = np.linspace(0, objects, min(number, objects), endpoint=False).astype(int).tolist()
-    rows = [index * side_by_side + place for index in chosen for place in range(side_by_side)]
-    return draw_crops(
-        crops[rows], labels[rows], classes, logits[rows].softmax(1), titles=[titles[row] for row in rows]
-    )
-
-
-class _View(NamedTuple):
-    """What the sheet shows of a batch: M crops, of each object the true one, then any predicted one."""
-
-    crops: Tensor  # (M, 3, S, S)
-    logits: Tensor  # (M, K)
-    labels: Tensor  # (M,)
-    titles: list[str]  # (M,)
-
-
-def _load_student(cfg: Config, checkpoint: str | Path) -> Any:
-    """The student of a distilled config, distiller included, with trained weights."""
-    student = MODELS.build(cfg.model)
-    file = load_checkpoint(checkpoint)
-    names = checkpoint_classes(file)
-    if names is not None:
-        check_classes(cfg.val_dataloader.dataset.metainfo['classes'], 'the data', names, str(checkpoint))
-    load_weights(student, file['state_dict'], str(checkpoint))
-    return student.eval()
+    per_object = 1 if student is None else 2
+    count = len(shown) // per_object
+    chosen = np.linspace(0, count, min(number, count), endpoint=False).astype(int).tolist()
+    tiles = [shown[index * per_object + place] for index in chosen for place in range(per_object)]
+    crops, logits, truth = (torch.stack([tile[part] for tile in tiles]) for part in range(3))
+    return draw_crops(crops, truth, classes, logits.softmax(1), titles=[title for *_, title in tiles])
 
 
 @torch.no_grad()
-def _view(
-    batch: Batch,
-    classes: Sequence[str],
-    distiller: ClassifierDistiller,
-    normalization: Normalization,
-    student: Any,
-) -> _View:
-    """What the sheet shows of one batch."""
-    images, gt, _ = batch
-    bboxes, image_index, labels = gt.gt_bboxes, gt.gt_image, gt.gt_labels
-    titles = [classes[label] for label in labels.tolist()]
-    if student is not None:
-        outputs = student.raw_outputs(images)
-        positives = student.head.positives(outputs, student.head.match(outputs.anchors, gt), gt)
-        row = _most_certain(
-            student.head.cls_loss.probabilities(positives.cls_logits[None])[0], positives
-        )  # (R,)
-        learned = positives.gt_index[row]  # (R,) objects
-        truth, predicted = bboxes[learned], positives.bboxes[row]  # (R, 4) each
-        overlaps = [
-            float(bbox_overlaps(*pair)) for pair in zip(truth[:, None], predicted[:, None], strict=True)
-        ]
-        titles = [
-            title
-            for index, overlap in zip(learned.tolist(), overlaps, strict=True)
-            for title in (titles[index], f'predicted, IoU {overlap:.2f}')
-        ]
-        bboxes = torch.stack([truth, predicted], 1).flatten(0, 1)  # (2 R, 4)
-        image_index, labels = (values[learned].repeat_interleave(2) for values in (image_index, labels))
-    answers = teacher_predict(distiller, images, normalization, bboxes, image_index)
-    return _View(answers.crops, answers.logits, labels, titles)
+def _boxes_to_show(
+    batch: Batch, classes: Sequence[str], student: BaseDetector | None
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Choose the boxes of a batch: its objects, with a student each beside what is predicted for it.
 
-
-def _most_certain(scores: Tensor, positives: PositiveSamples) -> Tensor:
-    """Of each object that has positives the one with the best score for its class; objects in order.
-
-    scores (P, K) -> (R,) rows of the positives
+    Returns:
+        Boxes (M, 4), their objects (M,) as rows of the ground truth, and M titles.
     """
-    of_class = scores.gather(1, positives.gt_labels[positives.gt_index, None])[:, 0]  # (P,)
-    best: dict[int, int] = {}
-    for row in of_class.argsort().tolist():  # a better one replaces a worse one
-        best[int(positives.gt_index[row])] = row
-    return torch.tensor([best[index] for index in sorted(best)], dtype=torch.long, device=scores.device)
+    gt = batch.gt
+    titles = [classes[label] for label in gt.gt_labels.tolist()]
+    if student is None:
+        return gt.gt_bboxes, torch.arange(len(titles), device=gt.gt_bboxes.device), titles
+    step = student.head_step(student.extract_feat(batch.images), gt)
+    positives = student.head.positives(step.outputs, step.matched, gt)
+    probabilities = student.head.cls_loss.probabilities(positives.cls_logits[None])[0]  # (P, K)
+    certainty = probabilities.gather(1, positives.gt_labels[positives.gt_index, None])[:, 0]  # (P,)
+    # of each object the positive that is most certain of its class: a better one replaces a worse one
+    best = {int(positives.gt_index[row]): row for row in certainty.argsort().tolist()}
+    learned = sorted(best)  # R objects
+    truth, predicted = (
+        gt.gt_bboxes[learned],
+        positives.bboxes[[best[index] for index in learned]],
+    )  # (R, 4) each
+    overlaps = bbox_overlaps(truth, predicted).diagonal().tolist()
+    pairs = [
+        (titles[index], f'predicted, IoU {overlap:.2f}')
+        for index, overlap in zip(learned, overlaps, strict=True)
+    ]
+    objects = torch.tensor(learned, dtype=torch.long, device=truth.device).repeat_interleave(2)
+    bboxes = torch.stack([truth, predicted], 1).flatten(0, 1)  # (2 R, 4)
+    return bboxes, objects, [title for pair in pairs for title in pair]
