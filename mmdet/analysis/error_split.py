@@ -33,7 +33,7 @@ def match_detections(
     AP50 ignores detections in crowds, and of a class in an image all but the 100 with the highest scores.
 
     Args:
-        coco: Annotations, from `read_annotations`.
+        coco: Annotations, from `to_pycocotools`.
         detections: As a result file holds them; those of other images or categories are left out.
         category_ids: Category of each label.
 
@@ -58,7 +58,7 @@ def error_split(coco: COCO, counted: CocoDetections, category_ids: Sequence[int]
     """Correct each kind of error alone and measure what AP50 gains (TIDE, Section 2.3).
 
     Args:
-        coco: Annotations, from `read_annotations`.
+        coco: Annotations, from `to_pycocotools`.
         counted: From `match_detections`.
         category_ids: Category of each label.
 

@@ -26,8 +26,9 @@ from mmdet.analysis.teacher import build_distiller, predict_split, read_batches
 from mmdet.apis import init_detector
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.config.resolve import DATA_DEFAULTS, annotation_metrics, load_config
+from mmdet.datasets.coco_format import read_coco
 from mmdet.distributed.signals import StoppedBySignal
-from mmdet.evaluation.coco_eval import evaluate_boxes, from_records, mean_precision, read_annotations
+from mmdet.evaluation.coco_eval import evaluate_boxes, from_records, mean_precision
 from mmdet.evaluation.coco_metric import CocoMetric
 from mmdet.visualization.curves import read_lines
 
@@ -165,7 +166,7 @@ def training_numbers(cfg: Config, work_dir: Path) -> dict[str, Any]:
     parts = {'first': lines[:tenth], 'last': lines[-tenth:]}
     meta = load_checkpoint(work_dir / 'latest.pth')['meta']
     return {
-        'train_images': len(read_annotations(Path(cfg.data_root, cfg.train_ann)).imgs),
+        'train_images': len(read_coco(Path(cfg.data_root, cfg.train_ann)).img_ids),
         'iterations': meta['iter'],
         'batch_size': meta['samples_per_step'],
         'losses': {

@@ -22,12 +22,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     import numpy as np
 
-    from mmdet.datasets.coco_format import column, load
+    from mmdet.datasets.coco_format import read_coco
 
-    coco = load(args.ann_file)
-    known = column(coco, 'images', 'id', args.ann_file)
-    annotations = coco.get('annotations', [])
-    owners = column(coco, 'annotations', 'image_id', args.ann_file) if annotations else []
+    known = read_coco(args.ann_file, boxes_needed=False).img_ids.tolist()
+    coco = json.loads(args.ann_file.read_bytes())
     ids = set(args.ids or ())
     if args.ids is None:
         if not 0 < args.number <= len(known):
@@ -40,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.out.resolve() == args.ann_file.resolve():
         raise ValueError(f'{args.out} is the file that is read; name another one')
     images = [image for image in coco['images'] if image['id'] in ids]
-    kept = [one for one, owner in zip(annotations, owners, strict=True) if owner in ids]
+    kept = [one for one in coco.get('annotations') or [] if one['image_id'] in ids]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({**coco, 'images': images, 'annotations': kept}), encoding='utf-8')
     print(f'{len(images)} images, {len(kept)} annotations: {args.out}')

@@ -86,11 +86,11 @@ def metric_arguments(metric: Mapping[str, Any], args: argparse.Namespace, work_d
 
     Detections that are not scored are written in any case, by default to `detections.json` in the work dir.
     """
-    from mmdet.evaluation.coco_eval import read_annotations
+    from mmdet.datasets.coco_format import read_coco
 
     scored = args.eval or args.classwise or not (args.out or args.format_only)
     out = args.out or metric.get('outfile_prefix')
-    if out is None and (not scored or 'annotations' not in read_annotations(metric['ann_file']).dataset):
+    if out is None and (not scored or not read_coco(metric['ann_file'], boxes_needed=False).has_annotations):
         out = str(Path(work_dir, 'detections.json'))
     classwise = args.classwise or metric.get('classwise', False)
     return {'classwise': classwise, 'format_only': not scored, 'outfile_prefix': out}

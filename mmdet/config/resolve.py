@@ -7,9 +7,6 @@ file, `--cfg-options` or `--data-root`; `resolve` copies their final values to e
 
 import copy
 import difflib
-import json
-import mmap
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -20,7 +17,7 @@ from mmengine.config import Config
 
 from mmdet.config.check import DATA_DEFAULTS, REPLACED, check_keys, find_dicts
 from mmdet.config.rows import apply_row
-from mmdet.datasets.coco_format import CHOOSE_OTHER, class_names, column, load, unique_ids
+from mmdet.datasets.coco_format import read_classes
 
 
 def load_config(
@@ -265,42 +262,3 @@ def check_classes(
         '  Use files of the same data set: --data-root FOLDER, --cfg-options train_ann=... val_ann=..., or a '
         'checkpoint that was trained on these classes.'
     )
-
-
-def read_classes(ann_file: str | Path) -> tuple[str, ...]:
-    """Class names of a COCO annotation file, ordered by category id.
-
-    Reads only the list `categories`: COCO's training annotations are 450 MB, and parsing them takes ten
-    seconds and gigabytes just to find 80 names that the data set will read again.
-
-    Raises:
-        ValueError: Not JSON, no categories, or two of them with one id or one name.
-    """
-    file = Path(ann_file)
-    categories = _find_categories(file)
-    content = load(file) if categories is None else {'categories': categories}
-    ids = unique_ids(column(content, 'categories', 'id', file), 'categories', file)
-    names = class_names(ids, column(content, 'categories', 'name', file), file)
-    if not names:
-        raise ValueError(f"{file}: the list 'categories' is empty. {CHOOSE_OTHER}")
-    return tuple(names)
-
-
-def _find_categories(ann_file: Path) -> list[Any] | None:
-    """The list behind the only key `categories` of a JSON file; None when that needs a real parser.
-
-    Inside a JSON string the quotes of such a key would be escaped, so what matches is a key.
-    """
-    if ann_file.stat().st_size == 0:  # cannot be mapped
-        return None
-    with ann_file.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        starts = [match.end() - 1 for match in re.finditer(rb'"categories"\s*:\s*\[', content)]
-        if len(starts) != 1:
-            return None
-        for size in (1 << 16, 1 << 20, len(content)):
-            text = content[starts[0] : starts[0] + size].decode('utf-8', errors='surrogateescape')
-            try:
-                return list(json.JSONDecoder().raw_decode(text)[0])
-            except (ValueError, RecursionError):  # the list goes on behind the piece, or never ends
-                continue
-    return None

@@ -1,7 +1,7 @@
 """Data sets, the order in which they are read, and the batches made of them."""
 
-from mmdet.datasets.annotations import Fault
 from mmdet.datasets.coco import CocoDataset
+from mmdet.datasets.coco_format import Fault
 from mmdet.datasets.collate import BadImage, collate_detection, init_worker
 from mmdet.datasets.samplers import DetSampler
 from mmdet.datasets.transforms import BadImageError

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from terminaltables import AsciiTable
 from torch.utils.data import Dataset
 
-from mmdet.datasets.annotations import Annotations, Fault, read_annotations
+from mmdet.datasets.coco_format import match_classes, read_coco, select_boxes
 from mmdet.datasets.collate import BadImage
 from mmdet.datasets.transforms import BadImageError, Results, read_image
 from mmdet.registry import DATASETS
@@ -43,7 +43,6 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
 
     Attributes:
         metainfo: `classes`, the names of the labels.
-        category_ids: Id of each label in the annotation file; -1 for a class that the file does not know.
         img_ids: (M,) id of each image that is left, in the order of the file.
         faults: Boxes that were dropped or clipped.
         without_boxes: How many images of the file have no box to train on, and why.
@@ -71,34 +70,34 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         self.on_bad_image = on_bad_image
         self.test_mode = test_mode
         self.seed = seed
-        annotations = read_annotations(self.ann_file, (metainfo or {}).get('classes'), not test_mode)
+        coco = read_coco(self.ann_file, boxes_needed=not test_mode)
         _require_dir(self.img_folder)
-        with_boxes = np.flatnonzero(np.diff(annotations.first))
-        filtered = filter_empty_gt and not test_mode
-        if filtered and not len(with_boxes):
+        classes = match_classes(coco, (metainfo or {}).get('classes'))
+        self._boxes = boxes = select_boxes(coco, classes)
+        counts = np.bincount(boxes.image_rows, minlength=len(coco.img_ids))
+        rows = np.flatnonzero(counts) if filter_empty_gt and not test_mode else np.arange(len(counts))
+        if not len(rows):
             raise ValueError(
-                f'{self.ann_file}: no image has a box of the classes {annotations.classes}. Choose other '
-                'classes or another file, or keep such images: `--cfg-options '
-                'train_dataloader.dataset.filter_empty_gt=False`.'
+                f'{self.ann_file}: no image has a box of the classes {classes}. Choose other classes, or '
+                'keep such images: `--cfg-options train_dataloader.dataset.filter_empty_gt=False`.'
             )
-        self._annotations = annotations.chosen(with_boxes) if filtered else annotations
-        self.metainfo = {'classes': annotations.classes}
-        self.category_ids = annotations.category_ids
-        self.img_ids = self._annotations.img_ids
-        self.faults: list[Fault] = annotations.faults
-        self.without_boxes = annotations.without_boxes
-        print_log(self._summary(len(annotations.img_ids)), 'current')
+        self.metainfo = {'classes': classes}
+        self.img_ids = coco.img_ids[rows]
+        self.faults, self.without_boxes = boxes.faults, boxes.without_boxes
+        # flat arrays, which forked processes share without a copy
+        self._file_names, self._sizes = coco.file_names[rows], coco.sizes[rows]
+        self._first = np.append(0, counts[rows].cumsum())  # boxes of row i are first[i] : first[i + 1]
+        print_log(self._summary(len(counts)), 'current')
 
     def _summary(self, listed: int) -> str:
         """One line; `listed`: images in the file."""
         kinds = Counter(fault.kind for fault in self.faults)
         clipped = kinds.pop('clipped', 0)
         dropped = ', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))
-        annotations: Annotations = self._annotations
         return (
-            f'{self.ann_file}: {len(self)} images, {len(annotations.bboxes)} boxes of '
-            f'{len(annotations.classes)} classes; dropped {kinds.total()} boxes'
-            f'{f" ({dropped})" if dropped else ""}, clipped {clipped}, passed over {annotations.crowds} '
+            f'{self.ann_file}: {len(self)} images, {len(self._boxes.labels)} boxes of '
+            f'{len(self.metainfo["classes"])} classes; dropped {kinds.total()} boxes'
+            f'{f" ({dropped})" if dropped else ""}, clipped {clipped}, passed over {self._boxes.crowds} '
             f'crowds, left out {listed - len(self)} images without boxes'
         )
 
@@ -134,21 +133,20 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
 
     def _results(self, row: int, draw: int) -> Results:
         """What the first transform gets."""
-        annotations = self._annotations
-        boxes = slice(annotations.first[row], annotations.first[row + 1])
-        height, width = annotations.sizes[row].tolist()
+        boxes = slice(self._first[row], self._first[row + 1])
+        height, width = self._sizes[row].tolist()
         key: Any = _Key(self.seed, draw)  # NumPy's annotations forget this interface
         return {
             'img_path': self._file(row),
             'img_id': int(self.img_ids[row]),
             'ori_shape': (height, width),
-            'annotations': (annotations.bboxes[boxes], annotations.labels[boxes]),
+            'annotations': (self._boxes.bboxes[boxes], self._boxes.labels[boxes]),
             'rng': np.random.Generator(np.random.Philox(key)),
         }
 
     def objects(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The objects to train on, crowds left out: their labels (B,) and the rows of their images (B,)."""
-        return self._annotations.labels, np.repeat(np.arange(len(self)), np.diff(self._annotations.first))
+        return self._boxes.labels, np.repeat(np.arange(len(self)), np.diff(self._first))
 
     def class_table(self, times_shown: NDArray[np.int64] | None = None) -> str:
         """How many images hold each class, and how many objects of it there are, crowds left out.
@@ -163,10 +161,10 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
             shown = [] if times_shown is None else [int(times_shown[held].sum())]
             rows.append([name, len(np.unique(held)), len(held), *shown])
         table = AsciiTable([row[: len(rows[-1])] for row in rows]).table
-        return f'{self.ann_file}, {self._annotations.crowds} crowds left out:\n{table}'
+        return f'{self.ann_file}, {self._boxes.crowds} crowds left out:\n{table}'
 
     def _file(self, row: int) -> Path:
-        return self.img_folder / self._annotations.file_names[row].decode()
+        return self.img_folder / self._file_names[row].decode()
 
     def _row(self, img_id: int) -> int:
         rows = np.flatnonzero(self.img_ids == img_id)
@@ -185,7 +183,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
     def read_image_fault(self, img_id: int) -> str | None:
         """Why the file of an image cannot be used, or None when it can. Decodes it."""
         row = self._row(img_id)
-        height, width = self._annotations.sizes[row].tolist()
+        height, width = self._sizes[row].tolist()
         try:
             read_image(self._file(row), (height, width))
         except BadImageError as error:

@@ -1,193 +1,345 @@
-"""The parts of COCO annotation files that every reader of them checks in the same way.
+"""Read COCO annotation files: one reader for data sets, metrics and class names.
 
-All errors are ValueErrors that name the file, the entry and the remedy.
+M images and B annotations in the order of the file · K classes
+Errors are ValueErrors that name the file, the entry and the remedy.
 """
 
+import contextlib
 import json
-import sys
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
+from mmengine.logging import print_log
 from numpy.typing import NDArray
 
-CHOOSE_OTHER = 'Choose another annotation file (`--cfg-options train_ann=... val_ann=...`) or mend this one.'
-LARGEST_ID = 2**53  # up to here a whole number that was written as a float is meant exactly
-KEYS_SHOWN = 10  # of a file that is something else
+from mmdet.structures import NO_IMAGE
+
+REMEDY = 'Choose another annotation file (`--cfg-options train_ann=... val_ann=...`) or mend this one.'
+MAX_EXACT_INT = 2**53  # up to here a whole number that was written as a float is meant exactly
+SHOWN = 200  # characters of what is wrong in a message
+ROUNDING = 0.01  # pixels; so much of a box may lie outside without being called a fault
+MIN_SIDE = 1 - 1e-6  # pixels, width and height; a side of exactly 1 may come out of x + w - x a bit shorter
+
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Side = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Box = tuple[float | None, float | None, float | None, float | None]  # null is how strict JSON writes NaN
+NOT_TEXT = re.compile('[\ud800-\udfff]')  # half of a surrogate pair, which JSON allows and UTF-8 does not
+# No path inside a folder: empty, absolute or climbing, for both kinds of slashes, or no text.
+BAD_NAME = re.compile(r'^$|^[/\\]|^.:|\0|(^|[/\\])\.\.([/\\]|$)|' + NOT_TEXT.pattern)
+T = TypeVar('T')
 
 
-def read_columns(
-    file: Path,
-    needed: Mapping[str, Sequence[str]],
-    optional: Mapping[str, Mapping[str, Any]],
-    may_lack: Sequence[str] = (),
-) -> dict[str, dict[str, list[Any]]]:
-    """Section -> key -> the value of every entry.
+# What msgspec takes from a file. It steps over all else (polygons are most of a file) and takes a tenth of
+# the time of `json`. gc=False: millions of entries that hold only numbers are in no cycle.
+class _Image(msgspec.Struct, gc=False):
+    id: Integer
+    file_name: str
+    width: Side
+    height: Side
 
-    msgspec steps over what is not needed (polygons are most of a file) and takes a tenth of the time. What it
-    refuses (NaN, a missing key, no JSON at all) is left to the standard library, to accept it or to say what
-    is wrong.
+
+class _Category(msgspec.Struct, gc=False):
+    id: Integer
+    name: str
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    id: Integer
+    image_id: Integer
+    category_id: Integer
+    bbox: Box
+    area: float | None = None
+    iscrowd: Any = 0
+
+
+class _Categories(msgspec.Struct):
+    categories: list[_Category]
+
+
+class _Content(_Categories):
+    images: list[_Image]
+    annotations: list[_Annotation] | None = None
+
+
+class CocoFile(NamedTuple):
+    """The checked content of an annotation file."""
+
+    file: Path
+    category_ids: dict[str, int]  # id of each category by its name, ordered by id
+    img_ids: NDArray[np.int64]  # (M,)
+    file_names: NDArray[np.bytes_]  # (M,) UTF-8
+    sizes: NDArray[np.int64]  # (M, 2) (h, w) in pixels
+    ann_ids: NDArray[np.int64]  # (B,)
+    image_rows: NDArray[np.int64]  # (B,) in [0, M)
+    category_rows: NDArray[np.int64]  # (B,) in [0, K)
+    bboxes: NDArray[np.float64]  # (B, 4) xywh in pixels, as given; null is NaN
+    areas: NDArray[np.float64]  # (B,) NaN where none is given
+    crowd: NDArray[np.bool_]  # (B,)
+    has_annotations: bool  # COCO's test set comes without
+
+
+def read_coco(file: str | Path, boxes_needed: bool = True) -> CocoFile:
+    """Read and check a COCO annotation file.
 
     Args:
-        file: Annotations.
-        needed: Sections and the keys that each of their entries must have.
-        optional: Further keys by section, and what is meant where an entry has none.
-        may_lack: Sections that may be absent, and are then absent from what is returned.
+        file: JSON with images, categories and annotations.
+        boxes_needed: Without it `annotations` may be absent, as in the files of COCO's test set.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: No JSON, or a section or a key is not there.
+        ValueError: The file is not in COCO's format, or contradicts itself.
     """
-    keys = {section: (*names, *optional.get(section, ())) for section, names in needed.items()}
-    fields = tuple((section, tuple(names)) for section, names in needed.items())
-    defaults = tuple((section, tuple(more.items())) for section, more in optional.items())
-    try:
-        content = msgspec.json.decode(file.read_bytes(), type=_contents(fields, defaults, tuple(may_lack)))
-    except (OSError, ValueError, RecursionError):
-        parsed = load(file)
-        return {
-            section: {key: column(parsed, section, key, file, optional.get(section)) for key in names}
-            for section, names in keys.items()
-            if section in parsed or section not in may_lack
-        }
-    return {
-        section: {key: [getattr(entry, key) for entry in entries] for key in names}
-        for section, names in keys.items()
-        if (entries := getattr(content, section)) is not None
-    }
+    file = Path(file)
+    content = _decode(file, _Content)
+    if boxes_needed and content.annotations is None:
+        raise ValueError(f"{file} has no list 'annotations'. {REMEDY}")
+    annotations = content.annotations or []
+    category_ids = _category_ids(content.categories, file)
+    _check_images(content.images, file)
+    _require_unique(annotations, 'id', 'annotations', file)
+    img_ids = np.array([image.id for image in content.images], np.int64)
+    ann_ids, image_of, category_of = (
+        np.array([getattr(one, key) for one in annotations], np.int64)
+        for key in ('id', 'image_id', 'category_id')
+    )
+    return CocoFile(
+        file=file,
+        category_ids=category_ids,
+        img_ids=img_ids,
+        file_names=np.array([image.file_name.encode() for image in content.images], np.bytes_),
+        sizes=np.array([(image.height, image.width) for image in content.images], np.int64),
+        ann_ids=ann_ids,
+        image_rows=_rows(img_ids, image_of, 'image', ann_ids, file),
+        category_rows=_rows(np.array([*category_ids.values()]), category_of, 'category', ann_ids, file),
+        bboxes=np.array([one.bbox for one in annotations], np.float64).reshape(-1, 4),
+        areas=np.array([one.area for one in annotations], np.float64),
+        crowd=np.array([bool(one.iscrowd) for one in annotations], bool),
+        has_annotations=content.annotations is not None,
+    )
 
 
-@cache
-def _contents(
-    needed: tuple[tuple[str, tuple[str, ...]], ...],
-    optional: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...],
-    may_lack: tuple[str, ...],
-) -> type[msgspec.Struct]:
-    """What msgspec takes from a file."""
-    sections: list[Any] = []
-    for section, keys in needed:
-        # gc=False: millions of entries that hold numbers and lists of numbers are in no cycle
-        more = [(key, Any, default) for key, default in dict(optional).get(section, ())]
-        entry: Any = msgspec.defstruct(section, [*keys, *more], gc=False)
-        sections.append((section, list[entry], None if section in may_lack else msgspec.NODEFAULT))
-    return msgspec.defstruct('Contents', sections)
-
-
-def load(file: Path) -> dict[str, Any]:
-    """The whole content of a file.
+def read_classes(file: str | Path) -> tuple[str, ...]:
+    """Read the class names of a COCO annotation file, ordered by category id; other sections are skipped.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It holds no JSON object.
+        ValueError: Not JSON, no categories, or two of them with one id or one name.
     """
+    return tuple(_category_ids(_decode(Path(file), _Categories).categories, Path(file)))
+
+
+def _parse_float(text: str) -> float:
+    """Parse 640.0, as some tools write whole numbers, as 640."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) <= MAX_EXACT_INT else value
+
+
+def _decode(file: Path, kind: type[T]) -> T:
+    """Decode a file; what msgspec refuses (NaN, 640.0, other encodings) is given to the standard library."""
     try:
-        with file.open('rb') as stream:
-            content = json.load(stream)
+        data = file.read_bytes()
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'{file}: the annotation file is missing. Set data_root (`--data-root DIR`) and the file within '
             'it (`--cfg-options train_ann=annotations/... val_ann=...`).'
         ) from error
+    with contextlib.suppress(ValueError, RecursionError):
+        return msgspec.json.decode(data, type=kind)
+    try:
+        content = json.loads(data, parse_float=_parse_float)
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        reason = str(error).replace('`', "'") + _locate(content, str(error))
+        raise ValueError(f'{file}: {reason}. {REMEDY}') from error
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, lists in lists without end
-        raise ValueError(f'{file} is not a JSON file: {error}. {CHOOSE_OTHER}') from error
-    if not isinstance(content, dict):
-        raise ValueError(f'{file} holds a JSON {type(content).__name__}, not a COCO data set. {CHOOSE_OTHER}')
-    return content
+        raise ValueError(f'{file} is not a JSON file: {error}. {REMEDY}') from error
 
 
-def column(
-    content: dict[str, Any], section: str, key: str, file: Path, optional: Mapping[str, Any] | None = None
-) -> list[Any]:
-    """One value of every entry of a section; `optional`: keys that may be absent, and what is meant then."""
-    if not isinstance(content.get(section), list):
-        keys = sorted(content)
-        more = f' and {len(keys) - KEYS_SHOWN} more' if len(keys) > KEYS_SHOWN else ''
-        raise ValueError(
-            f"{file} has no list '{section}'; its keys are {keys[:KEYS_SHOWN]}{more}. {CHOOSE_OTHER} "
-            "Folders in Pascal VOC's format are converted by tools/misc/voc2coco.py."
-        )
-    optional = optional or {}
-    entries = content[section]
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or (key not in entry and key not in optional):
-            name = f' (id {entry["id"]})' if isinstance(entry, dict) and 'id' in entry else ''
-            raise ValueError(f"{file}: entry {number}{name} of '{section}' has no '{key}'. {CHOOSE_OTHER}")
-    return [entry.get(key, optional.get(key)) for entry in entries]
+def _locate(content: Any, error: str) -> str:
+    """Name the entry that msgspec refused, or what there is in place of a missing section."""
+    place = re.search(r'\$\.(\w+)\[(\d+)\]', error)
+    if place is not None:
+        entry = content[place[1]][int(place[2])]
+        return f' (id {entry.get("id")!r:.{SHOWN}})' if isinstance(entry, dict) else f' ({entry!r:.{SHOWN}})'
+    keys = f'; its keys are {sorted(content)}'[:SHOWN] if isinstance(content, dict) else ''
+    return f"{keys}. Folders in Pascal VOC's format are converted by tools/misc/voc2coco.py"
 
 
-def whole_numbers(values: list[Any], key: str, file: Path) -> NDArray[np.int64]:
-    """Ids, widths and heights: integers, also those that were written as 640.0."""
-    try:
-        array = np.array(values if values else np.zeros(0, np.int64))
-    except ValueError:  # lists of different lengths among them
-        array = np.array(None)
-    if array.dtype.kind == 'f' and (np.abs(array) <= LARGEST_ID).all() and (array == np.rint(array)).all():
-        array = array.astype(np.int64)  # 640.0, as some tools write it
-    if array.dtype.kind != 'i' or array.ndim != 1:
-        wrong = next((value for value in values if not _is_whole(value)), values[0])
-        raise ValueError(f"{file}: '{key}' must be a whole number, but one is {wrong!r}. {CHOOSE_OTHER}")
-    return array.astype(np.int64)
-
-
-def _is_whole(value: Any) -> bool:
-    if isinstance(value, float):
-        return value.is_integer() and abs(value) <= LARGEST_ID
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def unique_ids(values: list[Any], section: str, file: Path) -> NDArray[np.int64]:
-    """The ids of a section, each of which occurs once."""
-    ids = whole_numbers(values, f'id of {section}', file)
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) < len(ids):
-        twice = unique[counts > 1]
-        raise ValueError(
-            f"{file}: {len(twice)} ids occur more than once in '{section}', the first is {twice[0]}. Give "
-            'every entry an id of its own.'
-        )
-    return ids
-
-
-def class_names(ids: NDArray[np.int64], names: list[Any], file: Path) -> dict[str, int]:
+def _category_ids(categories: Sequence[_Category], file: Path) -> dict[str, int]:
     """The id of each category by its name, in the order of the ids."""
-    for name in names:
-        if not isinstance(name, str) or not is_text(name):
-            raise ValueError(f'{file}: a category has the name {name!r}, which is not text. {CHOOSE_OTHER}')
-    name, count = max(Counter(names).items(), key=lambda item: item[1], default=('', 0))
-    if count > 1:
-        same = [int(i) for i, other in zip(ids, names, strict=True) if other == name]
-        raise ValueError(f'{file}: the categories {same} have the same name {name!r}. Rename all but one.')
-    return {names[i]: int(ids[i]) for i in np.argsort(ids)}
+    _require_unique(categories, 'id', 'categories', file)
+    _require_unique(categories, 'name', 'categories', file)
+    id_of_name = {one.name: one.id for one in sorted(categories, key=lambda one: one.id)}
+    if not id_of_name:
+        raise ValueError(f"{file}: the list 'categories' is empty. {REMEDY}")
+    if NOT_TEXT.search(''.join(id_of_name)):
+        raise ValueError(f'{file}: the name of a category is not text: {[*id_of_name]}. {REMEDY}')
+    return id_of_name
 
 
-def boxes_xywh(values: list[Any], ann_ids: list[Any] | NDArray[np.int64], file: Path) -> NDArray[np.float64]:
-    """Boxes as the file gives them: xywh (B, 4); null, as strict JSON writes NaN, is NaN."""
-    try:
-        return np.array(values, np.float64).reshape(len(values), 4)
-    except (ValueError, TypeError, OverflowError):
-        for ann_id, value in zip(ann_ids, values, strict=True):
-            numbers = isinstance(value, list) and all(side is None or is_number(side) for side in value)
-            if not numbers or len(value) != 4:
-                raise ValueError(
-                    f'{file}: annotation {ann_id} has the bbox {value!r}, not four numbers x, y, width, '
-                    f'height. {CHOOSE_OTHER}'
-                ) from None
-        raise
+def _require_unique(entries: Sequence[Any], key: str, section: str, file: Path) -> None:
+    twice = [value for value, n in Counter(getattr(entry, key) for entry in entries).items() if n > 1]
+    if twice:
+        raise ValueError(
+            f"{file}: {len(twice)} {key}s occur more than once in '{section}', the first is {twice[0]!r}. "
+            f'Every entry must have its own {key}.'
+        )
 
 
-def is_number(side: Any) -> bool:
-    """Whether a value is a number that fits into a float."""
-    return isinstance(side, float) or (isinstance(side, int) and abs(side) <= sys.float_info.max)
+def _check_images(images: Sequence[_Image], file: Path) -> None:
+    _require_unique(images, 'id', 'images', file)
+    if not images:
+        raise ValueError(f'{file} lists no images. {REMEDY}')
+    for image in images:
+        if BAD_NAME.search(image.file_name):
+            raise ValueError(
+                f'{file}: image {image.id} has the file_name {image.file_name!r}; it must be a path inside '
+                "the image folder, without '..'. Write it relative to that folder, and set the folder with "
+                '`--cfg-options train_img=... val_img=...`.'
+            )
+        if image.id == NO_IMAGE:
+            raise ValueError(
+                f'{file}: an image has the id {NO_IMAGE}, which stands for no image; give it another one, '
+                'also in its annotations.'
+            )
 
 
-def is_text(name: str) -> bool:
-    """Whether a name can be written in UTF-8; half of a surrogate pair, which JSON allows, cannot."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _rows(
+    ids: NDArray[np.int64], wanted: NDArray[np.int64], kind: str, ann_ids: NDArray[np.int64], file: Path
+) -> NDArray[np.int64]:
+    """The row in `ids` of the image or category that each annotation refers to."""
+    order = np.argsort(ids)
+    rows = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)]
+    unknown = np.flatnonzero(ids[rows] != wanted)
+    if len(unknown):
+        raise ValueError(
+            f'{file}: annotation {ann_ids[unknown[0]]} has {kind}_id {wanted[unknown[0]]}, which the file '
+            f'does not list ({len(unknown)} such annotations). {REMEDY}'
+        )
+    return rows
+
+
+class Fault(NamedTuple):
+    """A box that was dropped or clipped."""
+
+    kind: str  # 'not_finite' | 'outside' | 'too_small': dropped; 'clipped': kept
+    file: str
+    img_id: int
+    ann_id: int
+    reason: str
+
+
+class TrainingBoxes(NamedTuple):
+    """The B boxes that can be trained on, grouped by image, and what became of the others."""
+
+    bboxes: NDArray[
+        np.float32
+    ]  # (B, 4) xyxy in pixels of the annotated image, right and lower edge exclusive
+    labels: NDArray[np.int64]  # (B,) in [0, K)
+    image_rows: NDArray[np.int64]  # (B,) in [0, M), ascending
+    crowds: int  # regions that hold many objects; left out
+    without_boxes: dict[str, int]  # why -> how many of the images have no box to train on
+    faults: list[Fault]
+
+
+def match_classes(coco: CocoFile, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Check the names of the labels against an annotation file.
+
+    Args:
+        coco: From `read_coco`.
+        classes: Names in the order of their labels. None: all categories, ordered by id.
+
+    Raises:
+        ValueError: They are not different names, or the file knows none of them.
+    """
+    if classes is None:
+        return tuple(coco.category_ids)
+    if isinstance(classes, str) or len(set(classes)) < len(classes):
+        raise ValueError(f"metainfo['classes'] must be a list of different names, but is {classes!r}")
+    missing = [name for name in classes if name not in coco.category_ids]
+    if len(missing) == len(classes):
+        raise ValueError(
+            f'{coco.file}: no class in common. The file has {tuple(coco.category_ids)}, asked for was '
+            f'{tuple(classes)}. Take the names from the file, or another file. {REMEDY}'
+        )
+    if missing:
+        print_log(f'{coco.file} knows no class {", ".join(missing)}; nothing will be labeled so.', 'current')
+    return tuple(classes)
+
+
+def select_boxes(coco: CocoFile, classes: Sequence[str]) -> TrainingBoxes:
+    """Clip the boxes to their images; drop crowds, boxes of other classes and boxes without an area.
+
+    Args:
+        coco: From `read_coco`.
+        classes: Name of each label.
+    """
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = np.array([label_of.get(name, -1) for name in coco.category_ids])[coco.category_rows]
+    crowds, wanted = (np.flatnonzero((labels >= 0) & (coco.crowd == kind)) for kind in (True, False))
+    rows = coco.image_rows[wanted]
+    bboxes, verdict = _judge(coco.bboxes[wanted], coco.sizes[rows])
+    kept = np.flatnonzero((verdict == '') | (verdict == 'clipped'))
+    kept = kept[np.argsort(rows[kept], kind='stable')]
+    has_crowd, has_box, has_good = (
+        np.bincount(found, minlength=len(coco.img_ids)) > 0
+        for found in (coco.image_rows[crowds], rows, rows[kept])
+    )
+    without_boxes = {
+        'empty': ~has_box & ~has_crowd,
+        'crowds only': ~has_box & has_crowd,
+        'all boxes dropped': has_box & ~has_good,
+    }
+    return TrainingBoxes(
+        bboxes=bboxes[kept].astype(np.float32),
+        labels=labels[wanted[kept]],
+        image_rows=rows[kept],
+        crowds=len(crowds),
+        without_boxes={reason: int(images.sum()) for reason, images in without_boxes.items()},
+        faults=[_fault(coco, wanted[i], str(verdict[i])) for i in np.flatnonzero(verdict != '')],
+    )
+
+
+def _judge(
+    given: NDArray[np.float64], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """Clip boxes to their images and say what is wrong with each.
+
+    given xywh (B, 4) · sizes (h, w) (B, 2) · returns xyxy (B, 4) and the kind of fault or '' (B,)
+    """
+    limits = sizes[:, [1, 0, 1, 0]]
+    with np.errstate(over='ignore', invalid='ignore'):  # of infinite sides; the verdict names them
+        xyxy = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], 1)
+    bboxes = np.clip(xyxy, 0, limits)
+    small = (bboxes[:, 2:] - bboxes[:, :2] < MIN_SIDE).any(1)
+    outside = (xyxy[:, 2:] <= 0).any(1) | (xyxy[:, :2] >= limits[:, :2]).any(1)
+    verdict = np.select(
+        [~np.isfinite(given).all(1), outside, small, (np.abs(bboxes - xyxy) > ROUNDING).any(1)],
+        ['not_finite', 'outside', 'too_small', 'clipped'],
+        '',
+    )
+    return bboxes, verdict
+
+
+def _fault(coco: CocoFile, row: int, kind: str) -> Fault:
+    """Describe what is wrong with the box in a row of the file."""
+    what = {
+        'not_finite': 'is not finite',
+        'outside': 'lies outside',
+        'too_small': 'is less than a pixel wide or high',
+        'clipped': 'was clipped',
+    }[kind]
+    height, width = coco.sizes[coco.image_rows[row]]
+    box = ', '.join(f'{side:g}' for side in coco.bboxes[row])
+    return Fault(
+        kind=kind,
+        file=str(coco.file),
+        img_id=int(coco.img_ids[coco.image_rows[row]]),
+        ann_id=int(coco.ann_ids[row]),
+        reason=f'bbox [{box}] {what} (x, y, width, height; the image is {width} x {height})',
+    )

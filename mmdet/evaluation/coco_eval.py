@@ -1,4 +1,4 @@
-"""Average precision as COCO defines it: reading annotations, and scoring detections.
+"""Score detections as COCO defines it: average precision and recall.
 
 M detections of all images · T IoU thresholds · R recalls · K classes
 boxes xywh in pixels of the original image
@@ -6,8 +6,7 @@ boxes xywh in pixels of the original image
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,25 +14,8 @@ from mmengine.logging import MMLogger
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet.datasets.coco_format import (
-    CHOOSE_OTHER,
-    boxes_xywh,
-    class_names,
-    is_number,
-    read_columns,
-    unique_ids,
-    whole_numbers,
-)
+from mmdet.datasets.coco_format import CocoFile
 
-NEEDED = {
-    'images': ('id',),
-    'categories': ('id', 'name'),
-    'annotations': ('image_id', 'category_id', 'bbox'),
-}
-OPTIONAL: dict[str, dict[str, Any]] = {
-    'images': {'file_name': ''},
-    'annotations': {'id': 'without id', 'area': None, 'iscrowd': 0},
-}
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # (T,)
 ALL_AREAS, MOST_DETECTIONS = 0, -1  # of the last two dimensions of COCO's table of precisions
 
@@ -62,7 +44,7 @@ def evaluate_boxes(coco: COCO, detections: CocoDetections, category_ids: Sequenc
     NaN in them, which hotcoco refuses or orders otherwise. The log says when pycocotools is used, and why.
 
     Args:
-        coco: Annotations, from `read_annotations`.
+        coco: Annotations, from `to_pycocotools`.
         detections: Those of other images or categories are passed over.
         category_ids: Category of each class: the order of the last dimension of `precision`.
     """
@@ -102,7 +84,7 @@ def hotcoco_evaluation(
     numbers the detections that are not left out from 1.
 
     Args:
-        coco: Annotations, from `read_annotations`.
+        coco: Annotations, from `to_pycocotools`.
         detections: As a result file holds them.
         category_ids: Category of each class.
         crowds: False leaves the crowds of `coco` out.
@@ -188,63 +170,37 @@ def from_records(records: Sequence[dict[str, Any]]) -> CocoDetections:
     )
 
 
-def read_annotations(ann_file: str | Path) -> COCO:
-    """Read what the box metric needs of an annotation file, without pycocotools' prints.
+def to_pycocotools(file: CocoFile) -> COCO:
+    """Convert annotations to what the box metric needs of pycocotools' `COCO`, without its prints.
 
     Objects are numbered anew from 1, because pycocotools takes a match with object 0 for no match. `area`
-    defaults to that of the box, `iscrowd` to 0. Polygons, most of such a file, are dropped. So are objects
-    whose box is not finite (null, in strict JSON): training leaves them out too, and nothing can match them.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: Not JSON, or not COCO's layout; names the key or the object.
+    defaults to that of the box. Objects whose box is not finite (null, in strict JSON) are dropped: training
+    leaves them out too, and nothing can match them. Without annotations `dataset` has no such key.
     """
-    file = Path(ann_file)
-    table = read_columns(file, NEEDED, OPTIONAL, may_lack=('annotations',))
-    images, categories = table['images'], table['categories']
-    image_ids = unique_ids(images['id'], 'images', file)
-    names = class_names(unique_ids(categories['id'], 'categories', file), categories['name'], file)
     coco = COCO()
     coco.dataset = {
         'images': [
-            {'id': img_id, 'file_name': name}
-            for img_id, name in zip(image_ids.tolist(), images['file_name'], strict=True)
+            {'id': img_id, 'file_name': name.decode()}
+            for img_id, name in zip(file.img_ids.tolist(), file.file_names.tolist(), strict=True)
         ],
-        'categories': [{'id': category_id, 'name': name} for name, category_id in names.items()],
+        'categories': [{'id': category_id, 'name': name} for name, category_id in file.category_ids.items()],
     }
-    if 'annotations' in table:
-        coco.dataset['annotations'] = list(_ground_truth(table['annotations'], file))
+    if file.has_annotations:
+        rows = np.flatnonzero(np.isfinite(file.bboxes).all(1))
+        with np.errstate(over='ignore'):  # of boxes that are larger than any image
+            areas = np.where(np.isfinite(file.areas), file.areas, file.bboxes[:, 2] * file.bboxes[:, 3])
+        columns = {
+            'id': np.arange(1, len(rows) + 1),
+            'image_id': file.img_ids[file.image_rows[rows]],
+            'category_id': np.array([*file.category_ids.values()])[file.category_rows[rows]],
+            'bbox': file.bboxes[rows],
+            'area': areas[rows],
+            'iscrowd': file.crowd[rows].astype(int),
+        }
+        values = zip(*(column.tolist() for column in columns.values()), strict=True)
+        coco.dataset['annotations'] = [dict(zip(columns, row, strict=True)) for row in values]
     _index(coco)
     return coco
-
-
-def _ground_truth(columns: dict[str, list[Any]], file: Path) -> Iterator[dict[str, Any]]:
-    bboxes = boxes_xywh(columns['bbox'], columns['id'], file)  # (B, 4)
-    image_ids = whole_numbers(columns['image_id'], 'image_id', file)
-    category_ids = whole_numbers(columns['category_id'], 'category_id', file)
-    areas = _areas(columns['area'], bboxes, columns['id'], file)  # (B,)
-    rows = np.flatnonzero(np.isfinite(bboxes).all(1)).tolist()
-    for number, row in enumerate(rows, start=1):
-        yield {
-            'id': number,
-            'image_id': int(image_ids[row]),
-            'category_id': int(category_ids[row]),
-            'bbox': bboxes[row].tolist(),
-            'area': float(areas[row]),
-            'iscrowd': int(bool(columns['iscrowd'][row])),
-        }
-
-
-def _areas(given: list[Any], bboxes: np.ndarray, ann_ids: list[Any], file: Path) -> np.ndarray:
-    """The area of each object; that of its box where none is given, or one that is not finite."""
-    for ann_id, area in zip(ann_ids, given, strict=True):
-        if area is not None and not is_number(area):
-            raise ValueError(
-                f'{file}: annotation {ann_id} has the area {area!r}, not a number. {CHOOSE_OTHER}'
-            )
-    areas = np.array(given, np.float64)
-    with np.errstate(over='ignore'):  # of boxes that are larger than any image
-        return np.where(np.isfinite(areas), areas, bboxes[:, 2] * bboxes[:, 3])
 
 
 def _index(coco: COCO) -> None:

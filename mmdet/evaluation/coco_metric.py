@@ -18,13 +18,14 @@ from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 from torch import Tensor
 
+from mmdet.datasets.coco_format import read_coco
 from mmdet.distributed.gather import gather_rows
 from mmdet.evaluation.coco_eval import (
     CocoDetections,
     as_records,
     evaluate_boxes,
     mean_precision,
-    read_annotations,
+    to_pycocotools,
 )
 from mmdet.registry import METRICS
 from mmdet.structures import NO_IMAGE
@@ -73,7 +74,7 @@ class CocoMetric(BaseMetric):
             raise ValueError(
                 'format_only writes results: say where with outfile_prefix (tools/test.py: --out)'
             )
-        self.coco = read_annotations(ann_file)
+        self.coco = to_pycocotools(read_coco(ann_file, boxes_needed=False))
         self.ann_file = ann_file
         self.classwise = classwise
         self.format_only = format_only

@@ -8,8 +8,9 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmdet.datasets.coco_format import read_coco
 from mmdet.datasets.transforms import read_image
-from mmdet.evaluation.coco_eval import read_annotations
+from mmdet.evaluation.coco_eval import to_pycocotools
 from mmdet.structures import DetDataSample
 from mmdet.visualization.canvas import write_picture
 from mmdet.visualization.detections import draw_detections, draw_side_by_side
@@ -27,7 +28,7 @@ class DrawHook(Hook):
 
     def __init__(self, show_dir: str | Path, ann_file: str, classes: Sequence[str], score_thr: float) -> None:
         self.show_dir = Path(show_dir)
-        self.coco = read_annotations(ann_file)
+        self.coco = to_pycocotools(read_coco(ann_file, boxes_needed=False))
         self.classes = tuple(classes)
         self.score_thr = score_thr
         names = {key: category['name'] for key, category in self.coco.cats.items()}

@@ -42,7 +42,7 @@ def test_what_cannot_be_chosen_is_refused(source, tmp_path):
 
 def test_a_file_that_is_no_annotation_file_is_named(tmp_path):
     file = tmp_path / 'some.json'
-    for text, words in (('{', 'is not a JSON file'), ('{"images": [7]}', "entry 0 of 'images' has no 'id'")):
+    for text, words in (('{', 'is not a JSON file'), ('{"images": [7]}', r"images\[0\]' \(7\)")):
         file.write_text(text)
         with pytest.raises(ValueError, match=rf'some\.json.*{words}'):
             run(file, tmp_path / 'out.json', '--number', 1)

@@ -248,40 +248,6 @@ def test_missing_config_file_is_named(tmp_path):
         assert str(error.value).endswith(words)
 
 
-@pytest.mark.parametrize('padding', [0, 100_000, 3_000_000])
-def test_read_classes_reads_the_categories_only(tmp_path, monkeypatch, padding):
-    file = tmp_path / 'ann.json'
-    categories = [{'id': 2, 'name': 'é]"categories'}, {'id': 1, 'name': 'a', 'keypoints': ['x' * padding]}]
-    info = {'description': 'the "categories": ["none"] are below', 'about': 'categories'}
-    file.write_text(json.dumps({'info': info, 'categories': categories, 'images': [{'id': 'y' * padding}]}))
-    monkeypatch.setattr(config.json, 'loads', None)
-    assert config.read_classes(file) == ('a', 'é]"categories')
-
-
-def test_read_classes_finds_the_right_one_of_two_lists(tmp_path):
-    file = tmp_path / 'ann.json'
-    content = {'info': {'categories': [1]}, 'categories': [{'id': 1, 'name': 'a'}], 'images': []}
-    file.write_text(json.dumps(content, indent=2))
-    assert config.read_classes(file) == ('a',)
-
-
-@pytest.mark.parametrize(
-    ('content', 'message'),
-    [
-        ('{"images": [', 'is not a JSON file'),
-        ('{"images": []}', "no list 'categories'; its keys are ['images']"),
-        ('{"categories": []}', "the list 'categories' is empty"),
-        ('{"categories": [{"id": 1}]}', "entry 0 (id 1) of 'categories' has no 'name'"),
-    ],
-)
-def test_read_classes_names_the_file_and_the_fault(tmp_path, content, message):
-    file = tmp_path / 'ann.json'
-    file.write_text(content)
-    with pytest.raises(ValueError, match=r'ann\.json') as error:
-        config.read_classes(file)
-    assert message in str(error.value)
-
-
 def test_a_config_is_laid_out_once_until_it_changes(monkeypatch, tmp_path):
     plain = Config({'model': {'type': 'SSD', 'sizes': [(1, 2)]}, 'work_dir': 'a'})
     cfg = config.CachedConfig.of(plain)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import nn
 
-from mmdet.datasets.annotations import Fault
+from mmdet.datasets.coco_format import Fault
 from mmdet.datasets.collate import BadImage
 from mmdet.registry import COLLATES, DATASETS, METRICS, MODELS
 from mmdet.structures import GroundTruth

@@ -223,7 +223,7 @@ def test_missing_area_and_iscrowd_and_broken_boxes(ann_file):
     assert found['coco/bbox_mAP_m'] == pytest.approx(1)
     content['annotations'][0]['bbox'] = [1, 2]
     ann_file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r'ann\.json: annotation 1 has the bbox'):
+    with pytest.raises(ValueError, match=r"ann\.json: .*'\$\.annotations\[0\]\.bbox' \(id 1\)"):
         CocoMetric(str(ann_file))
 
 
@@ -241,7 +241,7 @@ def test_bad_arguments_and_files(ann_file, tmp_path):
     with pytest.raises(ValueError, match='no image with id 1 '):
         numbers(CocoMetric(str(ann_file)), [sample(1, [])])
     ann_file.write_text('{"images": []}')
-    with pytest.raises(ValueError, match=r"ann\.json has no list 'categories'"):
+    with pytest.raises(ValueError, match=r"ann\.json: .* field 'categories'"):
         CocoMetric(str(ann_file))
 
 
