@@ -102,9 +102,9 @@ def run_main(main: Callable[[], Any]) -> None:
         where = '' if rank == '0' else f'[process {rank}] '
         print(f'{where}error: {told}\n(MMDET_TRACEBACK=1 shows where)', file=sys.stderr, flush=True)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if HEARTBEAT in sys.modules:
-            sys.modules[HEARTBEAT].note_end('interrupted')
+            sys.modules[HEARTBEAT].note_end(error, 'interrupted')
         print('interrupted', file=sys.stderr, flush=True)
         raise SystemExit(130) from None
     if 'torch' in sys.modules and sys.modules['torch'].distributed.is_initialized():
@@ -124,7 +124,7 @@ def _explain(error: Exception) -> str | None:
     if heartbeat is not None:
         lost = heartbeat.explain_lost_ranks(error) if told is None else None
         if lost is None:
-            heartbeat.note_end(told or f'{type(error).__name__}: {error}')
+            heartbeat.note_end(error, told or f'{type(error).__name__}: {error}')
         told = told or lost
     return told
 

@@ -38,7 +38,6 @@ from mmdet.checkpoint.io import (
 from mmdet.config.check import MMENGINE_HOOKS, config_context
 from mmdet.config.resolve import CachedConfig, check_classes
 from mmdet.datasets.collate import init_worker
-from mmdet.distributed.heartbeat import record_position
 from mmdet.distributed.launch import check_cards, start_process_group
 from mmdet.distributed.signals import block_signals
 from mmdet.engine.compile import compile_network
@@ -110,11 +109,6 @@ class DetRunner(Runner):
         if self.distributed and not is_distributed():
             start_process_group(self.launcher, **env_cfg.get('dist_cfg', {}))
         super().setup_env(env_cfg)
-
-    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call all hooks; each process tells the others where it is, see `mmdet.distributed.heartbeat`."""
-        record_position(f'in iteration {self.iter + 1} ({fn_name})')
-        super().call_hook(fn_name, **kwargs)
 
     @config_context('randomness')
     def set_randomness(

@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import barrier, broadcast, is_main_process
+from mmengine.dist import broadcast, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmdet.checkpoint.io import load_checkpoint, update_symlink
+from mmdet.checkpoint.io import update_symlink
 from mmdet.engine.state import NUMBERED
 from mmdet.registry import HOOKS
 
@@ -46,32 +46,24 @@ class CheckpointHook(Hook):
         self.max_keep_ckpts = max_keep_ckpts
         self.save_best = save_best
         self.sign = 1 if rule == 'greater' else -1
-        self.best: tuple[float, Path] | None = None
+        self.best = -self.sign * math.inf, ''  # score and name of the file
         self.saved_iter = 0
         self.due = False  # at the next step of the optimizer, where gradients of several batches are summed
 
     def before_train(self, runner: Runner) -> None:
-        """Find out what a resumed run has already written; of several best ones the best stays."""
+        """Begin where a resumed run was saved."""
         self.saved_iter = runner.iter
-        if not runner.iter or not self.save_best:
-            return
-        scored = []
-        for path in sorted(Path(runner.work_dir).glob(f'best_{self._metric_name}_*.pth')):
-            if not NUMBERED.fullmatch(path.name.removeprefix(f'best_{self._metric_name}_')):
-                continue  # of a metric whose name begins like this one's
-            try:
-                score = load_checkpoint(path)['meta'].get('score')
-            except ValueError as error:  # damaged
-                runner.logger.warning(f'the best checkpoint so far is left out: {error}')
-                continue
-            if score is not None:
-                scored.append(path)
-                if self._is_better(score):
-                    self.best = (score, path)
-        barrier()  # every process has read them
-        for path in scored:  # a run that was killed before it removed the second best
-            if is_main_process() and self.best is not None and path != self.best[1]:
-                path.unlink(missing_ok=True)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Save which evaluation was the best so far: its score and its file."""
+        if 'optimizer' in checkpoint:
+            checkpoint['best'] = {self.save_best or '': list(self.best)}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on with it; the evaluation that followed the checkpoint is done again."""
+        if runner._resume and self.save_best in checkpoint.get('best', {}):
+            score, file = checkpoint['best'][self.save_best]
+            self.best = score, Path(file).name
 
     def after_train_iter(
         self,
@@ -129,11 +121,10 @@ class CheckpointHook(Hook):
                 f'{", ".join(metrics)}'
             )
         score = float(metrics[self.save_best])
-        if not self._is_better(score):
+        if not math.isfinite(score) or self.sign * score <= self.sign * self.best[0]:
             return
-        inside = runner.train_loop.samples
-        when = f'iter_{runner.iter}' if inside else f'epoch_{runner.epoch}'
-        path = Path(runner.work_dir) / f'best_{self._metric_name}_{when}.pth'
+        when = f'iter_{runner.iter}' if runner.train_loop.samples else f'epoch_{runner.epoch}'
+        path = Path(runner.work_dir, f'best_{self.save_best.replace("/", "_")}_{when}.pth')
         runner.logger.info(f'best {self.save_best} so far, {score:.4f}: saving {path}')
         runner.save_checkpoint(
             runner.work_dir,
@@ -142,13 +133,6 @@ class CheckpointHook(Hook):
             save_param_scheduler=False,
             meta={'epoch': runner.epoch, 'iter': runner.iter, 'score': score},
         )
-        if is_main_process() and self.best is not None and self.best[1] != path:
-            self.best[1].unlink(missing_ok=True)
-        self.best = (score, path)
-
-    @property
-    def _metric_name(self) -> str:
-        return str(self.save_best).replace('/', '_')
-
-    def _is_better(self, score: float) -> bool:
-        return math.isfinite(score) and (self.best is None or self.sign * score > self.sign * self.best[0])
+        if is_main_process() and self.best[1] not in ('', path.name):
+            path.with_name(self.best[1]).unlink(missing_ok=True)
+        self.best = score, path.name

@@ -111,7 +111,8 @@ class DistillationMonitorHook(Hook):
             runner.logger.warning(
                 f'{loss} dominates: its gradient with respect to {prediction} has norm '
                 f'{norms[prediction][loss]:.3g} in iteration {runner.iter + 1}, that of {" + ".join(own)} '
-                f'{norms[prediction][DETECTOR]:.3g}. Lower {_config_key(loss)}.loss_weight.'
+                f'{norms[prediction][DETECTOR]:.3g}. Lower '
+                f'model.distiller.{loss.removeprefix("loss_")}.loss_weight.'
             )
         self.dominating = dominating
 
@@ -131,14 +132,9 @@ class DistillationMonitorHook(Hook):
             elif iteration - since + 1 == self.patience:
                 runner.logger.warning(
                     f'{name} is {value:g}, bit for bit, in each of the {self.patience} steps since iteration '
-                    f'{since}: it teaches nothing. {_config_key(name)}=None switches it off; likely causes: '
-                    'docs/training.md, "The distillation monitor".'
+                    f'{since}: it teaches nothing. model.distiller.{name.removeprefix("loss_")}=None '
+                    'switches it off; likely causes: docs/training.md, "The distillation monitor".'
                 )
-
-
-def _config_key(name: str) -> str:
-    """Where the config describes a loss of the distiller: loss_kd_cls -> model.distiller.kd_cls."""
-    return f'model.distiller.{name.removeprefix("loss_")}'
 
 
 def gradient_norms(

@@ -31,10 +31,9 @@ class LoggerHook(MMEngineLoggerHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Save what has been logged of the last steps: of each scalar its values and their counts."""
         if 'optimizer' in checkpoint:
-            scalars = runner.message_hub.log_scalars.items()
             checkpoint['log'] = {
                 name: [part[-HISTORY:] for part in scalar.data]
-                for name, scalar in scalars
+                for name, scalar in runner.message_hub.log_scalars.items()
                 if name.startswith('train/')
             }
 

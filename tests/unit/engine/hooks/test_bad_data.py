@@ -1,0 +1,45 @@
+"""The list of bad data."""
+
+import json
+
+import pytest
+
+from mmdet.engine.hooks.bad_data import FAULT
+from tests.unit.engine.test_loops import train
+
+FOUND = 'box too small', 'train.json', 3, 17, '0.2 px wide'
+
+
+@pytest.fixture
+def listed(tmp_path):
+    def read(key):
+        return json.loads((tmp_path / 'run/bad_data.json').read_text())[key]
+
+    return read
+
+
+def test_annotations_and_images_of_both_splits(with_evaluation, listed):
+    cfg = with_evaluation([1, 1])
+    cfg.train_dataloader.dataset.update(bad=[2, 5], faults=[FOUND])
+    cfg.val_dataloader.dataset.update(bad=[1])
+    train(cfg)
+    assert listed('annotations') == [{'split': 'train', **dict(zip(FAULT, FOUND, strict=True))}]
+    assert listed('images') == [
+        {'split': split, 'img_id': i, 'file': f'{i}.jpg', 'reason': 'truncated'}
+        for split, i in (('train', 2), ('train', 5), ('val', 1))
+    ]
+
+
+def test_an_unfinished_epoch_and_its_continuation(toy_config, listed):
+    """The whole first batch is bad: an empty one takes its place. A new run begins a new list."""
+    for bad, iters, resume, expected in (
+        ([0, 1], 3, False, [0, 1]),
+        ([7], 5, True, [0, 1, 7]),
+        ([4], 3, False, [4]),
+    ):
+        cfg = toy_config(train_cfg={'type': 'TrainLoop', 'max_iters': iters, 'max_epochs': 1}, resume=resume)
+        cfg.train_dataloader.sampler.shuffle = False
+        cfg.train_dataloader.dataset.update(bad=bad, faults=[FOUND])
+        train(cfg)
+        assert [image['img_id'] for image in listed('images')] == expected
+        assert len(listed('annotations')) == 1
