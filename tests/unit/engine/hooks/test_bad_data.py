@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmdet.engine.hooks.bad_data import FAULT
-from tests.unit.engine.test_loops import train
+from tests.helpers.tiny_run import train
 
 FOUND = 'box too small', 'train.json', 3, 17, '0.2 px wide'
 

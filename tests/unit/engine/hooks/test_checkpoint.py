@@ -6,7 +6,7 @@ import pytest
 
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.engine import DetRunner
-from tests.unit.engine.test_loops import train
+from tests.helpers.tiny_run import train
 
 
 def names(folder: Path) -> list[str]:

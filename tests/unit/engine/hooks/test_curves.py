@@ -1,6 +1,6 @@
 """When learning curves are drawn, and of what; how they look is `tests/unit/visualization/test_curves.py`."""
 
-from tests.unit.engine.test_loops import train
+from tests.helpers.tiny_run import train
 
 
 def test_drawn_at_the_end(toy_config, tmp_path, monkeypatch):

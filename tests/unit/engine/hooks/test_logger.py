@@ -2,7 +2,7 @@
 
 import json
 
-from tests.unit.engine.test_loops import train
+from tests.helpers.tiny_run import train
 
 
 def test_every_loss_speed_memory_and_the_last_step(toy_config, tmp_path):
