@@ -129,8 +129,8 @@ def test_the_line_that_the_readme_tells_to_edit(name):
 
 @pytest.mark.parametrize(('name', 'size', 'anchors'), [('ssd300', 300, 8732), ('ssd512', 512, 24564)])
 def test_anchors(name, size, anchors):
-    model = MODELS.build(merge_config(ROOT / f'configs/ssd/{name}.py').model).eval()
-    with torch.no_grad():
+    with torch.device('meta'):  # shapes alone
+        model = MODELS.build(merge_config(ROOT / f'configs/ssd/{name}.py').model).eval()
         outputs = model(torch.zeros(1, 3, size, size))
     assert outputs.cls_logits.shape == (1, anchors, 81)
     assert outputs.box_deltas.shape == (1, anchors, 4)

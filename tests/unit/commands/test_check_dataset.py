@@ -82,7 +82,7 @@ def test_with_the_remedy_nothing_would_stop(root, capfd):
     assert 'val_dataloader.dataset.on_bad_image=skip' in capfd.readouterr().out
 
 
-@pytest.mark.parametrize('workers', ['0', '1', '2'])
+@pytest.mark.parametrize('workers', ['0', '2'])
 def test_same_report_for_any_number_of_workers(root, workers):
     for number in (1, 3, 4, 6):
         (root / f'train/{number}.jpg').write_bytes(b'no')

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -148,91 +147,73 @@ def test_arguments_reach_the_config():
     assert cfg.auto_scale_lr == {'enable': True, 'base_batch_size': 64}
 
 
-@pytest.fixture
-def stand_in(tmp_path):
-    """Puts a command of this name into a folder for PATH; it prints its words and some of its environment."""
-
-    def make(name, body='printf "%s\\n" "$@"; env | grep -E "^(OMP_NUM_THREADS|MASTER_PORT|PYTHONPATH)="'):
-        folder = tmp_path / 'bin'
-        folder.mkdir(exist_ok=True)
-        path = folder / name
-        path.write_text(f'#!/usr/bin/env bash\n{body}\n')
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        return path
-
-    return make
-
-
-def fake_python(gpus):
-    """A `python` that sees so many GPUs and prints what it is asked to launch."""
-    return (
-        'if [ "$1" = -c ]; then case "$2" in *device_count*) echo ' + str(gpus) + ';; esac; exit 0; fi\n'
-        'printf "%s\\n" "$@"; env | grep -E "^(OMP_NUM_THREADS|PYTHONPATH)="; exit 3'
-    )
-
-
-def test_the_launcher_passes_everything_on(run, stand_in):
-    python = stand_in('python8', fake_python(8))
-    words = ['a config.py', 'c.pth', '4', '--cfg-options', 'a=b c']
-    given = {'PYTHON': str(python), 'PORT': '1234', 'NNODES': '2', 'NODE_RANK': '1', 'MAX_RESTARTS': '3'}
-    script = ROOT / 'tools/dist_test.sh'
-    result = run('bash', script, *words, **given)
-    assert result.returncode == 2
-    assert 'NNODES=2 needs NODE_RANK, from 0 on, and MASTER_ADDR' in result.stderr
-    result = run('bash', script, *words, **given, MASTER_ADDR='10.0.0.1')
-    assert result.returncode == 3  # exit status of what was launched
-    said = result.stdout.splitlines()
-    assert said[:3] == ['-m', 'torch.distributed.run', '--nnodes=2']
-    assert said[3:8] == [
-        '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=1234', '--nproc_per_node=4',
-        '--max_restarts=3',
-    ]  # fmt: skip
-    start = said.index(f'{ROOT}/tools/test.py')
-    assert said[start + 1 : start + 7] == [
-        'a config.py', 'c.pth', '--launcher', 'pytorch', '--cfg-options', 'a=b c',
-    ]  # fmt: skip
-    assert any(line.startswith(f'PYTHONPATH={ROOT}') for line in said)
-
-
-def test_the_launcher_counts_gpus_and_cores(run, stand_in):
-    python = str(stand_in('python2', fake_python(2)))
-    script = ROOT / 'tools/dist_train.sh'
-    said = run('bash', script, 'c.py', '--seed', '1', PYTHON=python, OMP_NUM_THREADS='').stdout.splitlines()
-    assert '--nproc_per_node=2' in said
-    assert f'OMP_NUM_THREADS={max(1, len(os.sched_getaffinity(0)) // 2)}' in said
-    refused = {('c.py', 3): '3 processes on a machine with 2 GPUs', (): 'usage: dist_train.sh CONFIG [N]'}
-    for words, message in refused.items():
-        result = run('bash', script, *words, PYTHON=python)
-        assert result.returncode == 2
-        assert message in result.stderr
+# As `python`, which sees GPUS cards, and as `srun`: prints what it is told, and some of its environment.
+STAND_IN = """#!/usr/bin/env bash
+if [ "$1" = -c ]; then case "$2" in *device_count*) echo $GPUS_SEEN;; esac; exit 0; fi
+printf "%s\\n" "$@"; env | grep -E "^(OMP_NUM_THREADS|MASTER_PORT|PYTHONPATH)=" | sort; exit 3
+"""
+NODES = {'GPUS_SEEN': '8', 'PORT': '1234', 'NNODES': '2', 'NODE_RANK': '1', 'MAX_RESTARTS': '3'}
+SLURM = {'GPUS_SEEN': '0', 'GPUS': '16', 'SRUN_ARGS': '--qos=a --time=1'}
+OF_SLURM = [
+    *('--partition=part', '--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8'),
+    *('--cpus-per-task=5', '--kill-on-bad-exit=1', '--qos=a', '--time=1'),
+]
+TEST_WORDS = ['a config.py', 'c.pth', '4', '--cfg-options', 'a=b c']
 
 
 @pytest.mark.parametrize(
-    ('script', 'words', 'start'),
+    ('script', 'words', 'environment', 'status', 'said'),
     [
+        ('dist_test.sh', TEST_WORDS, NODES, 2, ['NNODES=2 needs NODE_RANK, from 0 on, and MASTER_ADDR']),
+        (
+            'dist_test.sh',
+            TEST_WORDS,
+            {**NODES, 'MASTER_ADDR': '10.0.0.1', 'OMP_NUM_THREADS': '3'},
+            3,  # exit status of what was launched
+            [
+                *('-m', 'torch.distributed.run', '--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1'),
+                *('--master_port=1234', '--nproc_per_node=4', '--max_restarts=3', f'{ROOT}/tools/test.py'),
+                *('a config.py', 'c.pth', '--launcher', 'pytorch', '--cfg-options', 'a=b c'),
+                *('OMP_NUM_THREADS=3', f'PYTHONPATH={ROOT}'),
+            ],
+        ),
+        (
+            'dist_train.sh',
+            ['c.py', '--seed', '1'],
+            {'OMP_NUM_THREADS': ''},
+            3,
+            [
+                *('--nproc_per_node=2', '--max_restarts=0', f'{ROOT}/tools/train.py', 'c.py'),
+                *('--launcher', 'pytorch', '--seed', '1'),
+                f'OMP_NUM_THREADS={max(1, len(os.sched_getaffinity(0)) // 2)}',
+            ],
+        ),
+        ('dist_train.sh', ['c.py', '3'], {}, 2, ['3 processes on a machine with 2 GPUs']),
+        ('dist_train.sh', [], {}, 2, ['usage: dist_train.sh CONFIG [N]']),
         (
             'slurm_train.sh',
             ['part', 'job', 'c.py', 'work', '--seed', '1'],
-            ['train.py', 'c.py', '--work-dir', 'work'],
+            SLURM,
+            3,
+            [f'{ROOT}/tools/train.py', 'c.py', '--work-dir', 'work', '--seed', '1', '--launcher', 'slurm'],
         ),
         (
             'slurm_test.sh',
             ['part', 'job', 'c.py', 'c.pth', '--classwise'],
-            ['test.py', 'c.py', 'c.pth', '--classwise'],
+            SLURM,
+            3,
+            [f'{ROOT}/tools/test.py', 'c.py', 'c.pth', '--classwise', '--launcher', 'slurm'],
         ),
     ],
 )
-def test_slurm_with_a_stand_in(run, stand_in, script, words, start):
-    srun = stand_in('srun')
-    path = f'{srun.parent}:{os.environ["PATH"]}'
-    environment = {'PATH': path, 'GPUS': '16', 'SRUN_ARGS': '--qos=a --time=1'}
-    python = str(stand_in('python0', fake_python(0)))  # a login node
-    result = run('bash', ROOT / 'tools' / script, *words, PYTHON=python, **environment)
-    assert result.returncode == 0, result.stderr
-    said = result.stdout.splitlines()
-    assert said[:2] == ['--partition=part', '--job-name=job']
-    assert {'--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8', '--qos=a', '--time=1'} <= set(said)
-    first = said.index(f'{ROOT}/tools/{start[0]}')
-    assert said[first + 1 : first + len(start)] == start[1:]
-    assert '--launcher' in said
-    assert 'MASTER_PORT=29500' in said
+def test_what_the_launchers_start(run, tmp_path, script, words, environment, status, said):
+    for name in ('python', 'srun'):
+        (tmp_path / name).write_text(STAND_IN)
+        (tmp_path / name).chmod(0o755)
+    here = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'PYTHON': str(tmp_path / 'python'), 'GPUS_SEEN': '2'}
+    done = run('bash', ROOT / 'tools' / script, *words, **{**here, **environment})
+    assert done.returncode == status, done.stderr
+    assert '\n'.join(said) in done.stdout + done.stderr
+    if environment is SLURM:
+        assert done.stdout.startswith('\n'.join(OF_SLURM))
+        assert 'MASTER_PORT=29500' in done.stdout

@@ -2,9 +2,10 @@ import copy
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 
@@ -75,12 +76,13 @@ def test_each_way_to_give_data_root_moves_all_splits(folder, slash):
     child = folder / 'child.py'
     child.write_text(f"_base_ = 'distilled.py'\ndata_root = {root!r}\n")
 
-    assert_all_moved(config.load_config(edited), root)
-    assert_all_moved(config.load_config(child), root)
-    assert_all_moved(config.load_config(folder / 'student.py', {'data_root': root}), root)
-    assert_all_moved(config.load_config(folder / 'student.py', data_root=root), root)
-    strongest = config.load_config(folder / 'student.py', {'data_root': 'elsewhere'}, data_root=root)
-    assert_all_moved(strongest, root)
+    for file, options, data_root in (
+        (edited, {}, None),
+        (child, {}, None),
+        (folder / 'student.py', {'data_root': root}, None),
+        (folder / 'student.py', {'data_root': 'elsewhere'}, root),
+    ):
+        assert_all_moved(config.load_config(file, options, data_root), root)
 
 
 def test_a_set_with_other_files_and_classes(folder):
@@ -128,19 +130,16 @@ def test_other_metrics_and_lists_of_metrics_are_left_alone(folder):
     assert cfg.val_evaluator[1].classes == ('cat', 'dog', 'emu')
 
 
-def test_missing_training_annotations_name_the_path_and_the_remedies(folder):
-    with pytest.raises(FileNotFoundError) as error:
-        config.load_config(folder / 'student.py', data_root=folder / 'nothing')
-    for part in ('nothing/annotations/instances_train2017.json', '--data-root', 'student.py', 'train_ann='):
-        assert part in str(error.value)
-
-
 def test_testing_needs_no_training_annotations(folder):
     (folder / 'set/annotations/instances_train2017.json').unlink()
+    with pytest.raises(FileNotFoundError) as error:
+        config.load_config(folder / 'student.py', data_root=folder / 'set')
+    for part in ('set/annotations/instances_train2017.json', '--data-root', 'student.py', 'train_ann='):
+        assert part in str(error.value)
     cfg = config.load_config(folder / 'student.py', data_root=folder / 'set', for_training=False)
     assert_all_moved(cfg, folder / 'set')
     (folder / 'set/annotations/instances_val2017.json').unlink()
-    with pytest.raises(FileNotFoundError, match='instances_val2017'):
+    with pytest.raises(FileNotFoundError, match='instances_'):
         config.load_config(folder / 'student.py', data_root=folder / 'set', for_training=False)
 
 
@@ -200,16 +199,25 @@ def test_types_and_keys_of_earlier_versions_work_with_a_hint(tmp_path, capsys):
     assert 'SSDHead.neg_pos_ratio is now cls_loss.neg_pos_ratio' in capsys.readouterr().err
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def flat(value: Any, place: str = '') -> dict[str, Any]:
+    """Dotted key -> value of everything inside."""
+    if not isinstance(value, (dict, list)):
+        return {place: value}
+    inside = value.items() if isinstance(value, dict) else enumerate(value)
+    parts = [flat(item, f'{place}.{key}' if place else str(key)) for key, item in inside]
+    return {key: item for part in parts for key, item in part.items()}
+
+
+@settings(deadline=None, max_examples=10)
 @given(
     st.dictionaries(
         st.sampled_from(
             [
                 'train_cfg.max_iters',
+                'default_hooks.logger.interval',
                 'model.backbone.weights',
                 'model.bbox_head.cls_loss.neg_pos_ratio',
                 'optim_wrapper.optimizer.lr',
-                'train_dataloader.batch_size',
                 'param_scheduler.1.gamma',
                 'work_dir',
                 'val_img',
@@ -218,20 +226,9 @@ def test_types_and_keys_of_earlier_versions_work_with_a_hint(tmp_path, capsys):
         st.one_of(st.none(), st.integers(1, 99), st.floats(0, 1), st.text(max_size=8)),
     )
 )
-def test_any_override_reaches_its_place_and_nothing_else(folder, overrides):
-    plain = config.merge_config(SSD300, data_root=folder).to_dict()
-    merged = config.merge_config(SSD300, overrides, folder).to_dict()
-    for key, value in overrides.items():
-        *way, last = [int(part) if part.isdigit() else part for part in key.split('.')]
-        ours, theirs = merged, plain
-        for part in way:
-            ours, theirs = ours[part], theirs[part]
-        assert ours[last] == value
-        if last in theirs:
-            ours[last] = theirs[last]
-        else:
-            del ours[last]
-    assert merged == plain
+def test_any_override_reaches_its_place_and_nothing_else(overrides):
+    plain, merged = (flat(config.merge_config(SSD300, given).to_dict()) for given in ({}, overrides))
+    assert merged == {**plain, **overrides}
 
 
 def test_missing_config_file_is_named(tmp_path):
