@@ -104,7 +104,7 @@ def _resume_of_restart(work_dir: str, resume: str | None) -> str | None:
     """
     from mmdet.engine.state import choose_checkpoint
 
-    held = choose_checkpoint(work_dir).path
+    held, _ = choose_checkpoint(work_dir)
     if held is None:
         return resume  # a restart before the first checkpoint begins as the first start did
     if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':

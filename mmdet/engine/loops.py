@@ -108,10 +108,9 @@ class TrainLoop(BaseLoop):
         with self._signals:
             complete = self._train()
         if self.stop_signal and not complete:
-            name = signal.Signals(self.stop_signal).name
             self.runner.logger.warning(
-                f'stopped by {name} after {self.epoch} epochs and {self.batch} batches, {self.iter} '
-                'iterations; to go on, give the same command and --resume'
+                f'stopped by {signal.Signals(self.stop_signal).name} after {self.epoch} epochs and '
+                f'{self.batch} batches, {self.iter} iterations; to go on, give the same command and --resume'
             )
             raise StoppedBySignal(self.stop_signal)
         return self.runner.model

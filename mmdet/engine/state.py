@@ -1,9 +1,10 @@
 """Save and resume the state of a training."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.dist import all_gather, get_rank, get_world_size
 from mmengine.model import is_model_wrapper
@@ -15,76 +16,67 @@ from mmdet.checkpoint.rng import get_rng_state, set_rng_state
 
 NUMBERED = re.compile(r'(epoch|iter)_\d+\.pth')  # best_*.pth holds weights only
 PARTS = {'optimizer': Mapping, 'param_schedulers': list, 'rng': list}  # what resuming needs beside weights
-COUNTS = ('epoch', 'iter', 'batch_in_epoch', 'samples_per_step', 'seed')
+COUNTS = {'epoch': 0, 'iter': 0, 'batch_in_epoch': 0, 'samples_per_step': 1, 'seed': 0}  # in its meta; least
 # What a schedule has done so far; what it is going to do is in the config, which may train for longer now.
 SCHEDULE_PROGRESS = ('base_values', 'last_step', '_global_step', '_last_value', 'best', 'num_bad_epochs')
 
 
-class Choice(NamedTuple):
-    """A checkpoint, and why others were not taken."""
-
-    path: Path | None  # None: the run has not written any
-    skipped: list[str]  # file and reason
-
-
-def choose_checkpoint(work_dir: str | Path) -> Choice:
+def choose_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     """Find the newest whole checkpoint of a run: `latest.pth`, or else the furthest by its own counts.
 
     Each file is read to its end and compared with its checksums. A run that was killed between writing a
     checkpoint and pointing `latest.pth` to it goes on from the one before, to the same result.
+
+    Returns:
+        The file, None when the run has not written any, and why others were not taken: file and reason.
 
     Raises:
         ValueError: There are checkpoints and none can be resumed; lists them.
     """
     folder = Path(work_dir)
     latest = folder / 'latest.pth'
-    skipped: list[str] = []
-    if (latest.exists() or latest.is_symlink()) and _read_counts(latest, skipped):
-        return Choice(latest, skipped)
     linked = latest.readlink().name if latest.is_symlink() else None
-    others = [file for file in folder.glob('*.pth') if NUMBERED.fullmatch(file.name) and file.name != linked]
-    found = [(counts, file) for file in sorted(others) if (counts := _read_counts(file, skipped))]
+    names = sorted(file.name for file in folder.glob('*.pth') if NUMBERED.fullmatch(file.name))
+    files = [folder / name for name in names if name != linked]
+    found, skipped = [], []
+    for file in [latest, *files] if os.path.lexists(latest) else files:
+        try:
+            meta = check_resumable(load_checkpoint(file), file)
+        except (OSError, ValueError) as error:
+            target = f'{file} -> {file.readlink()}' if file.is_symlink() else str(file)
+            skipped.append(f'{target}: {str(error).splitlines()[0].removeprefix(f"{file} ")}')
+        else:
+            if file == latest:
+                return latest, skipped
+            found.append((meta['iter'], meta['epoch'], file))
     if found:
-        return Choice(max(found)[1], skipped)
+        return max(found)[-1], skipped
     if skipped:
         raise ValueError(
             f'no checkpoint in {folder} can be resumed:\n  '
             + '\n  '.join(skipped)
             + '\n  Move them away to train from the beginning, or name another one: --resume FILE'
         )
-    return Choice(None, [f'{file}: weights only' for file in sorted(folder.glob('best_*.pth'))])
+    return None, [f'{file}: weights only' for file in sorted(folder.glob('best_*.pth'))]
 
 
-def _read_counts(path: Path, skipped: list[str]) -> tuple[int, int] | None:
-    """Read iterations and epochs of a checkpoint; None when it cannot be resumed, and why is appended."""
-    try:
-        checkpoint = load_checkpoint(path)
-        check_resumable(checkpoint, path)
-    except (OSError, ValueError) as error:
-        target = f'{path} -> {path.readlink()}' if path.is_symlink() else str(path)
-        skipped.append(f'{target}: {str(error).splitlines()[0].removeprefix(f"{path} ")}')
-        return None
-    return checkpoint['meta']['iter'], checkpoint['meta']['epoch']
-
-
-def check_resumable(checkpoint: Mapping[str, Any], path: str | Path) -> None:
-    """Make sure that a checkpoint holds what a run needs to go on.
+def check_resumable(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """Make sure that a checkpoint holds what a run needs to go on; return its `meta`.
 
     Raises:
         ValueError: It holds weights only, or counts that are none.
     """
+    meta: dict[str, Any] = checkpoint['meta']
     missing = [key for key, kind in PARTS.items() if not isinstance(checkpoint.get(key), kind)]
+    for name, least in COUNTS.items():
+        if type(meta.get(name)) is not int or meta[name] < least:
+            missing.append(f'count of {name}')
     if missing:
         raise ValueError(
-            f'{path} cannot be resumed: it has no {", ".join(missing)}. Resume from latest.pth of its run, '
-            f'or start a new training from its weights: --cfg-options load_from={path}'
+            f'{path} cannot be resumed: it has no {", no ".join(missing)}. Resume from latest.pth of its '
+            f'run, or start a new training from its weights: --cfg-options load_from={path}'
         )
-    meta = checkpoint['meta']
-    wrong = [name for name in COUNTS if type(meta.get(name)) is not int or meta[name] < 0]
-    if wrong or meta['samples_per_step'] == 0:
-        raise ValueError(
-            f'{path} cannot be resumed: its meta does not count {", ".join(wrong) or "samples_per_step"}'
-        )
+    return meta
 
 
 def unwrap_model(model: nn.Module) -> Any:

@@ -101,10 +101,7 @@ def test_the_teacher_stays_out_of_all_that_is_trained_and_saved(tiny_coco, tmp_p
     checkpoint = load_checkpoint(tmp_path / 'run/latest.pth')
     assert checkpoint['state_dict'].keys() == plain.state_dict().keys()
     assert not any('teacher' in name or 'distiller' in name for name in flatten(checkpoint))
-    tensors = [
-        value for value in flatten(checkpoint['optimizer']).values() if isinstance(value, torch.Tensor)
-    ]
-    assert len(tensors) <= 3 * len(list(plain.parameters()))
+    assert len(checkpoint['optimizer']['state']) <= len(list(plain.parameters()))
     arguments = [str(PLAIN), str(tmp_path / 'run/latest.pth'), '--eval', 'bbox', '--data-root', str(root)]
     arguments += ['--work-dir', str(tmp_path / 'test'), *as_arguments(options_of())]
     numbers = test_tool.main(arguments)

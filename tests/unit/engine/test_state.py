@@ -49,7 +49,7 @@ DAMAGES = {
     'empty': lambda path: path.write_bytes(b''),
     'not found': Path.unlink,
     'has no optimizer': lambda path: change(path, optimizer=None),
-    'does not count iter': lambda path: change(path, meta={**load_checkpoint(path)['meta'], 'iter': 'many'}),
+    'no count of iter': lambda path: change(path, meta={**load_checkpoint(path)['meta'], 'iter': 'many'}),
 }
 
 
@@ -78,7 +78,7 @@ def test_the_newest_is_the_one_that_counts_most(filled):
     (filled / 'my_epoch_9.pth').write_bytes((filled / 'iter_4.pth').read_bytes())
     assert choose_checkpoint(filled) == (filled / 'iter_4.pth', [])
     shutil.copy(filled / 'epoch_2.pth', filled / 'latest.pth')  # where there are no links
-    assert choose_checkpoint(filled).path == filled / 'latest.pth'
+    assert choose_checkpoint(filled) == (filled / 'latest.pth', [])
 
 
 def test_links_that_lead_nowhere(filled):
