@@ -15,14 +15,6 @@ from mmdet.analysis.calibration import (
 )
 
 
-@pytest.fixture(scope='module')
-def honest() -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (M, K), and labels (M,) drawn from their softmax."""
-    generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(20_000, 5, generator=generator)
-    return logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
-
-
 def test_a_calibrated_classifier_has_no_error(honest: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits = torch.tensor([[3.0, 1.0]]).log().repeat(8, 1)
     found = classifier_reliability(logits, torch.tensor([0, 0, 0, 1] * 2))

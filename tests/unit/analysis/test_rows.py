@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,10 @@ from tests.helpers.tiny_run import (
     SHORT,
     SPLITS,
     as_arguments,
-    be_quick,
-    save_teacher,
     small_config,
-    write_sets,
 )
 
 TEACHER = ROOT / 'configs_dev/teachers/resnet18_tiny.py'
-
-
-@pytest.fixture
-def set_root(tiny_coco: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    be_quick(monkeypatch)
-    return write_sets(tiny_coco, tmp_path / 'set')
 
 
 def arguments(root: Path, out_dir: Path, *more: str, **options: Any) -> list[str]:
@@ -58,7 +49,7 @@ def arguments(root: Path, out_dir: Path, *more: str, **options: Any) -> list[str
     ]
 
 
-def test_a_row_with_its_teacher(set_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_with_its_teacher(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out_dir, tools = tmp_path / 'rows', []
 
     def run_tool(command: Sequence[str], log: Path) -> None:
@@ -66,7 +57,7 @@ def test_a_row_with_its_teacher(set_root: Path, tmp_path: Path, monkeypatch: pyt
         import_module(f'mmdet.commands.{tools[-1]}').main(command[2:])
 
     monkeypatch.setattr(rows, 'run_tool', run_tool)
-    command = arguments(set_root, out_dir, '--rows', 'all', '--teacher-config', str(TEACHER))
+    command = arguments(root, out_dir, '--rows', 'all', '--teacher-config', str(TEACHER))
     workers = [f'{split}_dataloader.num_workers=0' for split in ('train', 'val')]
     command += ['--teacher-options', 'train_cfg.max_iters=2', *workers]
     main(command)
@@ -92,31 +83,32 @@ def test_a_row_with_its_teacher(set_root: Path, tmp_path: Path, monkeypatch: pyt
         main([*command, '--cfg-options', 'train_cfg.max_iters=4'])
 
 
-def test_a_row_that_was_begun_otherwise_and_one_that_fails(set_root: Path, tmp_path: Path) -> None:
+def test_a_row_that_was_begun_otherwise_and_one_that_fails(root: Path, tmp_path: Path) -> None:
     """The second in real processes."""
     out_dir = tmp_path / 'rows'
     (out_dir / 'work').mkdir(parents=True)
     (out_dir / 'work/plain_seed3.py').write_text('model = None\n')
     with pytest.raises(ValueError, match='is another config'):
-        main(arguments(set_root, out_dir, '--rows', 'plain'))
+        main(arguments(root, out_dir, '--rows', 'plain'))
     with pytest.raises(ChildProcessError, match='teacher file '):
-        main(arguments(set_root, tmp_path / 'other', '--rows', 'cls', '--teacher', str(tmp_path / 'none')))
+        main(arguments(root, tmp_path / 'other', '--rows', 'cls', '--teacher', str(tmp_path / 'none')))
     assert not list(out_dir.glob('*.json'))
 
 
-def test_size_of_the_student(set_root: Path, tmp_path: Path) -> None:
-    cfg = small_config(set_root, tmp_path / 'work', save_teacher(tmp_path / 'teacher.pth.tar'))
+def test_size_of_the_student(root: Path, teacher: Path, tmp_path: Path) -> None:
+    cfg = small_config(root, tmp_path / 'work', teacher)
     model = MODELS.build(cfg.model)
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'student.pth')
     macs = []
+
+    def count(layer: nn.Module, _: Any, out: torch.Tensor) -> None:
+        macs.append(layer.weight.numel() * out.shape[2] * out.shape[3])
+
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(
-                lambda layer, _, out: macs.append(layer.weight.numel() * out.shape[2] * out.shape[3])
-            )
+            layer.register_forward_hook(count)
     model.eval()(torch.zeros(1, 3, 96, 96), mode='tensor')
     found = rows.student_numbers(cfg, tmp_path / 'student.pth')
-    assert cfg.model.distiller.teacher is not None  # the caller's config stays as it is
     assert found['gmacs'] == pytest.approx(sum(macs) / 1e9)
     assert found['parameters'] == sum(parameter.numel() for parameter in model.parameters())
 
