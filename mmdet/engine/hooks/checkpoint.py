@@ -22,7 +22,8 @@ class CheckpointHook(Hook):
     on.
 
     Args:
-        interval: Epochs or iterations between checkpoints; -1: the end only.
+        interval: Epochs or iterations between checkpoints; -1: the end only. Where the gradients of several
+            batches are summed, a checkpoint waits for the next step of the optimizer.
         by_epoch: Whether it counts epochs.
         max_keep_ckpts: How many are kept; -1: all.
         save_best: A metric, 'coco/bbox_mAP'.
