@@ -1,1 +1,1 @@
-"""Start several processes, exchange tensors between them, and notice those that are lost."""
+"""Start several processes, exchange tensors between them, and name those that are lost."""

@@ -1,4 +1,4 @@
-"""What the machine offers: cards that the installed torch can drive, processes that can work together."""
+"""Join the processes that a launcher has started, on GPUs that the installed torch can drive."""
 
 import contextlib
 import ctypes

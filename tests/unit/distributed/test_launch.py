@@ -1,5 +1,6 @@
 """Cards and launchers."""
 
+import sys
 from datetime import timedelta
 
 import pytest
@@ -56,9 +57,12 @@ def test_launchers_say_what_they_lack(monkeypatch):
         start_process_group('slurmm')
 
 
-def test_the_interface_to_a_host():
+def test_the_interface_to_a_host(monkeypatch):
+    """None for an unknown one, and on Windows."""
     assert interface_to('127.0.0.1') == 'lo'
     assert interface_to('no-such-host.invalid') is None
+    monkeypatch.setitem(sys.modules, 'fcntl', None)
+    assert interface_to('127.0.0.1') is None
 
 
 def test_a_restart_does_not_find_what_the_start_before_has_noted(monkeypatch):

@@ -1,24 +1,22 @@
-"""The distillation monitor: on a student of two layers, and on the tiny SSD."""
+"""The distillation monitor: beside a student of two layers, and in trainings of the tiny SSD."""
 
 import copy
 import gc
 import json
 import re
 import weakref
-from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from torch import Tensor, nn
+from torch import nn
 
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.engine import DistillationMonitorHook
 from mmdet.engine.hooks.distillation_monitor import gradient_norms
-from mmdet.registry import HOOKS, MODELS
+from mmdet.registry import HOOKS
 from tests.helpers.same import differences
 from tests.helpers.tiny_run import (
     DISTILLED,
@@ -33,93 +31,68 @@ from tests.helpers.tiny_run import (
 MONITOR = {'type': 'DistillationMonitorHook'}
 
 
-class Outputs(NamedTuple):
-    cls_logits: Tensor
-    box_deltas: Tensor
-
-
-class ToyHead(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.cls, self.reg = nn.Linear(4, 3), nn.Linear(4, 4)
-
-    def forward(self, feats):
-        return Outputs(self.cls(feats), self.reg(feats))
-
-
-@MODELS.register_module(force=True)
-class ToyDistiller(nn.Module):
-    """`loss_kd_cls` is step by step factor * loss + offset, what the script ends with from there on."""
+class Student(nn.Module):
+    """Two layers; `loss_kd_cls` is step by step factor * loss + offset, as a script says."""
 
     def __init__(self, script):
         super().__init__()
-        self.script = list(script)
-
-    def forward(self, outputs):
-        now = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        if now == 'fail':
-            raise RuntimeError('out of order')
-        of_class, of_box = outputs.cls_logits.abs().mean(), outputs.box_deltas.abs().mean()
-        return {'loss_kd_cls': now[0] * of_class + now[1], 'loss_kd_loc': of_box}
-
-
-@MODELS.register_module(force=True)
-class ToyStudent(BaseModel):
-    last: 'ToyStudent'  # to be built
-
-    def __init__(self, distiller=None):
-        super().__init__()
-        self.backbone, self.head, self.distiller = nn.Linear(4, 4), ToyHead(), distiller
+        self.head, self.distiller = Head(), script and Distiller(script)
         self.made, self.hooked = [], []  # what it predicted, forward hooks in each step
-        ToyStudent.last = self
 
-    def init_weights(self):
-        pass
-
-    def forward(self, inputs, gt, bad_images=None, mode='loss'):
+    def forward(self):
         self.hooked.append(hooks_of(self))
-        outputs = self.head(self.backbone(inputs))
+        outputs = self.head(torch.arange(8.0).view(2, 4))
         self.made.append(weakref.ref(outputs.cls_logits))
         losses = {'loss_cls': outputs.cls_logits.square().mean()}
         losses |= {'loss_bbox': outputs.box_deltas.square().mean()}
         return losses if self.distiller is None else losses | self.distiller(outputs)
 
 
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cls, self.reg = nn.Linear(4, 3), nn.Linear(4, 4)
+
+    def forward(self, feats):
+        return SimpleNamespace(cls_logits=self.cls(feats), box_deltas=self.reg(feats))
+
+
+class Distiller(nn.Module):
+    def __init__(self, script):
+        super().__init__()
+        self.script = list(script)
+
+    def forward(self, outputs):
+        factor, offset = self.script.pop(0)
+        kd_cls = factor * outputs.cls_logits.abs().mean() + offset
+        return {
+            'loss_kd_cls': kd_cls,
+            'loss_kd_loc': outputs.box_deltas.abs().mean() * (1 + len(self.script)),
+        }
+
+
 def hooks_of(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) for module in model.modules())
 
 
-@pytest.fixture
-def run(toy_config, tmp_path, monkeypatch):
-    """Trains a ToyStudent; returns the runner and what it warned of."""
-    # the log leaves out what it has said already
-    monkeypatch.setattr('mmengine.logging.logger.FilterDuplicateWarning.filter', lambda *_: True)
-
-    def train_toy(script, steps, **keywords):
-        distiller = script and {'type': 'ToyDistiller', 'script': script}
-        cfg = toy_config(
-            model={'type': 'ToyStudent', 'distiller': distiller},
-            train_cfg={'type': 'TrainLoop', 'max_iters': steps},
-            param_scheduler=None,
-            optim_wrapper={'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 1e-5}},
-        )
-        cfg.default_hooks.distillation_monitor = {**MONITOR, **keywords}
-        runner = train(cfg)
-        lines = [line for file in (tmp_path / 'run').rglob('*.log') for line in file.read_text().splitlines()]
-        return runner, [line.split('WARNING - ')[1] for line in lines if 'WARNING' in line]
-
-    return train_toy
-
-
-def norms_of(work_dir: Path) -> dict[int, dict[str, float]]:
-    """Step -> norms, from the scalars."""
-    (file,) = work_dir.rglob('scalars.json')
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    return {
-        line['step']: {name: value for name, value in line.items() if name.startswith('grad_norm/')}
-        for line in lines
-        if any(name.startswith('grad_norm/') for name in line)
-    }
+def run(script, steps=None, **keywords):
+    """Watch a Student for some steps; returns a runner that keeps warnings, and norms by step."""
+    norms, warnings = {}, []
+    runner = SimpleNamespace(
+        model=Student(script),
+        iter=0,
+        logger=SimpleNamespace(info=lambda _: None, warning=warnings.append),
+        visualizer=SimpleNamespace(add_scalars=lambda scalars, step: norms.update({step: scalars})),
+        warnings=warnings,
+        norms=norms,
+    )
+    hook = DistillationMonitorHook(**keywords)
+    hook.before_train(runner)
+    for runner.iter in range(steps or len(script)):
+        hook.before_train_iter(runner, 0)
+        losses = {name: loss.item() for name, loss in runner.model().items()}
+        hook.after_train_iter(runner, 0, outputs=losses)
+    return runner
 
 
 def test_norms_by_hand():
@@ -143,57 +116,58 @@ def test_norms_by_hand():
     assert weight.grad.tolist() == [2 * 3 + 5 - 2 * 3, 2 * 4 + 5 + 7]
 
 
-def test_a_constant_loss_is_told_once_an_episode(run):
+def test_a_constant_loss_is_told_once_an_episode():
     """Not where it is constant for fewer steps, and not again in an episode."""
-    moves, still = (1, 0), (0, 0.25)
-    script = [moves, *[still] * 5, moves, still, still, moves, *[(0, 0)] * 3]
-    _, warnings = run(script, len(script), patience=3)
+    script = [*[(0, 1)], *[(0, 0.25)] * 5, (0, 1), *[(0, 0.25)] * 2, (0, 1), *[(0, 0)] * 3]
+    warnings = run(script, patience=3).warnings
     assert len(warnings) == 2
     for line, value, step in zip(warnings, ('0.25', '0'), (2, 11), strict=True):
         assert f'loss_kd_cls is {value}, bit for bit, in each of the 3 steps since iteration {step}:' in line
         assert 'model.distiller.kd_cls=None switches it off' in line
 
 
-def test_a_dominating_loss_is_told_once_an_episode(run, tmp_path):
+def test_a_dominating_loss_is_told_once_an_episode():
     big, small = (1000, 0), (0.2, 0)
-    _, warnings = run([big, big, small, big, big], 5, interval=1)
-    assert len(warnings) == 2
-    norms = norms_of(tmp_path / 'run')
-    for line, step in zip(warnings, (1, 4), strict=True):
-        term, own = (norms[step][f'grad_norm/{name}/cls_logits'] for name in ('loss_kd_cls', 'detector'))
+    runner = run([big, big, small, big, big], interval=1)
+    dominating = [line for line in runner.warnings if 'loss_kd_cls dominates' in line]
+    assert len(dominating) == 2
+    for line, step in zip(dominating, (1, 4), strict=True):
+        term, own = (
+            runner.norms[step][f'grad_norm/{name}/cls_logits'] for name in ('loss_kd_cls', 'detector')
+        )
         assert term > 10 * own > 0
         assert f'with respect to cls_logits has norm {term:.3g} in iteration {step}' in line
         assert f'that of loss_cls + loss_bbox {own:.3g}. Lower model.distiller.kd_cls.loss_weight' in line
-    assert run([big], 2, max_grad_ratio=1e6)[1] == warnings  # of the first run only
+    assert run([big], max_grad_ratio=1e6).warnings == []
 
 
-def test_measured_in_the_first_step_and_every_interval(run, tmp_path):
+def test_measured_in_the_first_step_and_every_interval():
     """In these steps only there are hooks, on head, distiller and detector; no tensor outlives its step."""
     gc.collect()
     gc.disable()  # nothing may wait for it
     try:
-        runner, warnings = run([(1, 0)], 7, interval=3)
-        assert len(runner.model.made) == 7
-        assert not any(made() is not None for made in runner.model.made)
+        runner = run([(1, 0)] * 7, interval=3)
+        assert [made() for made in runner.model.made] == [None] * 7
     finally:
         gc.enable()
     assert runner.model.hooked == [3, 0, 3, 0, 0, 3, 0]
-    assert list(norms_of(tmp_path / 'run')) == [1, 3, 6]
-    assert warnings == []
+    assert list(runner.norms) == [1, 3, 6]
 
 
-def test_plain_training_is_left_alone(run, tmp_path):
-    runner, warnings = run(None, 4, interval=1)
+def test_plain_training_is_left_alone():
+    runner = run(None, 4, interval=1)
     assert runner.model.hooked == [0] * 4
-    assert warnings == []
-    assert norms_of(tmp_path / 'run') == {}
+    assert runner.warnings == [] and runner.norms == {}
 
 
-def test_a_step_that_fails_leaves_no_hook(run):
-    with pytest.raises(RuntimeError, match='out of order'):
-        run(['fail'], 1)
-    assert ToyStudent.last.hooked == [3]
-    assert hooks_of(ToyStudent.last) == 0
+def test_a_step_that_fails_leaves_no_hook(monkeypatch):
+    students = []
+    monkeypatch.setattr(Student, 'forward', lambda self: students.append((self, hooks_of(self))) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run([(1, 0)])
+    ((student, hooks),) = students
+    assert hooks == 3
+    assert hooks_of(student) == 0
 
 
 @pytest.mark.parametrize('keywords', [{'patience': 1}, {'interval': 0}, {'max_grad_ratio': 0}])
@@ -251,7 +225,10 @@ def test_norms_and_weights_of_the_tiny_ssd(tiny_coco, tmp_path, monkeypatch):
         checkpoint = load_checkpoint(tmp_path / name / 'latest.pth')
         states.append({key: checkpoint[key] for key in ('state_dict', 'optimizer', 'rng')})
     assert differences(*states) == []
-    norms, expected = norms_of(tmp_path / 'with'), reference(*runner.kept)
+    (scalars,) = (tmp_path / 'with').rglob('scalars.json')
+    lines = map(json.loads, scalars.read_text().splitlines())
+    norms = {line.pop('step'): line for line in lines if 'grad_norm/detector/cls_logits' in line}
+    expected = reference(*runner.kept)
     assert list(norms) == [1, 2, 3]
     assert norms[1] == pytest.approx(expected, rel=1e-5)
     assert all(expected[f'grad_norm/loss_kd_{key}'] > 0 for key in ('cls/cls_logits', 'loc/box_deltas'))
