@@ -10,13 +10,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmdet.config.options import DictAction
 from mmdet.distributed.signals import StoppedBySignal
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 # What reading configs, checkpoints and data raises for a user to act on, and a loss that is not finite.
 USER_ERRORS = (ArithmeticError, ImportError, LookupError, OSError, SyntaxError, TypeError, ValueError)
@@ -229,7 +226,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def make_progress() -> 'Progress':
+def make_progress() -> Any:
     """Make a progress bar on stderr: how much, how long still, how many of how many."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress

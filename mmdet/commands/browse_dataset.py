@@ -6,12 +6,9 @@ python tools/misc/browse_dataset.py configs/ssd/ssd300.py --data-root data/coco2
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmdet.cli import add_config_arguments, default_work_dir, make_parser, parse
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 SHEET_COLUMNS = 4
 
@@ -66,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f'{len(pictures)} samples of {args.split} in {out_dir}, all of them in {out_dir / "sheet.png"}')
 
 
-def drawn(sample: dict[str, Any]) -> 'Tensor':
+def drawn(sample: dict[str, Any]) -> Any:
     """The image of a sample, uint8 (3, H, W), BGR: drawn here where training leaves that to the device."""
     import torch
 

@@ -11,12 +11,9 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmdet.cli import add_config_arguments, make_parser, make_progress, parse
-
-if TYPE_CHECKING:
-    from mmengine.config import Config
 
 LONGEST = 60  # characters of a class name in the name of its folder
 
@@ -82,7 +79,7 @@ def safe(name: str) -> str:
     return re.sub(r'[^\w .()+-]', '_', name)[:LONGEST].rstrip(' .')
 
 
-def export(cfg: 'Config', split: str, folders: Sequence[Path], number: int) -> None:
+def export(cfg: Any, split: str, folders: Sequence[Path], number: int) -> None:
     """Write the crops that the teacher of a config is given of a split, back in 8-bit pixels.
 
     Args:

@@ -6,13 +6,10 @@ python tools/test.py configs/ssd/ssd300.py work_dirs/ssd300/latest.pth --eval bb
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmdet.cli import add_common_arguments, default_work_dir, hint, make_parser, parse
 from mmdet.config.options import DictAction
-
-if TYPE_CHECKING:
-    from mmengine.config import Config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -55,7 +52,7 @@ def take_eval_options(args: argparse.Namespace) -> None:
             raise ValueError(f'--eval-options {key}: only classwise and jsonfile_prefix are known')
 
 
-def configure(cfg: 'Config', args: argparse.Namespace) -> 'Config':
+def configure(cfg: Any, args: argparse.Namespace) -> Any:
     """Reduce a resolved config to what testing needs and write the command line into it.
 
     The distiller goes: it belongs to the loss, and its teacher's file need not be there.
@@ -68,9 +65,9 @@ def configure(cfg: 'Config', args: argparse.Namespace) -> 'Config':
     cfg.launcher = args.launcher
     cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.model.pop('distiller', None)
-    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr'):
+    training = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr')
+    for key in (*training, 'val_dataloader', 'val_cfg', 'val_evaluator'):
         cfg[key] = None
-    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     metrics = annotation_metrics(cfg, 'test')
     asked = args.eval or args.out or args.format_only or args.classwise or args.show_dir
     if asked and not metrics:

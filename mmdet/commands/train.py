@@ -6,12 +6,9 @@ python tools/train.py configs/ssd/ssd300.py --data-root data/coco2017
 import argparse
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mmdet.cli import add_common_arguments, default_work_dir, make_parser, parse
-
-if TYPE_CHECKING:
-    from mmengine.config import Config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,7 +49,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parse(parser, argv)
 
 
-def configure(cfg: 'Config', args: argparse.Namespace) -> 'Config':
+def configure(cfg: Any, args: argparse.Namespace) -> Any:
     """Write what the command line says into the config.
 
     Raises:
@@ -67,28 +64,24 @@ def configure(cfg: 'Config', args: argparse.Namespace) -> 'Config':
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'latest' else args.resume
-    if args.amp:
-        kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-            raise ValueError(f'--amp cannot change optim_wrapper.type={kind}')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        if args.amp_dtype:
-            cfg.optim_wrapper.dtype = args.amp_dtype
-    elif args.amp_dtype:
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if args.amp and kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(f'--amp cannot change optim_wrapper.type={kind}')
+    if args.amp_dtype and not args.amp:
         raise ValueError('--amp-dtype goes with --amp')
-    if args.compile:
-        cfg.compile = {'mode': args.compile}
-    if args.channels_last:
-        cfg.channels_last = True
-    given = {'seed': args.seed, 'deterministic': args.deterministic or None}
-    given = {key: value for key, value in given.items() if value is not None}
-    cfg.randomness = {**(cfg.get('randomness') or {}), **given}
-    if args.auto_scale_lr:
-        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-            raise ValueError(
-                f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}'
-            )
-        cfg.auto_scale_lr.enable = True
+    if args.auto_scale_lr and 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise ValueError(f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}')
+    cfg.randomness = cfg.get('randomness') or {}
+    changes = {
+        'optim_wrapper.type': 'AmpOptimWrapper' if args.amp else None,
+        'optim_wrapper.dtype': args.amp_dtype,
+        'compile': args.compile and {'mode': args.compile},
+        'channels_last': args.channels_last or None,
+        'randomness.seed': args.seed,
+        'randomness.deterministic': args.deterministic or None,
+        'auto_scale_lr.enable': args.auto_scale_lr or None,
+    }
+    cfg.merge_from_dict({key: value for key, value in changes.items() if value is not None})
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         if 'checkpoint' in cfg.get('default_hooks', {}):

@@ -287,28 +287,17 @@ def test_a_bad_image_stops_training(stopped, root, workers):
     assert 'train_dataloader.dataset.on_bad_image=skip' in said
 
 
-def test_skipped_images_are_listed_with_their_reasons(root, teacher, tmp_path):
-    """Two batches of the three are of bad images alone: blank ones take their places."""
+def test_batches_without_any_good_image_are_blank(root, teacher, tmp_path):
+    """What is listed of them: tests/integration/test_planted_faults.py."""
     for img_id, reason in enumerate(DAMAGES, start=1):
         damage(root / f'train/{img_id}.jpg', reason)
-    damage(root / 'val/2.jpg', 'the file is empty')
     skip = {'train_dataloader__dataset__on_bad_image': 'skip'}
     cfg = small_config(root, tmp_path / 'run', teacher, train_dataloader__sampler__shuffle=False, **skip)
     runner = train(cfg)
     assert runner.iter == 3
     assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
-    assert 'val/coco/bbox_mAP' in runner.message_hub.log_scalars
-    report = json.loads((tmp_path / 'run/bad_data.json').read_text())
-    assert report['annotations'] == []
-    expected = [('train', img_id, reason) for img_id, reason in enumerate(DAMAGES, start=1)]
-    expected.append(('val', 2, 'the file is empty'))
-    assert report['images'] == [
-        {'split': split, 'img_id': img_id, 'file': str(root / split / f'{img_id}.jpg'), 'reason': reason}
-        for split, img_id, reason in expected
-    ]
     log = ''.join(file.read_text() for file in (tmp_path / 'run').rglob('*.log'))
-    for words in ('no image of batch 1 could be used', '4 more train images left out', '1 more val images'):
-        assert words in log
+    assert all(f'no image of batch {batch} could be used' in log for batch in (1, 2))
 
 
 @pytest.fixture
@@ -354,44 +343,3 @@ def test_in_evaluation_images_without_boxes_count_and_crowds_do_not(exam, tmp_pa
     with pytest.raises(ValueError, match=r'val/4\.jpg \(image 4') as error:  # it is read all the same
         test_tool.main([*exam, f'{OPTION}=fail'])
     assert f'{OPTION}=skip' in str(error.value)
-
-
-# Boxes
-
-
-def test_faulty_boxes_empty_images_and_crowds(root, tmp_path):
-    """NaN, tiny, outside: dropped. Partly outside: clipped. All are listed; crowds are not trained on."""
-
-    def spoil(content: dict[str, Any]) -> None:
-        boxes = ([float('nan'), 10, 20, 20], [10, 10, 0.5, 20], [200, 10, 20, 20], [100, 80, 60, 60])
-        for one, bbox in zip(content['annotations'], boxes, strict=False):
-            one['bbox'] = bbox  # the three of image 1, and the first of image 2
-        content['annotations'][4]['iscrowd'] = 1
-
-    edit(root / TRAIN, spoil)
-    cfg = small_config(root, tmp_path / 'run')
-    cfg.log_level = 'INFO'
-    runner = train(cfg)
-    dataset = runner.train_loop.dataloader.dataset
-    assert dataset.img_ids.tolist() == [2, 3, 4, 5, 6]  # image 1 has no box left
-    assert len(dataset[0]['bboxes']) <= 2  # clipped one, one of its own; no crowd
-    report = json.loads((tmp_path / 'run/bad_data.json').read_text())
-    assert [
-        (fault['split'], fault['kind'], fault['img_id'], fault['ann_id']) for fault in report['annotations']
-    ] == [
-        ('train', 'not_finite', 1, 1),
-        ('train', 'too_small', 1, 2),
-        ('train', 'outside', 1, 3),
-        ('train', 'clipped', 2, 4),
-    ]
-    assert all(
-        fault['file'].endswith('train.json') and 'bbox [' in fault['reason']
-        for fault in report['annotations']
-    )
-    log = ''.join(file.read_text() for file in (tmp_path / 'run').rglob('*.log'))
-    for words in (
-        'dropped 3 boxes (1 not_finite, 1 outside, 1 too_small), clipped 1, passed over 1 crowds, left out 1',
-        'faults in the train annotations: 1 not_finite, 1 too_small, 1 outside, 1 clipped',
-        f'see {tmp_path}/run/bad_data.json',
-    ):
-        assert words in log

@@ -82,32 +82,6 @@ def test_with_the_remedy_nothing_would_stop(root, capfd):
     assert 'val_dataloader.dataset.on_bad_image=skip' in capfd.readouterr().out
 
 
-@pytest.mark.parametrize('workers', ['0', '2'])
-def test_same_report_for_any_number_of_workers(root, workers):
-    for number in (1, 3, 4, 6):
-        (root / f'train/{number}.jpg').write_bytes(b'no')
-    assert check(root, '--workers', workers, '--out', 'out.json') == 1
-    assert [one['img_id'] for one in report(Path('out.json'))['images']] == [1, 3, 4, 6]
-
-
-def test_boxes_and_images_without_them(root, capfd):
-    file = root / 'annotations/train.json'
-    for number in (0, 1, 2):  # all of image 1, beside its crowd
-        edit(file, 'annotations', number, bbox=[1, 1, 0, 5])
-    for number in (4, 5, 6):  # of image 2
-        edit(file, 'annotations', number, iscrowd=1)
-    (root / 'train/1.jpg').unlink()  # not read: a training would not read it either
-    assert check(root) == 0
-    entries = report()['annotations']
-    assert [(one['kind'], one['img_id'], one['ann_id']) for one in entries] == [
-        ('too_small', 1, number) for number in (1, 2, 3)
-    ]
-    assert report()['images'] == []
-    said = capfd.readouterr().out
-    assert 'boxes: 3 too_small' in said
-    assert 'images without boxes to train on: 1 crowds only, 1 all boxes dropped' in said
-
-
 def test_a_refused_file_does_not_hide_the_other_split(root, capfd):
     edit(root / 'annotations/train.json', 'images', 1, id=1)
     (root / 'val/2.jpg').write_bytes(b'no')
