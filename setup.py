@@ -1,4 +1,4 @@
-"""Installation; the requirements live in requirements/*.txt and nowhere else."""
+"""Install the package; the requirements live in requirements/*.txt and nowhere else."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ ROOT = Path(__file__).parent
 
 
 def requirements(name: str) -> list[str]:
-    """Lines of requirements/<name>.txt without comments."""
+    """Read the lines of requirements/<name>.txt without comments."""
     lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
     return [line for line in (line.split('#')[0].strip() for line in lines) if line]
 
 
 def version() -> str:
-    """`__version__` of mmdet, read without importing it."""
+    """Read `__version__` of mmdet without importing it."""
     for line in (ROOT / 'mmdet' / 'version.py').read_text(encoding='utf-8').splitlines():
         if line.startswith('__version__'):
             return line.split("'")[1]

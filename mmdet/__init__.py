@@ -1,4 +1,4 @@
-"""Distilling image classifiers into compact object detectors."""
+"""Distill image classifiers into compact object detectors."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the commands share: their names, arguments, and errors that a user can act on. Imports no torch."""
+"""Run a command, parse its arguments, explain its errors. Imports no torch."""
 
 import argparse
 import ast
@@ -69,7 +69,7 @@ def command_names() -> dict[str, Path]:
 
 
 def _first_line(file: Path) -> str:
-    """First line of a module's docstring, read without importing the module."""
+    """Read the first line of a module's docstring without importing the module."""
     return (ast.get_docstring(ast.parse(file.read_text(encoding='utf-8'))) or '').partition('\n')[0]
 
 
@@ -113,7 +113,7 @@ def run_main(main: Callable[[], Any]) -> None:
 
 
 def _explain(error: Exception) -> str | None:
-    """Say what an error means for the user, and tell the other processes; None: it is a bug."""
+    """Explain an error to the user, and tell the other processes; None: it is a bug."""
     told = explain_worker(error)
     if told is None and isinstance(error, USER_ERRORS) and not _inside_a_step(error):
         told = message_of(error)
@@ -127,13 +127,13 @@ def _explain(error: Exception) -> str | None:
 
 
 def _inside_a_step(error: BaseException) -> bool:
-    """Whether the model was computing."""
+    """Tell whether the model was computing."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code.co_name in STEPS for frame, _ in frames)
 
 
 def explain_worker(error: BaseException) -> str | None:
-    """What it means that a data worker has ended or does not answer; None for another error."""
+    """Explain why a data worker has ended or does not answer; None for another error."""
     text = f'{error.__cause__ or ""}\n{error}'.strip()  # torch mostly chains what it knows of a worker's end
     told = [told for words, told in WORKER_FAULTS.items() if words in text]
     if not isinstance(error, RuntimeError) or 'DataLoader' not in text or not told:
@@ -144,7 +144,7 @@ def explain_worker(error: BaseException) -> str | None:
 
 
 def message_of(error: BaseException) -> str:
-    """What an error says, without the traceback of the data worker that raised it."""
+    """Extract the message of an error, without the traceback of the data worker that raised it."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:  # as the system says it
         text = f'{error.filename}: {error.strerror}. Check the path, and that you may read or write there.'
@@ -227,7 +227,7 @@ def usable_cores() -> int:
 
 
 def make_progress() -> Any:
-    """Make a progress bar on stderr: how much, how long still, how many of how many."""
+    """Make a progress bar on stderr, with the remaining time and M/N."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
@@ -236,5 +236,5 @@ def make_progress() -> Any:
 
 
 def default_work_dir(config: str) -> Path:
-    """Folder of the results of a config: work_dirs/<config name>."""
+    """Name the folder of the results of a config: work_dirs/<config name>."""
     return Path('work_dirs', Path(config).stem)

@@ -1,4 +1,4 @@
-"""Train what a config describes."""
+"""Train the model of a config."""
 
 import sys
 from pathlib import Path

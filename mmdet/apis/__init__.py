@@ -1,4 +1,4 @@
-"""Detection from Python in two calls."""
+"""Detect from Python in two calls."""
 
 from mmdet.apis.inference import inference_detector, init_detector
 

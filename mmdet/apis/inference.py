@@ -1,4 +1,4 @@
-"""Detection from Python, with MMDetection's two names."""
+"""Detect from Python, by MMDetection's two names."""
 
 import copy
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def init_detector(
     cfg_options: dict[str, Any] | None = None,
     trust_checkpoint: bool = False,
 ) -> BaseDetector:
-    """A detector in eval mode, ready for `inference_detector`. No data set and no teacher is needed.
+    """Build a detector for inference, in eval mode. No data set and no teacher is needed.
 
     Args:
         config: Config file, or a Config.
@@ -97,7 +97,7 @@ def inference_detector(model: Any, imgs: Picture | Sequence[Picture]) -> DetData
 
 
 def _source(picture: Picture) -> dict[str, Any]:
-    """What the first transform reads."""
+    """Make what the first transform reads."""
     if not isinstance(picture, np.ndarray):
         return {'img_path': Path(picture)}
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:

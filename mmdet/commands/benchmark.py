@@ -58,7 +58,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def measure(name: str, settings: 'Settings') -> 'list[Row]':
-    """The rows of one benchmark."""
+    """Measure the rows of one benchmark."""
     print(f'{name}: {BENCHMARKS[name]} ...', flush=True)
     rows = import_module(f'benchmarks.{MODULES.get(name, name)}').run(settings)
     return [row._replace(repeats=settings.repeats) for row in rows]

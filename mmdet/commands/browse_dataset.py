@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(sample, BadImage):
             print(f'left out: {sample.file}: {sample.reason}')
             continue
-        picture = np.ascontiguousarray(drawn(sample).permute(1, 2, 0).numpy())
+        picture = np.ascontiguousarray(draw_image(sample).permute(1, 2, 0).numpy())
         picture = draw_detections(
             picture, sample['bboxes'], sample['labels'], classes=dataset.metainfo['classes']
         )
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f'{len(pictures)} samples of {args.split} in {out_dir}, all of them in {out_dir / "sheet.png"}')
 
 
-def drawn(sample: dict[str, Any]) -> Any:
-    """The image of a sample, uint8 (3, H, W), BGR: drawn here where training leaves that to the device."""
+def draw_image(sample: dict[str, Any]) -> Any:
+    """Draw the image of a sample, uint8 (3, H, W), BGR, also where training leaves that to the device."""
     import torch
 
     from mmdet.models.device_decoding import draw_images

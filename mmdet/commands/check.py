@@ -1,4 +1,4 @@
-"""Report before a training what of a data set cannot be used: faulty annotations, and every bad image file.
+"""Check a data set before training: faulty annotations, and image files that cannot be read.
 
 python tools/misc/check_dataset.py configs/ssd/ssd300.py --data-root data/coco2017
 
@@ -31,7 +31,7 @@ Entry = dict[str, Any]  # of bad_data.json
 
 
 class Found(NamedTuple):
-    """What is wrong with a split."""
+    """What is wrong with one split."""
 
     annotations: list[Entry]
     images: list[Entry]
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def choose_datasets(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Configs of the data sets to check, by split.
+    """Choose the data sets to check: their configs, by split.
 
     Raises:
         ValueError: The config has none of the splits.
@@ -142,7 +142,7 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
 
 
 def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str]]:
-    """(id, reason) of every image that cannot be used, in the order of the data set.
+    """List the images that cannot be used, in the order of the data set: (id, reason) of each.
 
     Raises:
         OSError: A worker was killed.
@@ -182,5 +182,5 @@ def decode(dataset: Any, img_ids: list[int]) -> list[tuple[int, str | None]]:
 
 
 def counts(numbers: dict[str, int]) -> str:
-    """'3 empty, 1 crowds only', without what does not occur."""
+    """Format counts: '3 empty, 1 crowds only', without what does not occur."""
     return ', '.join(f'{number} {name}' for name, number in numbers.items() if number) or 'none'

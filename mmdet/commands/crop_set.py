@@ -75,7 +75,7 @@ def make_folders(folder: Path, split: str, classes: Sequence[str]) -> list[Path]
 
 
 def safe(name: str) -> str:
-    """A class name as part of a folder's name: what some file systems refuse becomes an underscore."""
+    """Make a class name part of a folder's name: what some file systems refuse becomes an underscore."""
     return re.sub(r'[^\w .()+-]', '_', name)[:LONGEST].rstrip(' .')
 
 

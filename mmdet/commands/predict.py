@@ -27,7 +27,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def image_files(path: Path) -> list[Path]:
-    """The images that a path names: itself, or those in the folder.
+    """List the images that a path names: itself, or those in the folder.
 
     Raises:
         ValueError: A folder without images.

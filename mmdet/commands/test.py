@@ -79,7 +79,7 @@ def configure(cfg: Any, args: argparse.Namespace) -> Any:
 
 
 def metric_arguments(metric: Mapping[str, Any], args: argparse.Namespace, work_dir: str) -> dict[str, Any]:
-    """What the command line says to the metric.
+    """Translate the command line into arguments of the metric.
 
     Detections that are not scored are written in any case, by default to `detections.json` in the work dir.
     """

@@ -1,4 +1,4 @@
-"""Train what a config describes.
+"""Train the model of a config.
 
 python tools/train.py configs/ssd/ssd300.py --data-root data/coco2017
 """
@@ -90,7 +90,7 @@ def configure(cfg: Any, args: argparse.Namespace) -> Any:
 
 
 def _resume_of_restart(work_dir: str, resume: str | None) -> str | None:
-    """Where a run goes on that the launcher starts again when it fails: not from another run's checkpoint.
+    """Choose where a run goes on that the launcher starts again: not from another run's checkpoint.
 
     Raises:
         ValueError: At the first start, the work dir holds a checkpoint already.

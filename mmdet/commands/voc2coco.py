@@ -64,7 +64,7 @@ def _read_object(element: ElementTree.Element) -> tuple[str, Entry]:
 
 
 def _image_name(said: str, xml_file: Path, images: Path) -> str:
-    """Name of the image: what the XML says, else the XML's own name: sets get renamed after labeling."""
+    """Find the image: what the XML says, else the XML's own name, as sets get renamed after labeling."""
     names = [Path(said.strip()).name, *(xml_file.stem + suffix for suffix in IMAGE_SUFFIXES)]
     for name in names:
         if name and (images / name).is_file():
@@ -105,7 +105,7 @@ def convert(root: Path, split: str | None = None, classes: Sequence[str] | None 
 
 
 def _names(root: Path, split: str) -> list[str]:
-    """The images that a list names; lists of one class carry a second column, which is not read."""
+    """Read the names in a list; lists of one class carry a second column, which is ignored."""
     lists = root / 'ImageSets' / 'Main'
     file = lists / f'{split}.txt'
     if not file.is_file():

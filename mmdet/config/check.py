@@ -63,7 +63,7 @@ SPELLING = 0.8  # similarity from which a variable at the top of a config file i
 
 
 class ConfigError(ValueError):
-    """A value of a config that torch, MMEngine or a constructor refuses."""
+    """Raised for a value of a config that torch, MMEngine or a constructor refuses."""
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def _check_part(file: str, place: str, part: dict[str, Any], cfg: Config) -> Non
 
 
 def find_dicts(value: Any, place: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every dict that a reader of configs looks into, and its dotted place."""
+    """Iterate over the dicts inside a config that somebody reads, each with its dotted place."""
     if isinstance(value, dict):
         if place:
             yield place, value
@@ -157,7 +157,7 @@ def _names() -> set[str]:
 
 
 def _keywords(builder: Any) -> set[str] | None:
-    """What it can be called with; None: anything."""
+    """List the keywords of a constructor; None: it takes any."""
     parameters = inspect.signature(builder).parameters
     if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return None
@@ -165,7 +165,7 @@ def _keywords(builder: Any) -> set[str] | None:
 
 
 def _advice(name: str, known: Iterable[str], replaced: str = '', shown: int = 12, cutoff: float = 0.6) -> str:
-    """What to write in the place of a name, with a space before it; '' where nothing is near."""
+    """Suggest what to write in the place of a name, after a space; '' where nothing is near."""
     if replaced in REPLACED:
         return f' {REPLACED[replaced]}'
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=cutoff)

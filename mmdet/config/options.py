@@ -1,4 +1,4 @@
-"""Options of the command line that change a config: `KEY=VALUE`."""
+"""Parse `KEY=VALUE` options that change a config. Imports no torch."""
 
 import argparse
 import ast
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class DictAction(argparse.Action):
-    """Collects `KEY=VALUE` arguments in a dict; of an option that is given again, the later value counts."""
+    """Collects `KEY=VALUE` arguments in a dict; of a key that is given twice, the later value counts."""
 
     def __call__(
         self,
@@ -16,7 +16,7 @@ class DictAction(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Called by argparse for each occurrence of the option."""
+        """Add the pairs of one occurrence of the option."""
         pairs = dict(getattr(namespace, self.dest) or {})
         for pair in values:
             key, equals, text = pair.partition('=')
@@ -27,7 +27,7 @@ class DictAction(argparse.Action):
 
 
 def parse_value(text: str) -> Any:
-    """The value that is meant by the text behind `KEY=`.
+    """Parse the text behind `KEY=`.
 
     A Python literal, true / false / none in any case, `a,b` or `[a,b]` for a list, `(a,b)` for a tuple, all
     of them nested; anything else is a string as it stands, spaces included.

@@ -1,4 +1,4 @@
-"""Config files: merged, then resolved, before anything is built.
+"""Read, merge and resolve config files, before anything is built.
 
 A config is changed in one place only, `resolve`. The seven top-level keys of the data (`data_root`,
 `train_ann`, `train_img`, `val_ann`, `val_img`, `test_ann`, `test_img`) may come from a `_base_` file, a child
@@ -26,7 +26,7 @@ def load_config(
     data_root: str | Path | None = None,
     for_training: bool = True,
 ) -> Config:
-    """A config file as every tool uses it: merged with the command line and resolved.
+    """Read a config file as every command uses it: merged with the command line and resolved.
 
     Arguments as `merge_config` and `resolve` take them.
     """
@@ -49,7 +49,10 @@ def merge_config(
         ValueError: The file cannot be read, or an override does not fit into it.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'config file not found: {path}{_configs_near(Path(path))}')
+        there = [str(file) for file in Path(path).parent.glob('*.py')]
+        near = difflib.get_close_matches(str(path), there, n=1)
+        advice = f'Did you mean {near[0]}?' if near else 'Students are in configs/ and configs_dev/'
+        raise FileNotFoundError(f'config file not found: {path}. {advice}')
     try:
         cfg = Config.fromfile(str(path))
     except (SyntaxError, OSError) as error:
@@ -63,18 +66,6 @@ def merge_config(
     if data_root is not None:
         cfg.data_root = str(data_root)
     return cfg
-
-
-def _configs_near(path: Path) -> str:
-    """What may be meant by the path of a file that is not there."""
-    folder = path if path.is_dir() else path.parent
-    names = sorted(file.stem for file in folder.glob('*.py'))
-    near = difflib.get_close_matches(path.stem, names, n=1)
-    if near and folder != path:
-        return f'. Did you mean {folder / near[0]}.py?'
-    if names:
-        return f'. {folder} holds {".py, ".join(names)}.py'
-    return '. Students are in configs/ and configs_dev/'
 
 
 def _override(cfg: Config, key: str, value: Any) -> None:
@@ -130,7 +121,7 @@ class CachedConfig(Config):
 
     @property
     def pretty_text(self) -> str:
-        """The config as MMEngine lays it out; anew after a change."""
+        """Format the config as MMEngine does, anew after a change."""
         content = repr(self.to_dict())
         known, text = self.__dict__.get('_laid_out', (None, ''))
         if known != content:
@@ -199,7 +190,7 @@ def _place_paths(cfg: Config) -> None:
 
 
 def _value(cfg: Config, split: str, kind: str) -> str:
-    """`cfg.train_ann` and its like; what is not said about the test split is that of the validation split."""
+    """Read `cfg.train_ann` and its like; the test split is by default the validation split."""
     value = cfg[f'{split}_{kind}']
     return str(cfg[f'val_{kind}'] if value is None else value)
 
@@ -214,14 +205,14 @@ def _dataset(cfg: Config, split: str) -> dict[str, Any] | None:
 
 
 def annotation_metrics(cfg: Config, split: str) -> list[dict[str, Any]]:
-    """The metrics of a split that read annotations."""
+    """List the metrics of a split that read annotations."""
     evaluator = cfg.get(f'{split}_evaluator') or []
     metrics = [evaluator] if isinstance(evaluator, dict) else list(evaluator)
     return [metric for metric in metrics if metric.get('type') == 'CocoMetric' or 'ann_file' in metric]
 
 
 def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
-    """Class names of the data, the same in every split that is used."""
+    """Read the class names of the data, the same in every split that is used."""
     used = ['train', 'val'] if for_training else ['train', 'test']
     files = [
         _annotations(cfg, split) for split in used if split == 'train' or _dataset(cfg, split) is not None

@@ -138,7 +138,7 @@ def test_distill_det_lists_its_commands_and_knows_what_is_meant(capsys):
     for words in ([], ['--help']):
         cli.main(words)
         said = capsys.readouterr().out
-        assert re.search(r'^  train +Train what a config describes\.$', said, re.MULTILINE)
+        assert re.search(r'^  train +Train the model of a config\.$', said, re.MULTILINE)
         assert re.search(r'^  print-config +Print a config as', said, re.MULTILINE)
     for word, words in (('trian', 'did you mean train?'), ('zzz', 'see distill-det --help')):
         with pytest.raises(SystemExit) as end:

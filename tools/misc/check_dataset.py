@@ -1,4 +1,4 @@
-"""Report what of a data set cannot be used: faulty annotations and bad image files."""
+"""Check a data set before training: faulty annotations, and image files that cannot be read."""
 
 import sys
 from pathlib import Path

@@ -11,7 +11,7 @@ FOLDER = Path(__file__).resolve().parents[2] / 'requirements'
 
 
 def missing(names: list[str]) -> list[str]:
-    """Lines of requirements/<name>.txt that are not met, and this package itself when not installed."""
+    """List the lines of requirements/<name>.txt that are not met, and this package if need be."""
     from packaging.requirements import Requirement
 
     lines = [line.split('#')[0].strip() for name in names for line in (FOLDER / f'{name}.txt').open()]

@@ -1,4 +1,4 @@
-"""Pictures of the detections of a test, beside the ground truth."""
+"""Draw the detections of a test beside the ground truth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ class DrawHook(Hook):
                 write_picture(file.with_suffix('.jpg'), self.draw(image, sample))
 
     def draw(self, image: np.ndarray, sample: DetDataSample) -> np.ndarray:
-        """The picture of one image, BGR uint8 (H, W, 3)."""
+        """Draw one image, BGR uint8 (H, W, 3)."""
         found = sample.pred_instances
         drawn = draw_detections(image, found.bboxes, found.labels, found.scores, self.classes, self.score_thr)
         if 'annotations' not in self.coco.dataset:

@@ -212,12 +212,9 @@ def test_any_override_reaches_its_place_and_nothing_else(overrides):
 
 
 def test_missing_config_file_is_named(tmp_path):
-    for name in ('ssd_tiny.py', 'other.py'):
-        (tmp_path / name).write_text('')
+    (tmp_path / 'ssd_tiny.py').write_text('')
     for typed, words in (
-        ('none.py', f'none.py. {tmp_path} holds other.py, ssd_tiny.py'),
         ('ssd_tny.py', f'ssd_tny.py. Did you mean {tmp_path}/ssd_tiny.py?'),
-        ('', f'{tmp_path}. {tmp_path} holds other.py, ssd_tiny.py'),
         ('gone/ssd_tiny.py', 'ssd_tiny.py. Students are in configs/ and configs_dev/'),
     ):
         with pytest.raises(FileNotFoundError, match='config file not found: ') as error:
