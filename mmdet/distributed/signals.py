@@ -19,7 +19,7 @@ REPEAT = 2.0  # seconds in which the same signal comes again by another way: fro
 
 
 class StoppedBySignal(SystemExit):
-    """Training has saved and leaves, with status 128 + the signal's number, as shells count: 143, 130.
+    """Exit of a training that has saved, with status 128 + the signal's number, as shells count: 143, 130.
 
     Args:
         number: Of the signal.

@@ -91,12 +91,12 @@ class TrainLoop(BaseLoop):
 
     @property
     def samples_per_step(self) -> int:
-        """Images of one batch over all processes."""
+        """Count the images of one batch over all processes."""
         return int(self.dataloader.batch_size) * int(self.runner.world_size)
 
     @property
     def finished(self) -> bool:
-        """Whether a limit is reached."""
+        """Tell whether a limit is reached."""
         return self.stop_training or self.iter >= self.max_iters
 
     def run(self) -> nn.Module:
@@ -134,7 +134,7 @@ class TrainLoop(BaseLoop):
 
     @property
     def _ends_epoch(self) -> bool:
-        """Whether an epoch lacks but its end: so the checkpoint of its last step leaves it."""
+        """Tell whether only the end of an epoch is left, as after the checkpoint of its last batch."""
         return self.batch >= self.epoch_length
 
     def _evaluate(self) -> bool:

@@ -376,7 +376,7 @@ class DetRunner(Runner):
 
 
 class _Loader(DataLoader):
-    """Loads data in workers that ignore SIGTERM and SIGINT, see `block_signals`."""
+    """Load data in workers that ignore SIGTERM and SIGINT, see `block_signals`."""
 
     def __iter__(self) -> Any:
         with block_signals():
