@@ -78,7 +78,7 @@ note device "$CARD, commit $(git describe --always --dirty), $(date -u +%FT%TZ),
 benchmark distill 120 distill
 benchmark step 80 step
 benchmark infer 110 infer --repeats 3
-part profile photos 70 "$PYTHON" -m benchmarks.profile_step "${OPTIONS[@]}" --out "$OUT/profile.csv"
+benchmark profile 70 profile
 benchmark step_compiled 170 step --compile
 benchmark end_to_end 90 end_to_end --repeats 3
 part tests - 200 "$PYTHON" -m pytest -vv -p no:cacheprovider tests/integration/test_gpu.py

@@ -29,6 +29,7 @@ BENCHMARKS = {
     'eval': 'COCO box evaluation',
     'startup': 'tools/train.py on annotations of full COCO size, until its first step',
     'ddp': 'two processes against one',
+    'profile': 'a distilled and a plain step by kernel',
 }
 FEWER_REPEATS = {'eval': 3, 'startup': 3}  # minutes each
 MODULES = {'eval': 'evaluation'}  # where the name of a module differs

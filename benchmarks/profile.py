@@ -1,0 +1,36 @@
+"""`profile`: a distilled and a plain training step of SSD300-VGG16 by kernel, on a CPU by operator."""
+
+import torch
+from torch.profiler import profile
+
+from benchmarks.report import Row
+from benchmarks.settings import Settings
+from benchmarks.students import BATCH, BATCH_GPU, Subject, make_teacher, our_step, subject
+from benchmarks.timing import Spread
+
+WARM_UP = 3  # steps: cuDNN looks for its fastest algorithms
+SHOWN = 60  # kernels
+
+
+def run(settings: Settings) -> list[Row]:
+    """Print a table of each step, the most expensive kernels first, and return their sums as rows."""
+    count = settings.batch_size or (BATCH_GPU if settings.on_gpu else BATCH)
+    _, teacher = make_teacher(settings, subject(settings, 1).classes)
+    steps = (('distilled', subject(settings, count, teacher)), ('plain', subject(settings, count)))
+    return [measure(settings, name, found) for name, found in steps]
+
+
+def measure(settings: Settings, name: str, found: Subject) -> Row:
+    """Profile one step after a few others."""
+    step = our_step(found)
+    for _ in range(WARM_UP):
+        step()
+    with profile() as recorded:
+        step()
+        if settings.on_gpu:
+            torch.cuda.synchronize(settings.device)
+    kernels = recorded.key_averages()
+    column = 'self_device_time_total' if settings.on_gpu else 'self_cpu_time_total'
+    print(kernels.table(sort_by=column, row_limit=SHOWN, max_name_column_width=100))
+    seconds = sum(getattr(kernel, column) for kernel in kernels) / 1e6
+    return Row('profile', f'{name} step, all kernels', 's', ours=Spread(seconds, seconds, seconds))
