@@ -121,7 +121,7 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         return Found([refused | {'reason': reason}], [], [f'{split} would stop: {reason}'], 0)
     annotations = fault_entries(split, dataset.faults)
     images: list[Entry] = [
-        {'split': split, 'img_id': img_id, 'file': dataset.describe_image(img_id), 'reason': reason}
+        {'split': split, 'img_id': img_id, 'file': str(dataset.image_file(img_id)), 'reason': reason}
         for img_id, reason in read_images(split, dataset, workers)
     ]
     kinds = Counter(entry['kind'] for entry in annotations)
@@ -168,7 +168,7 @@ def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str]]
         except RuntimeError as error:
             if 'worker' not in str(error):
                 raise
-            first = dataset.describe_image(dataset.img_ids[int(progress.tasks[0].completed)])
+            first = dataset.image_file(dataset.img_ids[int(progress.tasks[0].completed)])
             raise OSError(
                 f'a process was killed, perhaps for want of memory, at one of the images from {first} on. '
                 f'Use fewer: --workers {workers // 2} (0: none, then the culprit ends this one)'

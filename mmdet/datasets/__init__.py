@@ -1,4 +1,4 @@
-"""Data sets, the order in which they are read, and the batches made of them."""
+"""Data sets, samplers and the collate function."""
 
 from mmdet.datasets.coco import CocoDataset
 from mmdet.datasets.coco_format import Fault

@@ -1,4 +1,4 @@
-"""Data sets in COCO's format.
+"""Load data sets in COCO's format.
 
 H, W size of a sample in pixels · G boxes of an image · boxes xyxy in pixels
 """
@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 from mmengine.logging import print_log
-from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 from terminaltables import AsciiTable
 from torch.utils.data import Dataset
@@ -90,7 +89,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         print_log(self._summary(len(counts)), 'current')
 
     def _summary(self, listed: int) -> str:
-        """One line; `listed`: images in the file."""
+        """Sum up what was read in one line; `listed`: images in the file."""
         kinds = Counter(fault.kind for fault in self.faults)
         clipped = kinds.pop('clipped', 0)
         dropped = ', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))
@@ -102,11 +101,11 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         )
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.img_ids)
 
     def __getitem__(self, index: int | tuple[int, int]) -> Any:
-        """The sample at (index, draw): what the last transform returns, or a `BadImage`.
+        """Load the sample at (index, draw): what the last transform returns, or a `BadImage`.
 
         Raises:
             BadImageError: The image file cannot be used and `on_bad_image` is 'fail'.
@@ -132,24 +131,23 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         return results
 
     def _results(self, row: int, draw: int) -> Results:
-        """What the first transform gets."""
+        """Collect what the first transform gets."""
         boxes = slice(self._first[row], self._first[row + 1])
         height, width = self._sizes[row].tolist()
-        key: Any = _Key(self.seed, draw)  # NumPy's annotations forget this interface
         return {
             'img_path': self._file(row),
             'img_id': int(self.img_ids[row]),
             'ori_shape': (height, width),
             'annotations': (self._boxes.bboxes[boxes], self._boxes.labels[boxes]),
-            'rng': np.random.Generator(np.random.Philox(key)),
+            'rng': np.random.Generator(np.random.Philox(key=[self.seed, draw])),
         }
 
     def objects(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The objects to train on, crowds left out: their labels (B,) and the rows of their images (B,)."""
+        """Return the labels (B,) and image rows (B,) of the objects to train on, crowds left out."""
         return self._boxes.labels, np.repeat(np.arange(len(self)), np.diff(self._first))
 
     def class_table(self, times_shown: NDArray[np.int64] | None = None) -> str:
-        """How many images hold each class, and how many objects of it there are, crowds left out.
+        """Count the images that hold each class, and its objects without crowds; a table as text.
 
         Args:
             times_shown: (M,) how often an epoch shows each image; adds how many objects that makes.
@@ -173,15 +171,11 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         return int(rows[0])
 
     def image_file(self, img_id: int) -> Path:
-        """The file of an image."""
+        """Return the file of an image."""
         return self._file(self._row(img_id))
 
-    def describe_image(self, img_id: int) -> str:
-        """The file of an image, for a message."""
-        return str(self.image_file(img_id))
-
     def read_image_fault(self, img_id: int) -> str | None:
-        """Why the file of an image cannot be used, or None when it can. Decodes it."""
+        """Decode the file of an image; return why it cannot be used, or None when it can."""
         row = self._row(img_id)
         height, width = self._sizes[row].tolist()
         try:
@@ -191,22 +185,8 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         return None
 
 
-class _Key(ISeedSequence):
-    """The two words that choose a stream of Philox, as they are.
-
-    `Philox(key=...)` gives the same stream and takes five times as long: it also asks the system for entropy.
-    """
-
-    def __init__(self, *words: int) -> None:
-        self.words = np.array(words, np.uint64)
-
-    def generate_state(self, n_words: int, dtype: Any = np.uint64) -> NDArray[np.uint64]:
-        """The words."""
-        return self.words
-
-
 def _require_dir(folder: Path) -> Path:
-    """The folder itself.
+    """Check that a folder exists, and return it.
 
     Raises:
         FileNotFoundError: There is none.

@@ -171,7 +171,7 @@ def _locate(content: Any, error: str) -> str:
 
 
 def _category_ids(categories: Sequence[_Category], file: Path) -> dict[str, int]:
-    """The id of each category by its name, in the order of the ids."""
+    """Map the name of each category to its id, in the order of the ids."""
     _require_unique(categories, 'id', 'categories', file)
     _require_unique(categories, 'name', 'categories', file)
     id_of_name = {one.name: one.id for one in sorted(categories, key=lambda one: one.id)}
@@ -212,7 +212,7 @@ def _check_images(images: Sequence[_Image], file: Path) -> None:
 def _rows(
     ids: NDArray[np.int64], wanted: NDArray[np.int64], kind: str, ann_ids: NDArray[np.int64], file: Path
 ) -> NDArray[np.int64]:
-    """The row in `ids` of the image or category that each annotation refers to."""
+    """Find the row in `ids` of the image or category that each annotation refers to."""
     order = np.argsort(ids)
     rows = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)]
     unknown = np.flatnonzero(ids[rows] != wanted)
@@ -235,7 +235,7 @@ class Fault(NamedTuple):
 
 
 class TrainingBoxes(NamedTuple):
-    """The B boxes that can be trained on, grouped by image, and what became of the others."""
+    """The B boxes that can be trained on, grouped by image, and what was dropped."""
 
     bboxes: NDArray[
         np.float32
@@ -283,7 +283,7 @@ def select_boxes(coco: CocoFile, classes: Sequence[str]) -> TrainingBoxes:
     labels = np.array([label_of.get(name, -1) for name in coco.category_ids])[coco.category_rows]
     crowds, wanted = (np.flatnonzero((labels >= 0) & (coco.crowd == kind)) for kind in (True, False))
     rows = coco.image_rows[wanted]
-    bboxes, verdict = _judge(coco.bboxes[wanted], coco.sizes[rows])
+    bboxes, verdict = _clip_boxes(coco.bboxes[wanted], coco.sizes[rows])
     kept = np.flatnonzero((verdict == '') | (verdict == 'clipped'))
     kept = kept[np.argsort(rows[kept], kind='stable')]
     has_crowd, has_box, has_good = (
@@ -305,10 +305,10 @@ def select_boxes(coco: CocoFile, classes: Sequence[str]) -> TrainingBoxes:
     )
 
 
-def _judge(
+def _clip_boxes(
     given: NDArray[np.float64], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
-    """Clip boxes to their images and say what is wrong with each.
+    """Clip boxes to their images and name what is wrong with each.
 
     given xywh (B, 4) · sizes (h, w) (B, 2) · returns xyxy (B, 4) and the kind of fault or '' (B,)
     """

@@ -1,4 +1,4 @@
-"""From samples to a batch of tensors, in the worker.
+"""Collate samples into a batch of tensors, in the data worker.
 
 N images · H, W size of the padded batch in pixels · Gmax box rows · boxes xyxy in pixels of the batch
 """
@@ -17,7 +17,7 @@ BOX_ROWS = 16  # box rows come in multiples of this, so that few shapes occur
 
 
 class BadImage(NamedTuple):
-    """Stands in a batch for an image that was left out because its file cannot be used."""
+    """An image that is left out of its batch because its file cannot be used."""
 
     img_id: int
     file: str
@@ -66,12 +66,12 @@ def collate_detection(
         labels=labels,
         valid=valid,
     )
-    inputs = _together([sample['img'] for sample in good], height, width)
+    inputs = _stack_images([sample['img'] for sample in good], height, width)
     return {'inputs': inputs, 'gt': gt, 'bad_images': bad_images}
 
 
-def _together(images: Sequence[Any], height: int, width: int) -> Tensor | EncodedImages:
-    """Images of a batch of this size: all of them drawn (3, h, w), or all of them encoded."""
+def _stack_images(images: Sequence[Any], height: int, width: int) -> Tensor | EncodedImages:
+    """Stack images to a batch of this size: all of them are pixels (3, h, w), or all of them encoded."""
     if isinstance(images[0], EncodedImages):
         fields = zip(*(image[:-1] for image in images), strict=True)
         return EncodedImages._make([*map(torch.cat, fields), (height, width)])
@@ -93,6 +93,6 @@ def _blank(shape: tuple[int, int]) -> dict[str, Any]:
 
 
 def init_worker(worker_id: int) -> None:
-    """Keep a data worker on its one core: `worker_init_fn` of a DataLoader."""
+    """Limit a data worker to one thread: `worker_init_fn` of a DataLoader."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

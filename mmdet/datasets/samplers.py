@@ -1,4 +1,4 @@
-"""Which image comes when, and with which random numbers.
+"""Order the samples of an epoch, shuffled and shared among processes.
 
 World processes read one global order: position p, counted from where they begin, belongs to process
 p mod world.
@@ -18,7 +18,7 @@ from mmdet.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class DetSampler(Sampler[tuple[int, int]]):
-    """Yields (index, draw): which image, and the number that its random numbers are made from.
+    """Yields (index, draw): a row of the data set, and the number that seeds the augmentation.
 
     draw = epoch * length + position in the global order, with length = times * images of a pass. Order and
     draws are functions of the seed and the epoch alone, the same for any number of processes; so resuming
@@ -69,20 +69,20 @@ class DetSampler(Sampler[tuple[int, int]]):
 
     @property
     def length(self) -> int:
-        """Samples of one epoch over all processes, those that only round it up not counted."""
+        """Count the samples of one epoch over all processes, without those that round it up."""
         return self.times * len(self.images)
 
     @property
     def times_shown(self) -> NDArray[np.int64]:
-        """(M,) how often each image comes in an epoch."""
+        """Count how often each image comes in an epoch: (M,)."""
         return self.times * np.bincount(self.images, minlength=len(self.dataset))
 
     def __len__(self) -> int:
-        """Samples of a whole epoch in this process, whatever the offset."""
+        """Count the samples of a whole epoch in this process, whatever the offset."""
         return self._share(self.length)
 
     def _share(self, samples: int) -> int:
-        """How many of so many samples come to this process."""
+        """Count the samples that this process gets of so many."""
         rounding = self.world_size - 1 if self.round_up else self.world_size - 1 - self.rank
         return max(samples + rounding, 0) // self.world_size
 
@@ -101,7 +101,7 @@ class DetSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def set_offset(self, offset: int) -> int:
-        """Leave out the first samples of the next pass, and of that one only.
+        """Skip the first samples of the next pass, and of that one only.
 
         Args:
             offset: Samples of this epoch that all processes together, of whatever number, have consumed.
@@ -116,7 +116,7 @@ class DetSampler(Sampler[tuple[int, int]]):
 def repeat_factors(
     labels: NDArray[np.int64], images: NDArray[np.int64], count: int, threshold: float
 ) -> NDArray[np.float64]:
-    """How often an image is to be shown, so that rare classes are seen more often.
+    """Compute how often an image is shown, so that rare classes are seen more often.
 
     A class that the share f of the images holds asks for max(1, sqrt(threshold / f)), an image gets the most
     that one of its classes asks for. Section 4 of LVIS, arXiv 1908.03195.

@@ -43,7 +43,7 @@ def describe_step(
     if gt is None:
         return f'{said} in {where}; the batch does not say which images it holds'
     classes = getattr(dataset, 'metainfo', {}).get('classes', ())
-    describe = getattr(dataset, 'describe_image', lambda img_id: 'file unknown')
+    describe = getattr(dataset, 'image_file', lambda img_id: 'file unknown')
     lines = [f'{said} in {where}, on these images (boxes xyxy in pixels of the batch):']
     for i, img_id in enumerate(gt.img_id.tolist()):
         rows = gt.valid[i]

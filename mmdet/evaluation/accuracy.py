@@ -1,4 +1,4 @@
-"""How well crops are classified.
+"""Measure the accuracy of a classifier of crops.
 
 G objects · K classes
 """
@@ -27,7 +27,7 @@ class CropAccuracy(BaseMetric):
     default_prefix = 'crops'
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Keep, per object, its label and whether it was among the best one and the best five.
+        """Store, per object, its label and whether it was among the best one and the best five.
 
         data_samples: as MMEngine's evaluator hands them on, `DetDataSample.to_dict()`.
         """
@@ -39,14 +39,14 @@ class CropAccuracy(BaseMetric):
             self.results.append(torch.full((sample['left_out'], 3), NOT_CLASSIFIED))
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Gather the answers of all processes, as tensors, and count."""
+        """Gather the predictions of all processes, as tensors, and count."""
         rows = torch.cat(self.results) if self.results else torch.zeros(0, 3, dtype=torch.int64)
         self.results.clear()
         metrics = self.compute_metrics(gather_rows(rows))
         return {f'{self.prefix}/{name}': value for name, value in metrics.items()}
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
-        """`results`: (label, in top 1, in top 5) per object, (G, 3) int64 of each process."""
+        """Average; `results`: (label, in top 1, in top 5) per object, (G, 3) int64 of each process."""
         rows = torch.cat(results)
         classified = rows[:, 0] != NOT_CLASSIFIED
         labels, top1, top5 = rows[classified].unbind(1)

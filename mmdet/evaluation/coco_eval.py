@@ -21,7 +21,7 @@ ALL_AREAS, MOST_DETECTIONS = 0, -1  # of the last two dimensions of COCO's table
 
 
 class CocoDetections(NamedTuple):
-    """CocoDetections of all images, in the order of a result file."""
+    """Detections of all images, in the order of a result file."""
 
     image_ids: np.ndarray  # (M,)
     category_ids: np.ndarray  # (M,)
@@ -30,7 +30,7 @@ class CocoDetections(NamedTuple):
 
 
 class BoxScores(NamedTuple):
-    """What COCO says of detections; -1 where there is no object to find."""
+    """COCO's numbers of detections; -1 where there is no object to find."""
 
     stats: np.ndarray  # (12,) AP, AP50, AP75, AP of small, medium, large; AR at 1, 10, 100, of small, ...
     precision: np.ndarray  # (T, R, K) of all areas, at most 100 detections of a class in an image
@@ -60,13 +60,13 @@ def evaluate_boxes(coco: COCO, detections: CocoDetections, category_ids: Sequenc
 
 
 def mean_precision(precision: np.ndarray) -> float:
-    """The mean of a part of `BoxScores.precision`; -1 where it covers no object."""
+    """Average a part of `BoxScores.precision`; -1 where it covers no object."""
     covered = precision[precision > -1]
     return float(covered.mean()) if covered.size else -1.0
 
 
 def score_with_hotcoco(coco: COCO, detections: CocoDetections, category_ids: Sequence[int]) -> BoxScores:
-    """See `evaluate_boxes`.
+    """Score with hotcoco; see `evaluate_boxes`.
 
     Raises:
         ImportError: hotcoco is not installed.
@@ -119,7 +119,7 @@ def hotcoco_evaluation(
 
 
 def score_with_pycocotools(coco: COCO, detections: CocoDetections, category_ids: Sequence[int]) -> BoxScores:
-    """See `evaluate_boxes`. `COCO.loadRes` would refuse an empty list and unknown images."""
+    """Score with pycocotools, without `COCO.loadRes`, which refuses empty lists and unknown images."""
     found = COCO()
     found.dataset = {
         'images': coco.dataset['images'],
@@ -136,7 +136,7 @@ def score_with_pycocotools(coco: COCO, detections: CocoDetections, category_ids:
 
 
 def _run(evaluation: Any, category_ids: Sequence[int]) -> BoxScores:
-    """Steps and results of an evaluation, of the same names in both libraries, without their prints."""
+    """Run an evaluation of either library, without its prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
@@ -147,12 +147,12 @@ def _run(evaluation: Any, category_ids: Sequence[int]) -> BoxScores:
 
 
 def _places(ids: Sequence[Any], place_of: dict[Any, int]) -> np.ndarray:
-    """The place of each id; 0 for one that has none."""
+    """Look up the place of each id; 0 for one that has none."""
     return np.fromiter((place_of.get(one, 0) for one in ids), np.int64, len(ids))
 
 
 def as_records(detections: CocoDetections) -> list[dict[str, Any]]:
-    """COCO result records, as a result file holds them."""
+    """Convert to COCO result records, as a result file holds them."""
     columns = (column.tolist() for column in detections)
     return [
         {'image_id': image, 'bbox': bbox, 'score': score, 'category_id': category}
@@ -161,7 +161,7 @@ def as_records(detections: CocoDetections) -> list[dict[str, Any]]:
 
 
 def from_records(records: Sequence[dict[str, Any]]) -> CocoDetections:
-    """The detections of a result file."""
+    """Convert the records of a result file."""
     return CocoDetections(
         np.array([record['image_id'] for record in records]),
         np.array([record['category_id'] for record in records]),

@@ -1,4 +1,4 @@
-"""Average precision as COCO defines it.
+"""Evaluate detections with COCO's box metric.
 
 D detections of an image · M detections of all images · boxes xyxy in pixels of the original image, in result
 files xywh
@@ -74,15 +74,18 @@ class CocoMetric(BaseMetric):
             raise ValueError(
                 'format_only writes results: say where with outfile_prefix (tools/test.py: --out)'
             )
-        self.coco = to_pycocotools(read_coco(ann_file, boxes_needed=False))
+        content = read_coco(ann_file, boxes_needed=False)
+        self.coco = to_pycocotools(content)
         self.ann_file = ann_file
         self.classwise = classwise
-        self.format_only = format_only
-        self.outfile = None if outfile_prefix is None else _results_file(outfile_prefix)
-        ids = {category['name']: key for key, category in sorted(self.coco.cats.items())}
+        self.scored = content.has_annotations and not format_only
+        self.outfile = None
+        if outfile_prefix is not None:
+            whole = outfile_prefix.endswith(('.json', '.pkl'))
+            self.outfile = Path(outfile_prefix if whole else f'{outfile_prefix}.bbox.json')
+        ids = content.category_ids
         self.classes = tuple(ids if classes is None else classes)
-        missing = [name for name in self.classes if name not in ids]
-        if missing:
+        if missing := [name for name in self.classes if name not in ids]:
             raise ValueError(
                 f'{ann_file} has no category named {", ".join(missing)}.\n'
                 f'  classes of the model: {", ".join(self.classes)}\n'
@@ -91,7 +94,7 @@ class CocoMetric(BaseMetric):
         self.category_ids = [ids[name] for name in self.classes]  # per label
 
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
-        """Keep the detections of one batch; `img_id` -1 stands for no image.
+        """Store the detections of one batch; `img_id` -1 stands for no image.
 
         data_samples: `DetDataSample`, or dicts of the same content as MMEngine's evaluator makes them.
         """
@@ -105,16 +108,14 @@ class CocoMetric(BaseMetric):
             self.results.append((int(sample['img_id']), detections))
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """The numbers over all processes, the same on each of them; forgets the detections.
+        """Compute the numbers over all processes, the same on each of them; forgets the detections.
 
         size is not used: an image that a sampler gave out twice is known by its id.
         """
         by_image = gather_detections(self.results)
         self.results.clear()
-        scored = not self.format_only and 'annotations' in self.coco.dataset
-        names = [*AP_NAMES] if scored else []
-        if scored and self.classwise:
-            names += [f'{name}_precision' for name in self.classes]
+        per_class = [f'{name}_precision' for name in self.classes] if self.classwise else []
+        names = [*AP_NAMES, *per_class] if self.scored else []
         values = torch.zeros(len(names), dtype=torch.float64)
         if dist.is_main_process():
             numbers = self.compute_metrics([by_image])
@@ -130,8 +131,7 @@ class CocoMetric(BaseMetric):
         """
         logger = MMLogger.get_current_instance()
         (by_image,) = results
-        unknown = sorted(by_image.keys() - self.coco.imgs.keys())
-        if unknown:
+        if unknown := sorted(by_image.keys() - self.coco.imgs.keys()):
             raise ValueError(
                 f'{self.ann_file} has no image with id {unknown[0]} ({len(unknown)} such): the ann_file '
                 'of metric and data set differ'
@@ -144,10 +144,8 @@ class CocoMetric(BaseMetric):
             else:
                 self.outfile.write_bytes(pickle.dumps(_as_arrays(by_image)))
             logger.info(f'{len(found.scores)} detections of {len(by_image)} images written to {self.outfile}')
-        if 'annotations' not in self.coco.dataset:
-            logger.info(f'{self.ann_file} has no annotations: nothing to score')
-            return {}
-        if self.format_only:
+        if not self.scored:
+            logger.info(f'{self.ann_file}: nothing to score, as asked for or for want of annotations')
             return {}
         scores = evaluate_boxes(self.coco, found, self.category_ids)
         per_class = [mean_precision(column) for column in np.moveaxis(scores.precision, 2, 0)]
@@ -159,22 +157,21 @@ class CocoMetric(BaseMetric):
         }
 
     def detections(self, by_image: dict[int, Tensor]) -> CocoDetections:
-        """Detections with the ids of the annotation file, boxes xywh, in the order of the image ids.
+        """Convert to COCO: ids of the annotation file, boxes xywh, in the order of the image ids.
 
         by_image: image id -> (D, 6) x1, y1, x2, y2, score, label.
         """
         ids = sorted(by_image)
-        counts = [len(by_image[img_id]) for img_id in ids]
-        rows = (
-            torch.cat([torch.zeros(0, 6), *(by_image[img_id] for img_id in ids)]).double().numpy()
-        )  # (M, 6)
+        found = [by_image[img_id] for img_id in ids]
+        rows = torch.cat([torch.zeros(0, 6), *found]).double().numpy()  # (M, 6)
         bboxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], 1)
         category_ids = np.array(self.category_ids, np.int64)[rows[:, 5].astype(np.int64)]
-        return CocoDetections(np.repeat(np.array(ids, np.int64), counts), category_ids, bboxes, rows[:, 4])
+        image_ids = np.repeat(np.array(ids, np.int64), [len(one) for one in found])
+        return CocoDetections(image_ids, category_ids, bboxes, rows[:, 4])
 
 
 def gather_detections(results: Sequence[tuple[int, Tensor]]) -> dict[int, Tensor]:
-    """The detections of all processes, each image once.
+    """Gather the detections of all processes, each image once.
 
     Moved as tensors, padded to the longest process: pickled lists of a whole evaluation take minutes.
 
@@ -192,12 +189,8 @@ def gather_detections(results: Sequence[tuple[int, Tensor]]) -> dict[int, Tensor
     return by_image
 
 
-def _results_file(prefix: str) -> Path:
-    return Path(prefix if prefix.endswith(('.json', '.pkl')) else f'{prefix}.bbox.json')
-
-
 def _as_arrays(by_image: dict[int, Tensor]) -> list[dict[str, Any]]:
-    """What a pickled result file holds: per image `img_id`, `bboxes` (D, 4) xyxy, `scores`, `labels`."""
+    """List what a pickled result file holds: per image `img_id`, `bboxes` (D, 4) xyxy, `scores`, `labels`."""
     return [
         {
             'img_id': img_id,
@@ -210,22 +203,19 @@ def _as_arrays(by_image: dict[int, Tensor]) -> list[dict[str, Any]]:
 
 
 def _summary_table(stats: np.ndarray) -> str:
-    """AP and AR as one table; '-' where the set holds no such object."""
-    table = AsciiTable(
-        [
-            ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l'),
-            [_cell(value) for value in stats[:6]],
-            ('AR@1', 'AR@10', 'AR@100', 'AR_s', 'AR_m', 'AR_l'),
-            [_cell(value) for value in stats[6:]],
-        ],
-        'box AP and AR',
+    """Lay AP and AR out as one table; '-' where the set holds no such object."""
+    cells = [_cell(value) for value in stats]
+    names = (
+        ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l'),
+        ('AR@1', 'AR@10', 'AR@100', 'AR_s', 'AR_m', 'AR_l'),
     )
+    table = AsciiTable([names[0], cells[:6], names[1], cells[6:]], 'box AP and AR')
     table.inner_row_border = True
     return str(table.table)
 
 
 def _class_table(classes: Sequence[str], precisions: Sequence[float]) -> str:
-    """AP per class, three classes in a row."""
+    """Lay out the AP of each class, three classes in a row."""
     cells = [cell for pair in zip(classes, map(_cell, precisions), strict=True) for cell in pair]
     cells += [''] * (-len(cells) % 6)
     rows = [cells[start : start + 6] for start in range(0, len(cells), 6)]

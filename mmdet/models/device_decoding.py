@@ -1,4 +1,4 @@
-"""Decoding and drawing a batch on the device, as a data worker does it image by image in `PackDetInputs`.
+"""Decode and draw a batch on the device, as a data worker does it image by image in `PackDetInputs`.
 
 N images · H, W size of the batch in pixels · h, w of the part of a photo that is seen · P pixels of all parts
 """
@@ -7,11 +7,11 @@ import logging
 from collections.abc import Sequence
 from functools import cache
 
-import cv2
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmdet.datasets.transforms.loading import AS_STORED, BadImageError, decode_image
 from mmdet.structures import EncodedImages
 
 EPS = torch.finfo(torch.float32).eps  # OpenCV's, in HSV
@@ -22,7 +22,7 @@ REMEDY = (
 
 
 def draw_images(images: EncodedImages, device: torch.device, img_ids: Sequence[int]) -> Tensor:
-    """Decode the photos in one call, draw what is seen of them, color it, and fill the rest.
+    """Decode the photos in one call, sample what is visible of them, jitter its color, and fill the rest.
 
     Args:
         images: On the CPU.
@@ -35,26 +35,26 @@ def draw_images(images: EncodedImages, device: torch.device, img_ids: Sequence[i
     Raises:
         ValueError: A file can be decoded neither there nor by OpenCV; names the image.
     """
-    parts = _seen_parts(images, device, img_ids)
+    parts = _decode_parts(images, device, img_ids)
     affine, place, channels, fills = (
         value.to(device, non_blocking=True)
         for value in (images.affine, images.dst_boxes, images.channels, images.fills)
     )
-    drawn = change_colors(_sampled(parts, affine, images.shape), images.colors)
+    drawn = change_colors(_sample(parts, affine, images.shape), images.colors)
     drawn = drawn.gather(1, channels[:, :, None, None].expand_as(drawn))
     return torch.where(pixels_inside(place, images.shape), drawn, fills[:, :, None, None])
 
 
 def pixels_inside(bboxes: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Which pixels of images of (H, W) lie inside a box: (N, 4) xyxy, whole pixels -> (N, 1, H, W) bool."""
+    """Mark the pixels of images of (H, W) inside a box: (N, 4) xyxy, whole pixels -> (N, 1, H, W) bool."""
     x1, y1, x2, y2 = bboxes.T[..., None]  # (N, 1) each
     rows, columns = (torch.arange(side, device=bboxes.device) for side in shape)
     inside_rows, inside_columns = (rows >= y1) & (rows < y2), (columns >= x1) & (columns < x2)
     return (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]
 
 
-def _seen_parts(images: EncodedImages, device: torch.device, img_ids: Sequence[int]) -> list[Tensor]:
-    """N x uint8 (3, h, w) RGB."""
+def _decode_parts(images: EncodedImages, device: torch.device, img_ids: Sequence[int]) -> list[Tensor]:
+    """Decode the visible part of each photo: N x uint8 (3, h, w) RGB."""
     photos = images.data.split(images.lengths.tolist())
     is_jpeg = images.is_jpeg.tolist()
     files = {i: photo for i, photo in enumerate(photos) if is_jpeg[i]}
@@ -78,32 +78,26 @@ def decode(files: list[Tensor], device: torch.device, img_ids: Sequence[int]) ->
     if not files:
         return []
     try:
-        return _decode_at_once(files, device)
+        from torchvision.io import ImageReadMode, decode_jpeg  # torchvision 0.29 means to remove it some day
+
+        if device.type == 'cuda':
+            # nvJPEG writes on a stream of its own, at once, into memory that was freed here but that kernels
+            # in the queue may still read: https://github.com/pytorch/vision/pull/9606
+            torch.cuda.current_stream(device).synchronize()
+        photos: list[Tensor] = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
     except torch.OutOfMemoryError:
         raise
     except (ImportError, RuntimeError) as error:  # torchvision's decoders raise nothing finer
         _warn_once(str(device), str(error).splitlines()[0])
-    return [_decode_here(file, img_id).to(device) for file, img_id in zip(files, img_ids, strict=True)]
+        photos = [_decode_with_opencv(file, img_id) for file, img_id in zip(files, img_ids, strict=True)]
+    return [photo.to(device) for photo in photos]  # from other devices than CUDA they come on the CPU
 
 
-def _decode_at_once(files: list[Tensor], device: torch.device) -> list[Tensor]:
-    from torchvision.io import ImageReadMode, decode_jpeg  # torchvision 0.29 means to remove it some day
-
-    if device.type == 'cuda':
-        # nvJPEG writes on a stream of its own, at once, into memory that was freed here but that kernels in
-        # the queue may still read: https://github.com/pytorch/vision/pull/9606
-        torch.cuda.current_stream(device).synchronize()
-    photos: list[Tensor] = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
-    return [photo.to(device) for photo in photos]  # of other devices than CUDA they come on the CPU
-
-
-def _decode_here(file: Tensor, img_id: int) -> Tensor:
+def _decode_with_opencv(file: Tensor, img_id: int) -> Tensor:
     try:
-        img = cv2.imdecode(file.numpy(), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        img = None
-    if img is None:
-        raise ValueError(f'the file of image {img_id} cannot be decoded. {REMEDY}')
+        img = decode_image(file.numpy(), AS_STORED)
+    except BadImageError as error:
+        raise ValueError(f'image {img_id} cannot be decoded: {error}. {REMEDY}') from error
     return torch.from_numpy(img).permute(2, 0, 1).flip(0)  # RGB
 
 
@@ -117,8 +111,8 @@ def _warn_once(device: str, reason: str) -> None:
     )
 
 
-def _sampled(parts: list[Tensor], affine: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Look up each pixel of the batch in its part, bilinear; beyond a part its edge goes on.
+def _sample(parts: list[Tensor], affine: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Sample each pixel of the batch from its part, bilinear; beyond a part its edge is repeated.
 
     The parts lie one behind another in a row of P pixels: no canvas that one huge photo would make huge for
     all, and no float32 copy.
@@ -150,7 +144,7 @@ def _sampled(parts: list[Tensor], affine: Tensor, shape: tuple[int, int]) -> Ten
 
 
 def _neighbors(step: Tensor, start: Tensor, size: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Along one side: the pixels before and behind each place, and how far it is from the first of them.
+    """Find the two neighbors of each place along one side, and its distance from the first of them.
 
     step, start, size (N, 1) · returns (N, count) int64, int64, float32 in [0, 1)
     """
@@ -161,7 +155,7 @@ def _neighbors(step: Tensor, start: Tensor, size: Tensor, count: int) -> tuple[T
 
 
 def change_colors(images: Tensor, colors: Tensor) -> Tensor:
-    """As `distort` of the data workers, without rounding: brightness, saturation, hue, contrast.
+    """Jitter colors as `distort` of the data workers does, without rounding.
 
     images float32 (N, 3, H, W) BGR · colors (N, 4), on the CPU · returns the same as images, in [0, 255]
     """

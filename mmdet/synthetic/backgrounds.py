@@ -1,4 +1,4 @@
-"""Photo-like backgrounds of the generated data set: surfaces, clutter, and what a camera adds.
+"""Draw photo-like backgrounds of the generated data set: surfaces, clutter, and what a camera adds.
 
 Pictures are float32 (H, W, 3), BGR, 0..255; a size is (H, W) in pixels. Every number comes from the
 generator that is handed in.
@@ -18,11 +18,8 @@ Size = tuple[int, int]
 
 def draw_background(size: Size, rng: Generator) -> Array:
     """Draw a scene without objects: a surface, and in most of them some blurred clutter."""
-    surface = SURFACES[rng.integers(len(SURFACES))]
-    picture = surface(size, rng)
-    if rng.random() < 0.7:
-        picture = _clutter(picture, rng)
-    return picture
+    picture = SURFACES[rng.integers(len(SURFACES))](size, rng)
+    return _clutter(picture, rng) if rng.random() < 0.7 else picture
 
 
 def expose(picture: Array, light: Array, rng: Generator) -> Array:
@@ -42,13 +39,13 @@ def expose(picture: Array, light: Array, rng: Generator) -> Array:
 
 
 def _noise(size: Size, cells: tuple[float, float], rng: Generator) -> Array:
-    """Smooth noise (H, W) in [0, 1] with `cells` (down, across) random values over the picture."""
+    """Draw smooth noise (H, W) in [0, 1] with `cells` (down, across) random values over the picture."""
     grid = rng.random((max(round(cells[0]), 2), max(round(cells[1]), 2)), np.float32)
     return np.clip(cv2.resize(grid, size[::-1], interpolation=cv2.INTER_CUBIC), 0, 1)
 
 
 def _octaves(size: Size, cells: float, across: float, rng: Generator) -> Array:
-    """Three octaves of noise (H, W) about [0, 1]; `across` over 1 draws it out from top to bottom."""
+    """Draw three octaves of noise (H, W) about [0, 1]; `across` over 1 draws it out from top to bottom."""
     scales = [(cells * 3**i, cells * 3**i * across, 0.55 / 1.9**i) for i in range(3)]
     return np.sum([weight * _noise(size, (down, right), rng) for down, right, weight in scales], axis=0)
 
@@ -60,20 +57,20 @@ def _blend(low: Color, high: Color, share: Array) -> Array:
 
 
 def _pair(rng: Generator, saturation: float) -> tuple[Color, Color]:
-    """Two related colors of any hue, a darker and a lighter one."""
+    """Draw two related colors of any hue, a darker and a lighter one."""
     hue, value = rng.random(), rng.uniform(0.25, 0.75)
     tone = rng.uniform(0, saturation)
     return color_of(hue, tone, value), color_of(hue + rng.uniform(-0.12, 0.12), tone * 0.8, value + 0.3)
 
 
 def _wall(size: Size, rng: Generator) -> Array:
-    """Plaster or sky: a gradient with soft clouds of noise."""
+    """Draw plaster or sky: a gradient with soft clouds of noise."""
     fall = np.linspace(rng.uniform(0, 0.4), rng.uniform(0.6, 1), size[0], dtype=np.float32)[:, None]
     return _blend(*_pair(rng, 0.6), 0.6 * fall + 0.5 * _octaves(size, rng.uniform(2, 5), 1, rng))
 
 
 def _planks(size: Size, rng: Generator) -> Array:
-    """Wooden boards: noise that is drawn out along them, each board a little different."""
+    """Draw wooden boards: noise that is drawn out along them, each board a little different."""
     height, width = size
     grain = _octaves((width, height), rng.uniform(2, 4), rng.uniform(6, 14), rng).T  # along x
     hue = rng.uniform(0.04, 0.11)
@@ -87,7 +84,7 @@ def _planks(size: Size, rng: Generator) -> Array:
 
 
 def _room(size: Size, rng: Generator) -> Array:
-    """A wall that stands on a floor."""
+    """Draw a wall that stands on a floor."""
     horizon = int(rng.uniform(0.3, 0.6) * size[0])
     floor = _planks if rng.random() < 0.5 else _wall
     wall = _wall((horizon, size[1]), rng)
@@ -96,7 +93,7 @@ def _room(size: Size, rng: Generator) -> Array:
 
 
 def _meadow(size: Size, rng: Generator) -> Array:
-    """Grass, gravel or sand: noise that is strong in fine detail."""
+    """Draw grass, gravel or sand: noise that is strong in fine detail."""
     cells = rng.uniform(14, 26)
     blades = 0.5 * _octaves(size, 3, 1, rng) + 0.7 * _noise(size, (cells, cells * rng.uniform(3, 6)), rng)
     hue = rng.choice([0.2, 0.26, 0.32, 0.1, 0.07])
@@ -105,7 +102,7 @@ def _meadow(size: Size, rng: Generator) -> Array:
 
 
 def _tiles(size: Size, rng: Generator) -> Array:
-    """A tiled floor, seen at a slant."""
+    """Draw a tiled floor, seen at a slant."""
     side, joint = rng.uniform(28, 60), rng.uniform(1.2, 3)
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
     turn, tilt = rng.uniform(0, np.pi / 2), rng.uniform(0, 0.002)
@@ -120,7 +117,7 @@ def _tiles(size: Size, rng: Generator) -> Array:
 
 
 def _cloth(size: Size, rng: Generator) -> Array:
-    """Woven cloth with stripes or checks."""
+    """Draw woven cloth with stripes or checks."""
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
     turn, period = rng.uniform(0, np.pi), rng.uniform(14, 50)
     stripe = np.sin((x * np.cos(turn) + y * np.sin(turn)) * (2 * np.pi / period))
@@ -132,7 +129,7 @@ def _cloth(size: Size, rng: Generator) -> Array:
 
 
 def _night(size: Size, rng: Generator) -> Array:
-    """Something far out of focus: soft discs of light on a dark ground."""
+    """Draw something far out of focus: soft discs of light on a dark ground."""
     picture = _wall(size, rng) * rng.uniform(0.35, 0.6)
     glow = np.zeros_like(picture)
     for _ in range(int(rng.integers(8, 22))):

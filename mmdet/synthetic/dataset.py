@@ -1,4 +1,4 @@
-"""A generated detection set in COCO's format and layout: drawn objects on photo-like backgrounds.
+"""Generate a detection set in COCO's format and layout: drawn objects on photo-like backgrounds.
 
 Image i of a split is a function of (seed, split, i, size) only. Boxes, areas and segmentations are those
 of the *visible* pixels, as COCO's are; an object of which too little would be seen is not painted at all,
@@ -8,44 +8,48 @@ H, W: height and width of an image in pixels
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.random import Generator, Philox
 
 from mmdet.synthetic.backgrounds import draw_background, expose
-from mmdet.synthetic.objects import KINDS, Array, DrawnObject, draw_object
+from mmdet.synthetic.objects import KINDS, Array, Cutout, draw_object
+from mmdet.visualization.canvas import find_free_place, write_picture
 
 CLASSES = tuple(KINDS)
 CATEGORY_IDS = (1, 2, 4, 5, 7, 11, 13, 16, 17, 22)  # with gaps, as COCO's have
 SPLITS = ('train', 'val')
 
-LEAST_VISIBLE = 0.35  # share of its pixels that an object must show to be painted
-LEAST_SIDE = 8  # pixels of the visible box
+MIN_VISIBLE = 0.35  # share of its pixels that an object must show to be painted
+MIN_SIDE = 8  # pixels of the visible box
 EMPTY_SHARE, CROWD_SHARE = 0.04, 0.08  # images without objects, images with a crowd
 JPEG_QUALITY = 90
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """An image and its annotations, which still lack their ids."""
 
     image: Array  # (H, W, 3) uint8, BGR
     annotations: list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class _Placed:
+class _Placed(NamedTuple):
     """A drawn object with its upper left corner in the image; it may reach over the border."""
 
-    drawn: DrawnObject
+    cutout: Cutout
     left: int
     top: int
     label: int
     iscrowd: bool
+
+    @property
+    def bbox(self) -> tuple[int, int, int, int]:
+        """Box xyxy in pixels of the image."""
+        height, width = self.cutout.alpha.shape
+        return self.left, self.top, self.left + width, self.top + height
 
 
 def make_dataset(out_dir: Path, train: int, val: int, seed: int = 0, size: int = 320) -> bool:
@@ -105,8 +109,7 @@ def _write_images(
         scene = draw_scene(seed, split, i, size)
         img_id = 2 * i + 1 + SPLITS.index(split)  # no id is in both splits, and none is an index
         file = folder / f'{img_id:012d}.jpg'
-        if not cv2.imwrite(str(file), scene.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
-            raise OSError(f'cannot write {file}; is the disk full, or the folder read-only?')
+        write_picture(file, scene.image, JPEG_QUALITY)
         height, width = scene.image.shape[:2]
         images.append({'id': img_id, 'file_name': file.name, 'height': height, 'width': width})
         for annotation in scene.annotations:
@@ -132,19 +135,21 @@ def draw_scene(seed: int, split: str, index: int, size: int = 320) -> Scene:
     light /= np.linalg.norm(light)
     picture = draw_background((height, width), rng)
     placed = [] if rng.random() < EMPTY_SHARE else _arrange((height, width), light, rng)
-    placed.sort(key=lambda one: one.top + one.drawn.alpha.shape[0])  # the last one stands in front
+    placed.sort(key=lambda one: one.top + one.cutout.alpha.shape[0])  # the last one stands in front
 
     painted: list[_Placed] = []
     annotations: list[dict[str, Any]] = []
     hidden = np.zeros((height, width), bool)  # by what stands in front
     for one in reversed(placed):
-        solid = one.drawn.alpha >= 0.5
-        covered = _in_image(one, solid, (height, width))
-        visible = _without_specks(covered & ~hidden)
-        if visible.sum() < LEAST_VISIBLE * solid.sum():
+        covered = np.zeros((height, width), bool)
+        solid = one.cutout.alpha >= 0.5
+        window, part = _windows(one.left, one.top, solid.shape, covered.shape)
+        covered[window] = solid[part]
+        visible = _remove_specks(covered & ~hidden)
+        if visible.sum() < MIN_VISIBLE * solid.sum():
             continue
         annotation = _annotation(visible, one)
-        if min(annotation['bbox'][2:]) < LEAST_SIDE or not annotation['segmentation']:
+        if min(annotation['bbox'][2:]) < MIN_SIDE or not annotation['segmentation']:
             continue
         hidden |= covered
         painted.append(one)
@@ -167,19 +172,15 @@ def _arrange(size: tuple[int, int], light: Array, rng: Generator) -> list[_Place
     for _ in range(count):
         label = int(rng.integers(len(CLASSES)))
         kind = rng.random()
-        if kind < 0.1:
-            side = rng.uniform(0.12, 0.28)
-        elif kind < 0.9:
-            side = rng.uniform(0.3, 0.75 - 0.05 * count)
-        else:
-            side = rng.uniform(0.6, 0.85)
-        drawn = draw_object(CLASSES[label], side * (height * width) ** 0.5, light, rng)
-        placed.append(_place(drawn, label, False, placed, size, rng))
+        spans = (0.1, 0.12, 0.28), (0.9, 0.3, 0.75 - 0.05 * count), (1, 0.6, 0.85)
+        side = rng.uniform(*next(span for limit, *span in spans if kind < limit))
+        cutout = draw_object(CLASSES[label], side * (height * width) ** 0.5, light, rng)
+        placed.append(_place(cutout, label, False, placed, size, rng))
     return placed
 
 
-def _heap(name: str, side: float, light: Array, rng: Generator) -> DrawnObject:
-    """Many small objects of one kind close together, over about `side` pixels."""
+def _heap(name: str, side: float, light: Array, rng: Generator) -> Cutout:
+    """Draw many small objects of one kind close together, over about `side` pixels."""
     unit = rng.uniform(0.2, 0.3) * side
     members = [
         draw_object(name, unit * rng.uniform(0.85, 1.15), light, rng) for _ in range(rng.integers(9, 17))
@@ -199,94 +200,67 @@ def _heap(name: str, side: float, light: Array, rng: Generator) -> DrawnObject:
     x, y, w, h = cv2.boundingRect((alpha > 0).astype(np.uint8))
     window = slice(y, y + h), slice(x, x + w)
     opaque = pixels[window] / np.maximum(alpha[window], 1e-3)[..., None]  # its rim was mixed with black
-    return DrawnObject(np.minimum(opaque, 255), alpha[window])
+    return Cutout(np.minimum(opaque, 255), alpha[window])
 
 
 def _place(
-    drawn: DrawnObject,
-    label: int,
-    iscrowd: bool,
-    others: list[_Placed],
-    size: tuple[int, int],
-    rng: Generator,
+    cutout: Cutout, label: int, iscrowd: bool, others: list[_Placed], size: tuple[int, int], rng: Generator
 ) -> _Placed:
     """Choose where an object stands: of some random places, the one where it overlaps the others least.
 
     A few of them are placed at once, so that some objects hide others, and some leave the image.
     """
     height, width = size
-    h, w = drawn.alpha.shape
+    h, w = cutout.alpha.shape
     outside = rng.uniform(0, 0.35) if rng.random() < 0.15 else 0.0
     tries = int(rng.choice([1, 3, 8], p=[0.2, 0.3, 0.5]))
-    best, least = _Placed(drawn, 0, 0, label, iscrowd), np.inf
-    for _ in range(tries):
-        left = round(rng.uniform(-outside * w, max(width - (1 - outside) * w, 1)))
-        top = round(rng.uniform(-outside * h, max(height - (1 - outside) * h, 1)))
-        overlap = 0.0
-        for other in others:
-            across = min(left + w, other.left + other.drawn.alpha.shape[1]) - max(left, other.left)
-            down = min(top + h, other.top + other.drawn.alpha.shape[0]) - max(top, other.top)
-            overlap += max(across, 0) * max(down, 0)
-        if overlap < least:
-            best, least = _Placed(drawn, left, top, label, iscrowd), overlap
-    return best
+    most = max(width - (1 - outside) * w, 1), max(height - (1 - outside) * h, 1)
+    corners = [
+        (round(rng.uniform(-outside * w, most[0])), round(rng.uniform(-outside * h, most[1])))
+        for _ in range(tries)
+    ]
+    places = np.array([(left, top, left + w, top + h) for left, top in corners])
+    left, top = corners[find_free_place(places, np.array([other.bbox for other in others]).reshape(-1, 4))]
+    return _Placed(cutout, left, top, label, iscrowd)
 
 
-def _windows(one: _Placed, size: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a placed object and the image meet: the part of the image, and the part of the object."""
-    image, part = [], []
-    for start, length, limit in zip((one.top, one.left), one.drawn.alpha.shape, size, strict=False):
-        low, high = max(start, 0), max(min(start + length, limit), 0)
-        image.append(slice(low, high))
-        part.append(slice(low - start, high - start))
-    return (image[0], image[1]), (part[0], part[1])
+def _windows(
+    left: int, top: int, shape: tuple[int, ...], size: tuple[int, ...]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Find the part of an image (H, W) that a patch (h, w) covers, and the visible part of the patch."""
+    spans = [
+        (max(start, 0), max(min(start + length, limit), 0), start)
+        for start, length, limit in zip((top, left), shape, size, strict=False)
+    ]
+    image = tuple(slice(low, high) for low, high, _ in spans)
+    return image, tuple(slice(low - start, high - start) for low, high, start in spans)
 
 
-def _in_image(one: _Placed, solid: Array, size: tuple[int, int]) -> Array:
-    """The pixels of the image, bool (H, W), on which the solid part, bool (h, w), of an object lies."""
-    covered = np.zeros(size, bool)
-    window, part = _windows(one, size)
-    covered[window] = solid[part]
-    return covered
-
-
-def _without_specks(visible: Array) -> Array:
-    """Leave out the tiny islands of a mask, bool (H, W), that would stretch the box of an object."""
-    mask = visible.astype(np.uint8)
-    x, y, w, h = cv2.boundingRect(mask)
-    if w == 0:  # wholly hidden; cv2 crashes on an empty window
-        return visible
-    window = slice(y, y + h), slice(x, x + w)
-    _, islands, stats, _ = cv2.connectedComponentsWithStats(mask[window])
+def _remove_specks(visible: Array) -> Array:
+    """Remove the tiny islands of a mask, bool (H, W), that would stretch the box of an object."""
+    _, islands, stats, _ = cv2.connectedComponentsWithStats(visible.astype(np.uint8))
     area = stats[:, cv2.CC_STAT_AREA]
     sides = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].min(1)
     keep = (area >= 0.05 * area[1:].sum()) & (sides >= 3)
     keep[0] = False  # the background
-    mask[window] = keep[islands]
-    return mask.astype(bool)
+    return np.asarray(keep[islands])
 
 
 def _paint(picture: Array, one: _Placed, light: Array, rng: Generator) -> None:
     """Put an object and its soft shadow onto a picture (H, W, 3), in place."""
-    h, w = one.drawn.alpha.shape
-    reach = max(h, w)
-    soft = max(0.04 * reach, 1.0)
-    margin = int(0.22 * reach)
-    cast = np.pad(one.drawn.alpha, margin)
-    cast = cv2.blur(cv2.blur(cast, (2 * int(soft) + 1,) * 2), (2 * int(soft) + 1,) * 2)
+    reach = max(one.cutout.alpha.shape)
+    margin, soft = int(0.22 * reach), 2 * int(max(0.04 * reach, 1.0)) + 1
+    shadow = cv2.blur(cv2.blur(np.pad(one.cutout.alpha, margin), (soft, soft)), (soft, soft))
     left = round(one.left - margin - 0.12 * reach * light[0])
     top = round(one.top - margin - 0.09 * reach * light[1])
-    shadow = _Placed(DrawnObject(one.drawn.pixels, cast), left, top, one.label, False)
-    window, part = _windows(shadow, picture.shape)
-    picture[window] *= cv2.merge([1 - np.float32(rng.uniform(0.3, 0.6)) * cast[part]] * 3)
-
-    window, part = _windows(one, picture.shape)
-    cover = cv2.merge([one.drawn.alpha[part]] * 3)
-    picture[window] += cover * (one.drawn.pixels[part] - picture[window])
+    window, part = _windows(left, top, shadow.shape, picture.shape)
+    picture[window] *= cv2.merge([1 - np.float32(rng.uniform(0.3, 0.6)) * shadow[part]] * 3)
+    window, part = _windows(one.left, one.top, one.cutout.alpha.shape, picture.shape)
+    picture[window] += cv2.merge([one.cutout.alpha[part]] * 3) * (one.cutout.pixels[part] - picture[window])
 
 
 def _annotation(visible: Array, one: _Placed) -> dict[str, Any]:
-    """COCO's entry for the visible pixels, bool (H, W), of an object; a crowd's are run lengths."""
+    """Make COCO's entry for the visible pixels, bool (H, W), of an object; a crowd's are run lengths."""
     mask = visible.astype(np.uint8)
     x, y, w, h = cv2.boundingRect(mask)
     segmentation: Any
@@ -306,8 +280,6 @@ def _annotation(visible: Array, one: _Placed) -> dict[str, Any]:
 
 
 def _run_lengths(mask: Array) -> list[int]:
-    """COCO's uncompressed run lengths of a mask, uint8 (H, W): column by column, zeros first."""
-    flat = mask.ravel(order='F')
-    changes = np.flatnonzero(np.diff(flat)) + 1
-    ends = np.concatenate([[0] if flat[0] == 0 else [0, 0], changes, [flat.size]])
-    return [int(length) for length in np.diff(ends)]
+    """Encode a mask as COCO's uncompressed run lengths, uint8 (H, W): column by column, zeros first."""
+    changes = np.flatnonzero(np.diff(mask.ravel(order='F'), prepend=0))
+    return [int(length) for length in np.diff([0, *changes, mask.size])]

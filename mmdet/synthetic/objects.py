@@ -1,4 +1,4 @@
-"""The ten kinds of objects of the generated data set, each with its shape, colors, texture and shading.
+"""Draw the ten kinds of objects of the generated data set, each with its shape, colors and shading.
 
 Unit coordinates: an object lies in about [-1, 1] x [-1, 1], x to the right, y down, before it is
 stretched, sheared and turned. Colors are BGR, 0..255. Every number comes from the generator that is
@@ -7,8 +7,7 @@ handed in, so the same generator state draws the same pixels.
 
 import colorsys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,8 +21,7 @@ Array = NDArray[Any]  # float32 unless said otherwise; cv2's own types leave tha
 SUBPIXEL_BITS = 4  # cv2 takes polygon corners as integers, in units of 1/16 pixel
 
 
-@dataclass(frozen=True)
-class DrawnObject:
+class Cutout(NamedTuple):
     """A drawn object, cut out along its bounding box.
 
     h, w: the box of the object, in pixels
@@ -63,9 +61,15 @@ class Brush:
         corners = self._corners(points)
         cv2.polylines(self.alpha, [corners], False, 255, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
-    def flood(self, color: Color) -> None:
-        """Paint everything."""
+    def flood(self, color: Color, outline: Array | None = None) -> None:
+        """Paint everything; with an outline, points (n, 2), its inside becomes the object."""
         self.albedo = cv2.merge([np.full_like(self.alpha, round(channel)) for channel in color])
+        if outline is not None:
+            self.outline(outline)
+
+    def mirror(self, sign: float) -> None:
+        """Mirror left and right what is drawn from now on, where the sign is negative."""
+        self._matrix[:, 0] *= sign
 
     def fill(self, points: Array, color: Color) -> None:
         """Paint the inside of a polygon, points (n, 2)."""
@@ -82,8 +86,7 @@ class Brush:
         return (pixels * 2**SUBPIXEL_BITS).round().astype(np.int32)
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """How one kind of object is drawn and how it varies."""
 
     draw: Callable[[Brush, Generator], None]
@@ -93,7 +96,7 @@ class Kind:
     grain: float  # strength of the surface's own noise
 
 
-def draw_object(name: str, side: float, light: Array, rng: Generator) -> DrawnObject:
+def draw_object(name: str, side: float, light: Array, rng: Generator) -> Cutout:
     """Draw an object of the kind `name`, about `side` pixels long, lit from direction `light` (x, y, z)."""
     kind = KINDS[name]
     stretch, shear = np.exp(rng.uniform(-0.15, 0.15)), rng.uniform(-0.1, 0.1)
@@ -102,12 +105,12 @@ def draw_object(name: str, side: float, light: Array, rng: Generator) -> DrawnOb
     x, y, w, h = cv2.boundingRect(brush.alpha)
     window = slice(y - 1, y + h + 1), slice(x - 1, x + w + 1)  # a free border, for the distance to the rim
     alpha = brush.alpha[window]
-    pixels = _shaded(brush.albedo[window].astype(np.float32), alpha, light, kind, rng)
+    pixels = _shade(brush.albedo[window].astype(np.float32), alpha, light, kind, rng)
     inside = slice(1, -1), slice(1, -1)
-    return DrawnObject(pixels[inside], alpha[inside].astype(np.float32) / 255)
+    return Cutout(pixels[inside], alpha[inside].astype(np.float32) / 255)
 
 
-def _shaded(albedo: Array, alpha: Array, light: Array, kind: Kind, rng: Generator) -> Array:
+def _shade(albedo: Array, alpha: Array, light: Array, kind: Kind, rng: Generator) -> Array:
     """Light a flat drawing, albedo (h, w, 3), alpha (h, w) uint8, as a body whose rim is rounded."""
     inner = cv2.distanceTransform((alpha > 127).astype(np.uint8), cv2.DIST_L2, 3)
     reach = max(kind.rounding * float(inner.max()), 1.5)
@@ -129,7 +132,7 @@ def _shaded(albedo: Array, alpha: Array, light: Array, kind: Kind, rng: Generato
 
 
 def _speckle(shape: tuple[int, ...], rng: Generator) -> Array:
-    """Noise (h, w) of deviation about 1, a fine and a coarse part."""
+    """Draw noise (h, w) of deviation about 1, a fine and a coarse part."""
     height, width = shape
     fine = rng.standard_normal((height // 2 + 1, width // 2 + 1), np.float32)
     coarse = rng.standard_normal((height // 10 + 2, width // 10 + 2), np.float32)
@@ -137,7 +140,7 @@ def _speckle(shape: tuple[int, ...], rng: Generator) -> Array:
 
 
 def color_of(hue: float, saturation: float, value: float) -> Color:
-    """BGR 0..255 of hue in turns (any number), saturation and value in [0, 1]."""
+    """Convert to BGR 0..255: hue in turns (any number), saturation and value in [0, 1]."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1))
     return 255 * blue, 255 * green, 255 * red
 
@@ -152,22 +155,21 @@ def _points(*xy: tuple[float, float]) -> Array:
 
 
 def _ellipse(x: float, y: float, rx: float, ry: float, start: float = 0, end: float = 1) -> Array:
-    """Points (n, 2) on an ellipse from `start` to `end`, in turns, clockwise from the right."""
+    """Compute points (n, 2) on an ellipse from `start` to `end`, in turns, clockwise from the right."""
     angle = np.linspace(start, end, max(round(40 * abs(end - start)), 8)) * 2 * np.pi
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], -1).astype(np.float32)
 
 
 def _polar(radii: list[float], start: float = -0.25) -> Array:
-    """Points (n, 2) at equal angles around the origin."""
+    """Compute points (n, 2) at equal angles around the origin."""
     angle = (np.arange(len(radii)) / len(radii) + start) * 2 * np.pi
     return (np.array(radii)[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)).astype(np.float32)
 
 
 def _ball(brush: Brush, rng: Generator) -> None:
-    """A beach ball: panels that meet at a pole, or a ball with one band."""
+    """Draw a beach ball: panels that meet at a pole, or a ball with one band."""
     hue = rng.random()
-    brush.outline(_ellipse(0, 0, 0.95, 0.95))
-    brush.flood(color_of(hue, rng.uniform(0.6, 0.95), rng.uniform(0.75, 1)))
+    brush.flood(color_of(hue, rng.uniform(0.6, 0.95), rng.uniform(0.75, 1)), _ellipse(0, 0, 0.95, 0.95))
     other = color_of(hue + rng.uniform(0.2, 0.8), rng.uniform(0.05, 0.9), rng.uniform(0.85, 1))
     if rng.random() < 0.65:
         pole, panels = rng.uniform(-0.4, 0.4, 2), int(rng.integers(3, 5))
@@ -184,9 +186,9 @@ def _ball(brush: Brush, rng: Generator) -> None:
 
 
 def _box(brush: Brush, rng: Generator) -> None:
-    """A cardboard or gift box with three faces in sight, closed with tape or a ribbon."""
+    """Draw a cardboard or gift box with three faces in sight, closed with tape or a ribbon."""
     depth, rise = rng.uniform(0.35, 0.6), rng.uniform(0.25, 0.45)
-    flip = np.array([rng.choice([-1, 1]), 1], np.float32)
+    brush.mirror(rng.choice([-1, 1]))
     card = rng.random() < 0.6
     hue, saturation = (rng.uniform(0.06, 0.1), rng.uniform(0.4, 0.6)) if card else (rng.random(), 0.6)
     color = color_of(hue, saturation, rng.uniform(0.6, 0.85))
@@ -195,32 +197,31 @@ def _box(brush: Brush, rng: Generator) -> None:
     lid = _points((-0.9, top), (-0.9 + depth, -0.9), (0.9, -0.9), (right, top))
     side = _points((right, top), (0.9, -0.9), (0.9, 0.9 - rise), (right, 0.9))
     for face, factor in ((front, 1.0), (lid, 1.28), (side, 0.62)):
-        brush.outline(face * flip)
-        brush.fill(face * flip, _darker(color, factor))
+        brush.outline(face)
+        brush.fill(face, _darker(color, factor))
     tape = color_of(0.12, 0.25, 0.92) if card else color_of(hue + rng.uniform(0.3, 0.7), 0.8, 0.95)
     middle, half = (right - 0.9) / 2, rng.uniform(0.07, 0.13)
     low = 0.9 if not card else top + 0.35
     band = [(middle - half, top), (middle + half, top), (middle + half, low), (middle - half, low)]
     over = [(middle - half + depth, -0.9), (middle + half + depth, -0.9), band[1], band[0]]
-    brush.fill(_points(*band) * flip, _darker(tape, 0.9))
-    brush.fill(_points(*over) * flip, tape)
+    brush.fill(_points(*band), _darker(tape, 0.9))
+    brush.fill(_points(*over), tape)
     for edge in (front, lid, side):
-        brush.stroke(edge * flip, _darker(color, 0.5), 0.015, closed=True)
+        brush.stroke(edge, _darker(color, 0.5), 0.015, closed=True)
 
 
 def _star(brush: Brush, rng: Generator) -> None:
-    """A five-pointed star, mostly golden."""
+    """Draw a five-pointed star, mostly golden."""
     inner = rng.uniform(0.42, 0.52)
     hue = rng.uniform(0.1, 0.16) if rng.random() < 0.6 else rng.random()
     color = color_of(hue, rng.uniform(0.65, 0.95), rng.uniform(0.85, 1))
-    brush.outline(_polar([1, inner] * 5))
-    brush.flood(color)
+    brush.flood(color, _polar([1, inner] * 5))
     if rng.random() < 0.5:
         brush.fill(_polar([0.6, 0.6 * inner] * 5), color_of(hue + rng.uniform(-0.1, 0.1), 0.35, 1))
 
 
 def _ring(brush: Brush, rng: Generator) -> None:
-    """A doughnut with sprinkles, or a life belt in segments."""
+    """Draw a doughnut with sprinkles, or a life belt in segments."""
     hole = rng.uniform(0.36, 0.52)
     brush.outline(_ellipse(0, 0, 0.95, 0.95))
     brush.outline(_ellipse(0, 0, hole, hole), covers=False)
@@ -234,18 +235,12 @@ def _ring(brush: Brush, rng: Generator) -> None:
         brush.fill(_polar(list(waves)), icing)
         brush.fill(_ellipse(0, 0, hole + 0.06, hole + 0.06), color_of(0.08, 0.5, 0.7))
         for _ in range(22):
-            angle, radius, turn = (
-                rng.uniform(0, 2 * np.pi),
-                rng.uniform(hole + 0.12, middle + 0.12),
-                rng.uniform(0, 6),
-            )
-            x, y, dx, dy = (
-                radius * np.cos(angle),
-                radius * np.sin(angle),
-                np.cos(turn) / 24,
-                np.sin(turn) / 24,
-            )
-            brush.stroke(_points((x - dx, y - dy), (x + dx, y + dy)), color_of(rng.random(), 0.75, 1), 0.05)
+            angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(hole + 0.12, middle + 0.12)
+            center = radius * np.array([np.cos(angle), np.sin(angle)])
+            turn = rng.uniform(0, 6)
+            half = np.array([np.cos(turn), np.sin(turn)]) / 24
+            sprinkle = np.stack([center - half, center + half]).astype(np.float32)
+            brush.stroke(sprinkle, color_of(rng.random(), 0.75, 1), 0.05)
     else:
         brush.flood(color_of(0, 0, 0.93))
         color = color_of(rng.choice([0.0, 0.02, 0.6, 0.08]), 0.85, 0.85)
@@ -256,7 +251,7 @@ def _ring(brush: Brush, rng: Generator) -> None:
 
 
 def _cross(brush: Brush, rng: Generator) -> None:
-    """A thick plus sign with a rim, as on a first-aid post."""
+    """Draw a thick plus sign with a rim, as on a first-aid post."""
     arm = rng.uniform(0.26, 0.36)
     hue = rng.choice([0.0, 0.98, 0.36, 0.6, 0.78])
     face, rim = color_of(hue, rng.uniform(0.75, 0.95), rng.uniform(0.65, 0.95)), color_of(hue, 0.1, 0.97)
@@ -264,13 +259,12 @@ def _cross(brush: Brush, rng: Generator) -> None:
         face, rim = rim, face
     quarter = [(arm, -arm), (0.9, -arm), (0.9, arm), (arm, arm), (arm, 0.9), (-arm, 0.9)]
     plus = _points(*quarter, *[(-x, -y) for x, y in quarter])
-    brush.outline(plus)
-    brush.flood(face)
+    brush.flood(face, plus)
     brush.stroke(plus, rim, rng.uniform(0.12, 0.2), closed=True)
 
 
 def _leaf(brush: Brush, rng: Generator) -> None:
-    """A leaf with a midrib, side veins and a stem, from spring green to autumn red."""
+    """Draw a leaf with a midrib, side veins and a stem, from spring green to autumn red."""
     hue = rng.uniform(0.2, 0.36) if rng.random() < 0.7 else rng.uniform(0.01, 0.13)
     color = color_of(hue, rng.uniform(0.6, 0.9), rng.uniform(0.45, 0.8))
     width, point = rng.uniform(0.38, 0.5), rng.uniform(0.75, 1.05)
@@ -278,9 +272,8 @@ def _leaf(brush: Brush, rng: Generator) -> None:
     half = width * np.sin(np.pi * t**point) ** 0.8 * (1 + 0.1 * (np.arange(25) % 2))  # a toothed edge
     x = 1.7 * t - 0.75
     blade = np.concatenate([np.stack([x, half], -1), np.stack([x, -half], -1)[::-1]]).astype(np.float32)
-    brush.outline(blade)
+    brush.flood(color, blade)
     brush.outline_stroke(_points((-1, 0.06), (-0.7, 0)), 0.07)
-    brush.flood(color)
     brush.fill(blade[: len(t)] * np.array([1, 1.1], np.float32), _darker(color, 0.82))  # the half in shade
     vein = color_of(hue - 0.02, 0.45, 0.85)
     brush.stroke(_points((-1, 0.06), (-0.7, 0), (0.9, 0)), vein, 0.05)
@@ -290,15 +283,14 @@ def _leaf(brush: Brush, rng: Generator) -> None:
 
 
 def _bottle(brush: Brush, rng: Generator) -> None:
-    """An upright glass bottle with a cap and a label."""
+    """Draw an upright glass bottle with a cap and a label."""
     half, neck = rng.uniform(0.3, 0.38), rng.uniform(0.1, 0.14)
     shoulder = rng.uniform(-0.35, -0.15)
     hue = rng.choice([0.33, 0.28, 0.09, 0.57, 0.48])
     glass = color_of(hue, rng.uniform(0.5, 0.85), rng.uniform(0.35, 0.75))
     right = [(neck, -0.95), (neck, shoulder - 0.3), (0.75 * half, shoulder - 0.12), (half, shoulder + 0.08)]
     right += [(half, 0.88), (half - 0.06, 0.95)]
-    brush.outline(_points(*right, *[(-x, y) for x, y in reversed(right)]))
-    brush.flood(glass)
+    brush.flood(glass, _points(*right, *[(-x, y) for x, y in reversed(right)]))
     level = rng.uniform(shoulder - 0.1, shoulder + 0.2)
     brush.fill(_points((-1, -1), (1, -1), (1, level), (-1, level)), _darker(glass, 1.35))  # empty glass
     cap = color_of(rng.random(), 0.7, 0.8)
@@ -312,35 +304,33 @@ def _bottle(brush: Brush, rng: Generator) -> None:
 
 
 def _mug(brush: Brush, rng: Generator) -> None:
-    """A mug with a handle and something to drink in it."""
-    way = rng.choice([-1, 1])
-    flip = np.array([way, 1], np.float32)
+    """Draw a mug with a handle and something to drink in it."""
+    brush.mirror(rng.choice([-1, 1]))
     foot = rng.uniform(0.48, 0.6)
     color = color_of(rng.random(), rng.uniform(0.03, 0.55), rng.uniform(0.75, 0.97))
     body = np.concatenate(
         [_ellipse(-0.25, 0.68, foot, 0.16, 0, 0.5), _ellipse(-0.25, -0.62, 0.62, 0.2, 0.5, 1)]
     )
-    brush.outline_stroke(_ellipse(0.32, 0.02, 0.46, 0.44, -0.25, 0.25) * flip, 0.17)
-    brush.outline(body * flip)
-    brush.flood(color)
+    brush.outline_stroke(_ellipse(0.32, 0.02, 0.46, 0.44, -0.25, 0.25), 0.17)
+    brush.flood(color, body)
     pattern = color_of(rng.random(), 0.75, rng.uniform(0.5, 0.9))
     style = rng.integers(3)
     if style == 0:
         brush.stroke(
-            _ellipse(-0.25, rng.uniform(-0.2, 0.1), 0.6, 0.18, 0, 0.5) * flip, pattern, rng.uniform(0.1, 0.3)
+            _ellipse(-0.25, rng.uniform(-0.2, 0.1), 0.6, 0.18, 0, 0.5), pattern, rng.uniform(0.1, 0.3)
         )
     elif style == 1:
         for x in (-0.6, -0.25, 0.1):
             for y in (-0.15, 0.2, 0.55):
-                brush.fill(_ellipse(x, y, 0.09, 0.09) * flip, pattern)
-    brush.fill(_ellipse(-0.25, -0.62, 0.62, 0.2) * flip, _darker(color, 1.1))
+                brush.fill(_ellipse(x, y, 0.09, 0.09), pattern)
+    brush.fill(_ellipse(-0.25, -0.62, 0.62, 0.2), _darker(color, 1.1))
     drink = color_of(rng.uniform(0.04, 0.1), 0.7, rng.uniform(0.2, 0.5))
-    brush.fill(_ellipse(-0.25, -0.6, 0.53, 0.145) * flip, drink)
+    brush.fill(_ellipse(-0.25, -0.6, 0.53, 0.145), drink)
 
 
 def _fish(brush: Brush, rng: Generator) -> None:
-    """A fish with tail, fins, an eye, and stripes or scales."""
-    flip = np.array([rng.choice([-1, 1]), 1], np.float32)
+    """Draw a fish with tail, fins, an eye, and stripes or scales."""
+    brush.mirror(rng.choice([-1, 1]))
     hue = rng.choice([0.05, 0.08, 0.55, 0.6, 0.14]) + rng.uniform(-0.03, 0.03)
     color = color_of(hue, rng.uniform(0.6, 0.95), rng.uniform(0.75, 1))
     fin = color_of(hue + rng.uniform(-0.06, 0.06), 0.85, 0.6)
@@ -357,24 +347,24 @@ def _fish(brush: Brush, rng: Generator) -> None:
     ]
     brush.flood(color)
     for part in fins:
-        brush.outline(part * flip)
-        brush.fill(part * flip, fin)
-    brush.outline(body * flip)
-    brush.fill(body * flip, color)
+        brush.outline(part)
+        brush.fill(part, fin)
+    brush.outline(body)
+    brush.fill(body, color)
     belly = body * np.array([1, 0.9], np.float32) + _points((0, 0.5 * deep))
     if rng.random() < 0.5:
         for x in (-0.3, 0.02, 0.3):
-            brush.stroke(_ellipse(x, 0, 0.12, deep, 0.3, 0.7) * flip, color_of(0.1, 0.05, 0.97), 0.1)
+            brush.stroke(_ellipse(x, 0, 0.12, deep, 0.3, 0.7), color_of(0.1, 0.05, 0.97), 0.1)
     else:
-        brush.fill(belly[20:] * flip, color_of(hue, 0.25, 0.97))
+        brush.fill(belly[20:], color_of(hue, 0.25, 0.97))
         for x, y in ((-0.25, -0.15), (0.0, -0.2), (0.25, -0.1), (-0.1, 0.02), (0.15, 0.05)):
-            brush.stroke(_ellipse(x, y, 0.1, 0.1, -0.25, 0.25) * flip, fin, 0.035)
-    brush.fill(_ellipse(-0.62, -0.1, 0.11, 0.11) * flip, color_of(0, 0, 0.98))
-    brush.fill(_ellipse(-0.64, -0.1, 0.06, 0.06) * flip, color_of(0, 0, 0.08))
+            brush.stroke(_ellipse(x, y, 0.1, 0.1, -0.25, 0.25), fin, 0.035)
+    brush.fill(_ellipse(-0.62, -0.1, 0.11, 0.11), color_of(0, 0, 0.98))
+    brush.fill(_ellipse(-0.64, -0.1, 0.06, 0.06), color_of(0, 0, 0.08))
 
 
 def _bolt(brush: Brush, rng: Generator) -> None:
-    """A steel or brass bolt: a hexagonal head and a threaded shank."""
+    """Draw a steel or brass bolt: a hexagonal head and a threaded shank."""
     hue, saturation = (0.11, rng.uniform(0.4, 0.6)) if rng.random() < 0.3 else (0.6, rng.uniform(0, 0.14))
     metal = color_of(hue, saturation, rng.uniform(0.6, 0.88))
     head, shank, neck = rng.uniform(0.44, 0.54), rng.uniform(0.19, 0.25), -0.5

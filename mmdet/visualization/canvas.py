@@ -1,4 +1,4 @@
-"""Text on pictures, and pictures on sheets.
+"""Write text on pictures, and lay pictures out on a canvas.
 
 Pictures are uint8 (H, W, 3), BGR; x, y are pixels from the upper left corner.
 """
@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 Picture = NDArray[Any]
 Color = tuple[float, float, float]  # BGR, 0..255
 
-PAPER: Color = (255, 255, 255)
 INK: Color = (40, 34, 30)
 SMALLEST_TEXT = 7  # pixels; below it a text is shortened instead
 
 
 @lru_cache(maxsize=64)
 def _font(size: int) -> Any:
-    """The font that matplotlib brings along: OpenCV 4 draws ASCII letters only."""
+    """Load the font that matplotlib brings along: OpenCV 4 draws ASCII letters only."""
     import matplotlib as mpl
     from PIL import ImageFont
 
@@ -29,13 +28,13 @@ def _font(size: int) -> Any:
 
 
 def line_height(size: int) -> int:
-    """Height in pixels of a line of text of a font size."""
+    """Measure the height in pixels of a line of text."""
     ascent, descent = _font(size).getmetrics()
     return int(ascent + descent)
 
 
 def text_width(text: str, size: int) -> int:
-    """Width in pixels of a text."""
+    """Measure the width in pixels of a text."""
     left, _, right, _ = _font(size).getbbox(text)
     return int(right - min(left, 0))
 
@@ -55,58 +54,81 @@ def fit_text(text: str, width: int, size: int, tail: str = '') -> tuple[str, int
     return '', size
 
 
-def write_text(picture: Picture, text: str, x: int, y: int, size: int, color: Color = INK) -> None:
-    """Write one line onto a picture, in place; (x, y) is the upper left corner of the line."""
-    if not text:
-        return
+def write_text(
+    picture: Picture,
+    text: str,
+    x: int,
+    y: int,
+    size: int,
+    color: Color = INK,
+    anchor: str = 'la',
+    max_width: int | None = None,
+) -> None:
+    """Write one line of text onto a picture, in place; what lies beyond its border is cut off.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        text: The line.
+        x: Where the anchor lies.
+        y: Upper edge of the line.
+        size: Of the font, in pixels.
+        color: BGR.
+        anchor: 'la' for the left end of the text, 'ma' for its middle, 'ra' for its right end.
+        max_width: Pixels; a longer text is made smaller, then shorter.
+    """
     from PIL import Image, ImageDraw
 
-    line = Image.new('L', (text_width(text, size) + 1, line_height(size)))
-    ImageDraw.Draw(line).text((0, 0), text, fill=255, font=_font(size))
-    height, width = picture.shape[:2]
-    top, left = max(y, 0), max(x, 0)
-    bottom, right = max(height - y, 0), max(width - x, 0)
-    cover = np.asarray(line, np.float32)[top - y : bottom, left - x : right, None] / 255
-    part = picture[top : top + cover.shape[0], left : left + cover.shape[1]]
-    part[:] = np.rint(part + cover * (np.array(color, np.float32) - part)).astype(np.uint8)
+    if max_width is not None:
+        text, fitting = fit_text(text, max_width, size)
+        y, size = y + (line_height(size) - line_height(fitting)) // 2, fitting
+    image = Image.fromarray(picture)
+    ink = tuple(round(channel) for channel in color)
+    ImageDraw.Draw(image).text((x, y), text, fill=ink, font=_font(size), anchor=anchor)
+    picture[:] = np.asarray(image)
 
 
-def tile(pictures: Sequence[Picture], columns: int, gap: int = 8, paper: Color = PAPER) -> Picture:
-    """Lay pictures of any sizes out on a sheet, row by row, each in the middle of its cell.
+def tile(pictures: Sequence[Picture], columns: int, gap: int = 8) -> Picture:
+    """Lay pictures of any sizes out on a canvas, row by row, each in the middle of its cell.
 
     Raises:
         ValueError: No picture.
     """
     if not pictures:
-        raise ValueError('a sheet needs at least one picture')
+        raise ValueError('a canvas needs at least one picture')
     columns = min(columns, len(pictures))
-    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
-    heights = [max(picture.shape[0] for picture in row) for row in rows]
+    starts = range(0, len(pictures), columns)
+    heights = [max(picture.shape[0] for picture in pictures[start : start + columns]) for start in starts]
     widths = [max(picture.shape[1] for picture in pictures[column::columns]) for column in range(columns)]
-    size = sum(heights) + gap * (len(rows) + 1), sum(widths) + gap * (columns + 1)
-    sheet = np.full((*size, 3), paper, np.uint8)
-    y = gap
-    for row, cell_height in zip(rows, heights, strict=True):
-        x = gap
-        for picture, cell_width in zip(row, widths, strict=False):
-            height, width = picture.shape[:2]
-            top, left = y + (cell_height - height) // 2, x + (cell_width - width) // 2
-            sheet[top : top + height, left : left + width] = picture
-            x += cell_width + gap
-        y += cell_height + gap
-    return sheet
+    tops, lefts = (np.cumsum([gap, *(side + gap for side in sides)]) for sides in (heights, widths))
+    canvas = np.full((tops[-1], lefts[-1], 3), 255, np.uint8)
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        height, width = picture.shape[:2]
+        top = tops[row] + (heights[row] - height) // 2
+        left = lefts[column] + (widths[column] - width) // 2
+        canvas[top : top + height, left : left + width] = picture
+    return canvas
 
 
 def with_title(picture: Picture, title: str, size: int = 15) -> Picture:
     """Put a title above a picture, as large as fits."""
-    text, size = fit_text(title, picture.shape[1], size)
-    strip = np.full((line_height(size) + 4, picture.shape[1], 3), PAPER, np.uint8)
-    write_text(strip, text, (picture.shape[1] - text_width(text, size)) // 2, 0, size)
+    width = picture.shape[1]
+    strip = np.full((line_height(size) + 4, width, 3), 255, np.uint8)
+    write_text(strip, title, width // 2, 0, size, anchor='ma', max_width=width)
     return np.concatenate([strip, picture])
 
 
-def write_picture(file: Path, picture: Picture) -> None:
-    """Write a picture to a file, and its folder where there is none.
+def find_free_place(places: NDArray[Any], taken: NDArray[Any]) -> int:
+    """Find the place that shares the fewest pixels with boxes that are taken, the first of equal ones.
+
+    places (P, 4), P > 0 · taken (T, 4), all xyxy in whole pixels · returns a row of `places`
+    """
+    sides = np.minimum(places[:, None, 2:], taken[:, 2:]) - np.maximum(places[:, None, :2], taken[:, :2])
+    return int(sides.clip(0).prod(2).sum(1).argmin())
+
+
+def write_picture(file: Path, picture: Picture, quality: int = 95) -> None:
+    """Write a picture to a file, and its folder where there is none; `quality` is that of a JPEG.
 
     Raises:
         OSError: It cannot be written.
@@ -114,5 +136,5 @@ def write_picture(file: Path, picture: Picture) -> None:
     import cv2
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(file), picture):
+    if not cv2.imwrite(str(file), picture, [cv2.IMWRITE_JPEG_QUALITY, quality]):
         raise OSError(f'cannot write {file}; is the disk full, or the folder read-only?')

@@ -1,4 +1,4 @@
-"""What the teacher sees: crops with their labels and the teacher's answers.
+"""Draw crops with their labels and the teacher's answers.
 
 M crops · S crop side · K classes
 """
@@ -13,13 +13,12 @@ from torch import Tensor
 
 from mmdet.visualization.canvas import (
     INK,
-    PAPER,
     Color,
     Picture,
-    fit_text,
     line_height,
     text_width,
     tile,
+    with_title,
     write_text,
 )
 
@@ -29,7 +28,7 @@ BAR: Color = (225, 200, 160)
 QUIET: Color = (110, 110, 110)
 ANSWERS = 3
 TEXT_SIZE = 12
-LEAST_SIDE = 128  # pixels at which a crop is shown
+MIN_SIDE = 128  # pixels at which a crop is shown
 
 
 def draw_crops(
@@ -40,7 +39,7 @@ def draw_crops(
     columns: int = 8,
     titles: Sequence[str] | None = None,
 ) -> Picture:
-    """Lay out crops on a sheet, each above its label and the three classes that the teacher finds likeliest.
+    """Lay out crops on a canvas, each above its label and the three classes that the teacher finds likeliest.
 
     The label is green where the likeliest class is right and red where it is wrong. The last line is the
     entropy of the answer in nats.
@@ -60,9 +59,7 @@ def draw_crops(
     if len(names) != len(crops) or (probabilities is not None and len(probabilities) != len(crops)):
         raise ValueError(f'{len(crops)} crops, but {len(names)} labels or another number of probabilities')
     if not len(crops):
-        empty = np.full((3 * line_height(TEXT_SIZE), 2 * LEAST_SIDE, 3), PAPER, np.uint8)
-        write_text(empty, 'no objects', 8, line_height(TEXT_SIZE), TEXT_SIZE)
-        return empty
+        return with_title(np.full((MIN_SIDE, 2 * MIN_SIDE, 3), 255, np.uint8), 'no objects', TEXT_SIZE)
     answers = [None] * len(names) if probabilities is None else list(probabilities.detach().float().cpu())
     titles = titles or [classes[label] if label >= 0 else 'object' for label in names]
     cells = [
@@ -75,35 +72,31 @@ def draw_crops(
 def _draw_cell(
     crop: Tensor, title: str, label: int, classes: Sequence[str], answer: Tensor | None
 ) -> Picture:
-    """One crop (3, S, S) over its caption; answer (K,) probabilities."""
+    """Draw one crop (3, S, S) over its caption; answer (K,) probabilities."""
     pixels = crop.float().clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
-    picture = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    scale = -(-LEAST_SIDE // picture.shape[0])  # whole, so that the pixels stay what they are
-    picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
-    width, line = picture.shape[1], line_height(TEXT_SIZE)
-    answers = 0 if answer is None else min(ANSWERS, len(answer))
-    lines = 1 + (0 if answer is None else answers + 1)
-    caption = np.full((line * lines + 6, width, 3), PAPER, np.uint8)
+    scale = -(-MIN_SIDE // pixels.shape[0])  # whole, so that the pixels stay what they are
+    picture = np.ascontiguousarray(pixels[..., ::-1].repeat(scale, 0).repeat(scale, 1))
     color = INK
+    lines: list[tuple[str, Color, float | None]] = []
     if answer is not None:
         if label >= 0:
             color = RIGHT if int(answer.argmax()) == label else WRONG
-        values, order = answer.topk(answers)
-        for row, (value, index) in enumerate(zip(values.tolist(), order.tolist(), strict=True), start=1):
-            top = row * line + 5
-            share = f'{value:.2f}'
-            room = width - text_width(share, TEXT_SIZE) - 8
-            caption[top + 1 : top + line - 1, : round(room * min(max(value, 0.0), 1.0))] = BAR
-            write_text(caption, *_placed(classes[index], room - 4, 4, top))
-            write_text(caption, share, width - text_width(share, TEXT_SIZE) - 3, top, TEXT_SIZE)
-        entropy = f'entropy {float(torch.special.entr(answer).sum()):.2f}'
-        write_text(caption, *_placed(entropy, width - 8, 4, (answers + 1) * line + 5), QUIET)
-    write_text(caption, *_placed(title, width - 8, 4, 2), color)
-    cv2.rectangle(picture, (0, 0), (width - 1, picture.shape[0] - 1), color, 2)
-    return np.concatenate([picture, caption])
+        values, order = answer.topk(min(ANSWERS, len(answer)))
+        lines += [(classes[i], INK, share) for share, i in zip(values.tolist(), order.tolist(), strict=True)]
+        lines += [(f'entropy {float(torch.special.entr(answer).sum()):.2f}', QUIET, None)]
+    cv2.rectangle(picture, (0, 0), (picture.shape[1] - 1, picture.shape[0] - 1), color, 2)
+    return np.concatenate([picture, _draw_caption([(title, color, None), *lines], picture.shape[1])])
 
 
-def _placed(text: str, width: int, x: int, y: int) -> tuple[str, int, int, int]:
-    """Arguments of `write_text` for a text that fits into `width` pixels."""
-    text, size = fit_text(text, width, TEXT_SIZE)
-    return text, x, y + (line_height(TEXT_SIZE) - line_height(size)) // 2, size
+def _draw_caption(lines: Sequence[tuple[str, Color, float | None]], width: int) -> Picture:
+    """Write lines of text in their colors, each with its probability, if any, as bar and number."""
+    line = line_height(TEXT_SIZE)
+    caption = np.full((line * len(lines) + 6, width, 3), 255, np.uint8)
+    for row, (text, color, share) in enumerate(lines):
+        top, room = row * line + 4, width - 4
+        if share is not None:
+            room -= text_width('0.00', TEXT_SIZE) + 4
+            caption[top + 1 : top + line - 1, : round(room * min(max(share, 0.0), 1.0))] = BAR
+            write_text(caption, f'{share:.2f}', width - 3, top, TEXT_SIZE, anchor='ra')
+        write_text(caption, text, 4, top, TEXT_SIZE, color, max_width=room - 4)
+    return caption

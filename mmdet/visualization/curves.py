@@ -1,5 +1,6 @@
-"""Learning curves from the scalars that a run has logged."""
+"""Plot learning curves from the scalars that a run has logged."""
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ INK, GRAY = '#333333', '#dddddd'
 
 
 def plot_curves(scalars_json: Path | Sequence[Path], out: Path) -> Path:
-    """Draw the losses, the learning rate and the scores of a run.
+    """Plot the losses, the learning rate and the scores of a run.
 
     Args:
         scalars_json: What MMEngine writes to `<work dir>/<time>/vis_data/scalars.json`; of a resumed run
@@ -32,52 +33,55 @@ def plot_curves(scalars_json: Path | Sequence[Path], out: Path) -> Path:
     Raises:
         FileNotFoundError: No such scalars file.
     """
-    curves = read_curves(scalars_json)
-    losses = {name: curve for name, curve in curves.items() if 'loss' in name.rsplit('/', 1)[-1]}
-    scores = {name: curve for name, curve in curves.items() if name.rsplit('/', 1)[-1] in SCORES}
-    rates = {name: curve for name, curve in curves.items() if name == 'lr'}
+    curves = dict(sorted(read_curves(scalars_json).items()))
+    last_parts = {name: name.rsplit('/', 1)[-1] for name in curves}
+    losses = {name: curves[name] for name in curves if 'loss' in last_parts[name]}
+    scores = {name: curves[name] for name in curves if last_parts[name] in SCORES}
 
     figure = Figure(figsize=(11, 5.2), dpi=120, layout='constrained')
     grid = figure.add_gridspec(2, 2, width_ratios=(1.35, 1), height_ratios=(1.6, 1))
-    _draw_losses(figure.add_subplot(grid[:, 0]), losses)
-    _draw_scores(figure.add_subplot(grid[0, 1]), scores)
-    _draw_rate(figure.add_subplot(grid[1, 1]), rates)
-    out = Path(out)
+    axes = _draw(figure.add_subplot(grid[:, 0]), 'losses', losses, smoothed=True)
+    found = np.concatenate([[], *(values for _, values in losses.values())])
+    found = found[np.isfinite(found)]
+    if len(found) and found.min() > 0 and found.max() > 20 * found.min():
+        axes.set_yscale('log')
+    percent = {name: (steps, [100 * value for value in values]) for name, (steps, values) in scores.items()}
+    axes = _draw(figure.add_subplot(grid[0, 1]), 'evaluation, %', percent, with_best=True)
+    axes.set(xlim=(0, None), ylim=(0, max(1.5 * axes.get_ylim()[1], 1)))  # room for the names
+    rates = {name: curves[name] for name in ('lr',) if name in curves}
+    axes = _draw(figure.add_subplot(grid[1, 1]), 'learning rate', rates)
+    axes.ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
+    axes.set(xlim=(0, None), ylim=(0, None))
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     return out
 
 
-def read_lines(files: Sequence[Path]) -> list[Mapping[str, Any]]:
-    """What the starts of a run have logged, one JSON object a line.
+def read_lines(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read what the starts of a run have logged, one JSON object a line.
 
-    Lines that are cut short, as the last one of a killed start, are passed over. What an earlier start has
-    logged from the first step of a later one on does not count; so a training that was started anew in the
-    same folder stands alone.
+    Lines that are cut short, as the last one of a killed start, are skipped. What an earlier start has logged
+    from the first step of a later one on does not count; so a training that was started anew in the same
+    folder stands alone.
     """
-    lines: list[Mapping[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     for file in files:
-        found = [line for text in file.read_text().splitlines() if (line := _line(text)) is not None]
+        found = []
+        for text in file.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(text))
         first = next((_step(line) for line in found if _is_training(line)), math.inf)
         kept = (i for i, line in enumerate(lines) if _is_training(line) and _step(line) >= first)
         lines = lines[: next(kept, len(lines))] + found
     return lines
 
 
-def _line(text: str) -> Mapping[str, Any] | None:
-    try:
-        entry = json.loads(text)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, Mapping) else None
-
-
 def _is_training(line: Mapping[str, Any]) -> bool:
     return 'lr' in line or 'loss' in line
 
 
-def _step(line: Mapping[str, Any]) -> float:
-    return float(line.get('step', line.get('iter', math.inf)))
+def _step(line: Mapping[str, Any], default: float = math.inf) -> float:
+    return float(line.get('step', line.get('iter', default)))
 
 
 def read_curves(scalars_json: Path | Sequence[Path]) -> dict[str, Curve]:
@@ -93,12 +97,13 @@ def read_curves(scalars_json: Path | Sequence[Path]) -> dict[str, Curve]:
     values: dict[str, dict[float, float]] = {}
     last = 0.0
     for entry in read_lines(files):
+        step = _step(entry, last)
         if _is_training(entry):
-            last = step = float(entry.get('step', entry.get('iter', last)))
-        elif any(name.startswith('grad_norm/') for name in entry):  # measured between two lines of the log
-            step = float(entry['step'])
-        else:
-            step = last or float(entry.get('step', 0))
+            last = step
+        elif not any(
+            name.startswith('grad_norm/') for name in entry
+        ):  # measured between two lines of the log
+            step = last or step
         for name, value in entry.items():
             if isinstance(value, (int, float)) and name not in ('step', 'iter', 'epoch'):
                 values.setdefault(name, {})[step] = float(value)
@@ -107,63 +112,38 @@ def read_curves(scalars_json: Path | Sequence[Path]) -> dict[str, Curve]:
     }
 
 
-def _draw_losses(axes: Axes, losses: Mapping[str, Curve]) -> None:
-    """The sum on top of its parts; each as logged, faint, and smoothed."""
-    names = sorted(losses, key=lambda name: (name != 'loss', name))
-    for color, name in zip(cycle(COLORS), names, strict=False):
-        steps, values = losses[name]
-        width, marker = 2.2 if name == 'loss' else 1.5, _marker(steps)
-        axes.plot(steps, values, color=color, alpha=0.25, linewidth=1)
-        axes.plot(steps, _smooth(values), color=color, linewidth=width, label=name, marker=marker)
-    found = np.concatenate([values for _, values in losses.values()]) if losses else np.zeros(0)
-    found = found[np.isfinite(found)]
-    if len(found) and found.min() > 0 and found.max() > 20 * found.min():
-        axes.set_yscale('log')
-    _finish(axes, 'losses', 'step', bool(losses))
-
-
-def _marker(steps: list[float]) -> str | None:
-    """A dot where there are too few points for a line."""
-    return 'o' if len(steps) < 3 else None
-
-
-def _draw_scores(axes: Axes, scores: Mapping[str, Curve]) -> None:
-    """Scores in percent, the best value of each beside its name."""
-    for color, (name, (steps, values)) in zip(COLORS, sorted(scores.items()), strict=False):
-        percent = 100 * np.array(values)
-        label = f'{name} (best {np.nanmax(percent):.1f})' if np.isfinite(percent).any() else name
-        axes.plot(steps, percent, color=color, linewidth=1.8, marker='o', markersize=4, label=label)
-    axes.set_ylim(0, max(1.5 * axes.get_ylim()[1], 1))  # room for the names
-    axes.set_xlim(left=0)
-    _finish(axes, 'evaluation, %', '', bool(scores))
-
-
-def _draw_rate(axes: Axes, rates: Mapping[str, Curve]) -> None:
-    for steps, values in rates.values():
-        axes.plot(steps, values, color=COLORS[0], linewidth=1.8, marker=_marker(steps))
-    axes.ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
-    _finish(axes, 'learning rate', 'step', bool(rates))
-
-
-def _smooth(values: list[float]) -> list[float]:
-    """A mean over the neighbors on both sides, so that it does not lag; what is not finite is left out."""
-    reach = len(values) // 40
-    windows = (np.array(values[max(i - reach, 0) : i + reach + 1]) for i in range(len(values)))
-    finite = (window[np.isfinite(window)] for window in windows)
-    return [float(window.mean()) if len(window) else np.nan for window in finite]
-
-
-def _finish(axes: Axes, title: str, label: str, has_curves: bool) -> None:
+def _draw(
+    axes: Axes, title: str, curves: Mapping[str, Curve], smoothed: bool = False, with_best: bool = False
+) -> Axes:
+    """Draw curves over the steps, as logged or smoothed over that; `with_best`: each with its best value."""
+    for color, (name, (steps, values)) in zip(cycle(COLORS), curves.items(), strict=False):
+        if smoothed:
+            axes.plot(steps, values, color=color, alpha=0.25, linewidth=1)
+        best = f' (best {np.nanmax(values):.1f})' if with_best and np.isfinite(values).any() else ''
+        axes.plot(
+            steps,
+            _smooth(values) if smoothed else values,
+            color=color,
+            linewidth=2.4 if name == 'loss' else 1.6,
+            label=name + best,
+            marker='o' if with_best or len(steps) < 3 else None,
+            markersize=4,
+        )
     axes.set_title(title, loc='left', color=INK, fontsize=11)
-    axes.set_xlabel(label, color=INK)
+    axes.set_xlabel('step', color=INK)
     axes.grid(color=GRAY, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
-    if not has_curves:
-        axes.text(
-            0.5, 0.5, 'nothing logged', transform=axes.transAxes, ha='center', va='center', color='#888888'
-        )
-    elif axes.get_legend_handles_labels()[0]:
+    if curves:
         axes.legend(frameon=True, edgecolor='none', framealpha=0.9, fontsize=9)
+    else:
+        axes.text(0.5, 0.5, 'nothing logged', transform=axes.transAxes, ha='center', color='#888888')
+    return axes
+
+
+def _smooth(logged: list[float]) -> np.ndarray:
+    """Average over the neighbors on both sides, so that it does not lag; what is not finite is left out."""
+    values, kernel = np.array(logged), np.ones(len(logged) // 40 * 2 + 1)
+    finite = np.isfinite(values)
+    total, count = (np.convolve(part, kernel, 'same') for part in (np.where(finite, values, 0), finite))
+    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)

@@ -1,4 +1,4 @@
-"""Changes of color: drawn here, done by PackDetInputs on the pixels that are seen.
+"""Jitter colors: drawn here, applied by PackDetInputs to the visible pixels.
 
 h, w size of a patch in pixels · patches are uint8 (h, w, 3) BGR
 """
@@ -42,7 +42,7 @@ class PhotoMetricDistortion:
         self.hue = (-hue_delta, hue_delta)
 
     def __call__(self, results: Results) -> Results:
-        """Draw."""
+        """Draw the change."""
         numbers = results['rng'].random((5, 2)).tolist()
         done = [chance < 0.5 for chance, _ in numbers]
         at = [place for _, place in numbers]
@@ -84,7 +84,7 @@ def distort(patch: Image, color: ColorJitter) -> Image:
 
 
 def _distort_hue(patch: Image, color: ColorJitter) -> Image:
-    """As `distort`, through HSV in float32 (8-bit hues would move colors by two gray levels).
+    """Distort through HSV in float32 (8-bit hues would move colors by two gray levels).
 
     In strips: a float32 copy of the whole patch would leave the cache and come from freshly mapped memory,
     which takes five times as long.

@@ -1,4 +1,4 @@
-"""The end of a pipeline: from a window on a file to tensors.
+"""Pack a sample: draw the window on its image, convert to tensors.
 
 H, W size of the output in pixels
 """
@@ -19,7 +19,7 @@ from mmdet.structures import EncodedImages
 
 @TRANSFORMS.register_module()
 class PackDetInputs:
-    """Decodes the image, draws what the window shows of it, and packs the sample.
+    """Decodes the image, draws what the window shows of it, and packs the sample as tensors.
 
     Reads img or img_path, img_id, ori_shape, window, bboxes, labels, color, fill. Returns a dict:
     img uint8 (3, H, W) tensor, BGR · bboxes float32 (G, 4) xyxy in pixels of img, none empty ·
@@ -63,7 +63,7 @@ class PackDetInputs:
 
 
 def render(source: Image, window: Window, color: ColorJitter, fill: tuple[float, float, float]) -> Image:
-    """Draw a window: the part that is seen, resized once; its color; the fill around it, never colored.
+    """Draw a window: the visible part, resized once and color-jittered, and the fill around it.
 
     source uint8 (h, w, 3) BGR · fill BGR · returns uint8 (3, H, W), BGR unless `color.channels` says else
     """
@@ -90,7 +90,7 @@ def _covers(source: Image, window: Window) -> bool:
 
 
 def _draw_beside_fill(source: Image, window: Window) -> tuple[Image, int, int]:
-    """The output pixels whose centers lie on the source, not flipped: (h, w, 3), and x, y of the first one.
+    """Draw the output pixels whose centers lie on the source, not flipped: (h, w, 3), and x, y of the first.
 
     The edge of the source falls inside an output pixel. To round it away and resize would move the whole
     photo by up to half a pixel of the output, which can be several of the source, so this is an exact warp.
@@ -113,7 +113,7 @@ def _draw_beside_fill(source: Image, window: Window) -> tuple[Image, int, int]:
 
 
 def encode(photo: bytes | Image, size: tuple[int, int], results: Results) -> EncodedImages:
-    """What a device needs to draw one window as `render` does.
+    """Collect what a device needs to draw one window as `render` does.
 
     Args:
         photo: A JPEG file that is not decoded, or uint8 (h, w, 3), BGR, of which only what is seen is kept.

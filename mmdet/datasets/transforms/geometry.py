@@ -1,4 +1,4 @@
-"""Transforms that change the boxes and the window, never a pixel.
+"""Augment geometry: expand, crop, resize and flip change the boxes and the window, never a pixel.
 
 G boxes of the image · T tries · boxes xyxy in pixels of the window's output · sizes in pixels
 Random numbers come from `results['rng']` only.
@@ -46,7 +46,7 @@ class Expand:
         self.prob = prob
 
     def __call__(self, results: Results) -> Results:
-        """Draw and enlarge."""
+        """Draw the canvas and place the image on it."""
         chance, at, along, down = results['rng'].random(4)
         if chance >= self.prob:
             return results
@@ -66,7 +66,7 @@ class Expand:
 
 @TRANSFORMS.register_module()
 class MinIoURandomCrop:
-    """Cuts a patch that overlaps every box by at least a drawn IoU, and keeps the boxes centerd in it.
+    """Cuts a patch that overlaps every box by at least a drawn IoU, and keeps the boxes centered in it.
 
     The IoU is drawn from 1 (no cut), `min_ious` and 0 (any patch that holds the center of a box). After 50
     patches that do not fit, another IoU is drawn. SSD's sampler, Section 2.2 of arXiv 1512.02325.
@@ -85,7 +85,7 @@ class MinIoURandomCrop:
         self.min_crop_size = min_crop_size
 
     def __call__(self, results: Results) -> Results:
-        """Draw and cut."""
+        """Draw a patch and crop."""
         rng, bboxes = results['rng'], results['bboxes']
         height, width = results['window'].height, results['window'].width
         highest = self._highest_iou(bboxes, height, width)
@@ -100,7 +100,7 @@ class MinIoURandomCrop:
         return results
 
     def _highest_iou(self, bboxes: NDArray[np.float32], height: int, width: int) -> float:
-        """What no patch can exceed with every box: area of the smallest box / of the smallest patch.
+        """Bound the IoU of any patch with every box: area of the smallest box / of the smallest patch.
 
         Spares most of the rounds on photos with small objects.
         """
@@ -110,7 +110,7 @@ class MinIoURandomCrop:
         return float(_areas(bboxes).min()) / smallest_patch
 
     def _patches(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float32]:
-        """Patches of an acceptable shape, xyxy in whole pixels.
+        """Make patches of an acceptable shape, xyxy in whole pixels.
 
         numbers (T, 4) in [0, 1): width, height, left, top · returns (at most T, 4)
         """
@@ -125,13 +125,13 @@ class MinIoURandomCrop:
 
 
 def _fit(patches: NDArray[np.float32], bboxes: NDArray[np.float32], min_iou: float) -> NDArray[np.bool_]:
-    """Which patches hold the center of a box and overlap every box enough; all, when there is no box.
+    """Find the patches that hold the center of a box and overlap every box enough; all, when there is no box.
 
     patches (T, 4) · bboxes (G, 4) · returns (T,)
     """
     if not len(bboxes):
         return np.ones(len(patches), np.bool_)
-    fits = _centerd(patches, bboxes).any(1)
+    fits = _centered(patches, bboxes).any(1)
     if min_iou > 0:
         start, end = patches[:, None, :2], patches[:, None, 2:]  # (T, 1, 2)
         sides = np.maximum(np.minimum(end, bboxes[:, 2:]) - np.maximum(start, bboxes[:, :2]), 0)
@@ -142,12 +142,12 @@ def _fit(patches: NDArray[np.float32], bboxes: NDArray[np.float32], min_iou: flo
 
 
 def _areas(bboxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(G, 4) -> (G,)."""
+    """Compute areas: (G, 4) -> (G,)."""
     return (bboxes[:, 2] - bboxes[:, 0]) * (bboxes[:, 3] - bboxes[:, 1])
 
 
-def _centerd(patches: NDArray[np.float32], bboxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether the center of a box lies inside a patch: patches (T, 4) · bboxes (G, 4) · returns (T, G)."""
+def _centered(patches: NDArray[np.float32], bboxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Test whether the center of a box lies inside a patch: (T, 4) and (G, 4) -> (T, G)."""
     center = (bboxes[:, :2] + bboxes[:, 2:]) / 2  # (G, 2)
     inside: NDArray[np.bool_] = (center > patches[:, None, :2]) & (center < patches[:, None, 2:])
     return inside[..., 0] & inside[..., 1]
@@ -155,7 +155,7 @@ def _centerd(patches: NDArray[np.float32], bboxes: NDArray[np.float32]) -> NDArr
 
 def _crop(results: Results, patch: NDArray[np.float32]) -> Results:
     left, top, right, bottom = (int(side) for side in patch)
-    kept = _centerd(patch[None], results['bboxes'])[0]
+    kept = _centered(patch[None], results['bboxes'])[0]
     corner = np.array([left, top, left, top], np.float32)
     end = np.array([right, bottom, right, bottom], np.float32)
     bboxes = np.minimum(np.maximum(results['bboxes'][kept], corner), end)  # np.clip takes three times as long
@@ -169,7 +169,7 @@ def _crop(results: Results, patch: NDArray[np.float32]) -> Results:
 
 @TRANSFORMS.register_module()
 class Resize:
-    """Sets the size of the output.
+    """Resizes to a fixed size, or to fit into one.
 
     Reads window, bboxes; writes window, bboxes.
 
@@ -203,7 +203,7 @@ class Resize:
 
 @TRANSFORMS.register_module()
 class RandomFlip:
-    """Mirrors left and right.
+    """Flips an image horizontally.
 
     Reads window, bboxes, rng; writes window, bboxes.
 
@@ -215,7 +215,7 @@ class RandomFlip:
         self.prob = prob
 
     def __call__(self, results: Results) -> Results:
-        """Draw and mirror."""
+        """Draw whether to flip, and flip."""
         if results['rng'].random() >= self.prob:
             return results
         window, bboxes = results['window'], results['bboxes'].copy()

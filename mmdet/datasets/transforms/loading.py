@@ -1,4 +1,4 @@
-"""Reading image files, and the transforms that begin a pipeline.
+"""Read and check image files; the transforms that begin a pipeline.
 
 H, W height and width of an image · images are uint8 (H, W, 3) BGR
 """
@@ -48,7 +48,7 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image:
 
 
 def read_photo(path: Path, size: tuple[int, int]) -> bytes | Image:
-    """The content of an image file, checked but not decoded, or the image where only OpenCV can decode it.
+    """Read an image file without decoding it, or decoded where only OpenCV can do that.
 
     Args:
         path: The file.
@@ -64,16 +64,16 @@ def read_photo(path: Path, size: tuple[int, int]) -> bytes | Image:
     return data if head.plain_jpeg and head.size == size else _decode_as_annotated(data, size)
 
 
-class _Head(NamedTuple):
-    """What a file tells without being decoded."""
+class _Header(NamedTuple):
+    """What the header of a file tells."""
 
     size: tuple[int, int] | None = None  # (h, w), where it says one
     truncated: bool = False
     plain_jpeg: bool = False  # of 8 bits, baseline or progressive, gray or YCbCr
 
 
-def _read(path: Path, size: tuple[int, int] | None) -> tuple[bytes, _Head]:
-    """An image file and what it tells of itself.
+def _read(path: Path, size: tuple[int, int] | None) -> tuple[bytes, _Header]:
+    """Read an image file and its header.
 
     Raises:
         BadImageError: The file is missing, empty or truncated, or says another size.
@@ -85,7 +85,7 @@ def _read(path: Path, size: tuple[int, int] | None) -> tuple[bytes, _Head]:
         raise BadImageError(reason) from error
     if not data:
         raise BadImageError('the file is empty')
-    head = _look_at(data)
+    head = _parse_header(data)
     if head.truncated:
         raise BadImageError('the file is truncated')
     if size is not None and head.size is not None and head.size not in (size, size[::-1]):
@@ -95,10 +95,10 @@ def _read(path: Path, size: tuple[int, int] | None) -> tuple[bytes, _Head]:
 
 def _decode_as_annotated(data: bytes, size: tuple[int, int] | None) -> Image:
     if size is None:
-        return _decode(data, AS_SHOWN)
-    img = _decode(data, AS_STORED)
+        return decode_image(data, AS_SHOWN)
+    img = decode_image(data, AS_STORED)
     if img.shape[:2] != size:
-        stored, img = img.shape[:2], _decode(data, AS_SHOWN)
+        stored, img = img.shape[:2], decode_image(data, AS_SHOWN)
         if img.shape[:2] != size:
             raise _other_size(stored, size)
     return img
@@ -111,7 +111,12 @@ def _other_size(stored: tuple[int, ...], size: tuple[int, int]) -> BadImageError
     )
 
 
-def _decode(data: bytes, flags: int) -> Image:
+def decode_image(data: bytes | Image, flags: int) -> Image:
+    """Decode the content of an image file with OpenCV: uint8 (H, W, 3), BGR.
+
+    Raises:
+        BadImageError: It cannot be decoded.
+    """
     try:
         img = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -124,8 +129,8 @@ def _decode(data: bytes, flags: int) -> Image:
     return img
 
 
-def _look_at(data: bytes) -> _Head:
-    """What a JPEG or PNG tells without being decoded; of other formats, which fail in the decoder, nothing.
+def _parse_header(data: bytes) -> _Header:
+    """Parse the header of a JPEG or PNG; of other formats, which fail in the decoder, nothing.
 
     Whether the end is missing is asked because the decoder fills the missing part with gray and only warns.
 
@@ -135,9 +140,9 @@ def _look_at(data: bytes) -> _Head:
     """
     if data.startswith(PNG_START):
         height, width = (int.from_bytes(data[at : at + 4], 'big') for at in (20, 16))
-        return _Head((height, width), data.rfind(b'IEND') < 0)
+        return _Header((height, width), data.rfind(b'IEND') < 0)
     if not data.startswith(JPEG_START):
-        return _Head()
+        return _Header()
     height, width, at, plain, as_rgb = 0, 0, 2, False, False
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != START_OF_SCAN:
         marker = data[at + 1]
@@ -153,12 +158,12 @@ def _look_at(data: bytes) -> _Head:
         padding = marker == 0xFF  # any number of fill bytes may stand in front of a marker
         at += 1 if padding else 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
     size = (height, width) if height and width else None
-    return _Head(size, data.rfind(JPEG_END, at) < 0, plain and not as_rgb)
+    return _Header(size, data.rfind(JPEG_END, at) < 0, plain and not as_rgb)
 
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile:
-    """Opens the window on a whole image, without boxes so far.
+    """Starts a pipeline with a window on the whole image, without boxes so far.
 
     Nothing is decoded yet: that is PackDetInputs' work, once it is known which part is seen. Only an image
     whose size nobody told (no `ori_shape`) is read here. An image given as pixels (`img`) is taken as it is.
@@ -167,7 +172,7 @@ class LoadImageFromFile:
     """
 
     def __call__(self, results: Results) -> Results:
-        """Open the window."""
+        """Make the window."""
         results = results.copy()
         if 'img' not in results and 'ori_shape' not in results:
             results['img'] = read_image(results['img_path'])
@@ -182,12 +187,12 @@ class LoadImageFromFile:
 
 @TRANSFORMS.register_module()
 class LoadAnnotations:
-    """Takes the boxes of the image from the annotations.
+    """Takes the boxes and labels of the image from the annotations.
 
     Reads annotations; writes bboxes, labels.
     """
 
     def __call__(self, results: Results) -> Results:
-        """Take the boxes."""
+        """Copy the boxes and labels."""
         bboxes, labels = results['annotations']
         return {**results, 'bboxes': bboxes.copy(), 'labels': labels.copy()}

@@ -1,4 +1,4 @@
-"""What travels through the transforms: geometry and color as numbers, pixels only at the end.
+"""Describe an augmentation as numbers, so that pixels are touched only once, at the end.
 
 A geometric transform changes the boxes and a `Window`; it never sees a pixel. So a photo is decoded and
 resized once, whatever is in the list, and the size of a sample is known even when its file is broken.
@@ -17,7 +17,7 @@ Image = NDArray[Any]  # uint8 (H, W, 3) BGR, or a part of one; OpenCV's annotati
 
 
 class View(NamedTuple):
-    """What a window shows of a photo. All 0 where that is nothing, or less than the center of one pixel."""
+    """The part of a photo that a window shows; all 0 where it shows no center of a pixel."""
 
     src_box: tuple[int, int, int, int] = (0, 0, 0, 0)  # xyxy of the part of the photo, in its pixels
     dst_box: tuple[int, int, int, int] = (0, 0, 0, 0)  # xyxy of the output pixels whose centers lie on it
@@ -27,7 +27,7 @@ class View(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The rectangle of the source image that is seen, and the size at which it is drawn.
+    """The visible rectangle of the source image, and the size at which it is drawn.
 
     left, top, right, bottom in whole pixels of the source, right and bottom exclusive; the rectangle may
     reach beyond the source, where the fill color shows. height, width in pixels of the output. With `flip`
@@ -44,11 +44,11 @@ class Window(NamedTuple):
 
     @classmethod
     def whole(cls, height: int, width: int) -> Window:
-        """An image as it is."""
+        """Make the window that shows a whole image at its size."""
         return cls(0, 0, width, height, height, width)
 
     def cut(self, left: int, top: int, right: int, bottom: int) -> Window:
-        """The window on a part of this one, or on more than it: coordinates in pixels of the output.
+        """Crop or extend the window: coordinates in pixels of the output.
 
         Raises:
             ValueError: After a resize, where a whole pixel is no longer a whole pixel of the source.
@@ -66,7 +66,7 @@ class Window(NamedTuple):
         )
 
     def view(self, height: int, width: int) -> View:
-        """What it shows of a photo of this size."""
+        """Compute what the window shows of a photo of this size."""
         left, right = max(self.left, 0), min(self.right, width)
         top, bottom = max(self.top, 0), min(self.bottom, height)
         across = (self.right - self.left) / self.width  # pixels of the photo per pixel of the output
@@ -83,7 +83,7 @@ class Window(NamedTuple):
 
 
 class ColorJitter(NamedTuple):
-    """A drawn change of color, in the order in which it acts; the defaults change nothing.
+    """A drawn change of color, in the order in which it is applied; the defaults change nothing.
 
     The values add to, or multiply, pixel values in [0, 255].
     """

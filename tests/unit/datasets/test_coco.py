@@ -225,7 +225,7 @@ def test_bad_image(tiny_coco, reason):
     skipped = build(root, on_bad_image='skip')[1, 5]
     assert isinstance(skipped, BadImage)
     assert skipped.img_id == 2
-    assert skipped.file == str(root / 'train/2.jpg') == dataset.describe_image(2)
+    assert skipped.file == str(root / 'train/2.jpg') == str(dataset.image_file(2))
     assert reason in skipped.reason
     assert skipped.img_shape == (300, 300)
     assert reason in dataset.read_image_fault(2)

@@ -146,7 +146,7 @@ def test_other_jpegs_are_left_to_opencv(tmp_path, picture, change, monkeypatch):
         data[at + offset] = value
     (tmp_path / 'a.jpg').write_bytes(data)
     decoded = []
-    monkeypatch.setattr(loading, '_decode', lambda data, flags: decoded.append(flags) or picture)
+    monkeypatch.setattr(loading, 'decode_image', lambda data, flags: decoded.append(flags) or picture)
     assert read_photo(tmp_path / 'a.jpg', SIZE) is picture
     assert decoded == [loading.AS_STORED]
 

@@ -34,11 +34,11 @@ class ToyDataset:
     def __getitem__(self, key):
         index, draw = key
         if index in self.bad:
-            return BadImage(index, self.describe_image(index), 'truncated')
+            return BadImage(index, self.image_file(index), 'truncated')
         generator = torch.Generator().manual_seed(self.seed * 1000 + draw)
         return index, torch.rand(4, generator=generator)
 
-    def describe_image(self, img_id):
+    def image_file(self, img_id):
         return f'{img_id}.jpg'
 
     def read_image_fault(self, img_id):

@@ -311,5 +311,5 @@ def test_huge_photos_cost_what_is_seen_of_them(tmp_path: Path) -> None:
     images = collate_detection([ON_DEVICE(big), ON_DEVICE(task(write(tmp_path), Window.whole(*SIZE)))])[
         'inputs'
     ]
-    parts = device_decoding._seen_parts(images, CPU, [1, 2])
+    parts = device_decoding._decode_parts(images, CPU, [1, 2])
     assert [tuple(part.shape) for part in parts] == [(3, 80, 100), (3, 240, 320)]

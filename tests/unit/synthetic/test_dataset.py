@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from mmdet.synthetic.dataset import CATEGORY_IDS, CLASSES, LEAST_SIDE, SPLITS, draw_scene, make_dataset
+from mmdet.synthetic.dataset import CATEGORY_IDS, CLASSES, MIN_SIDE, SPLITS, draw_scene, make_dataset
 from mmdet.synthetic.objects import KINDS, draw_object
 
 LIGHT = np.array([-0.5, -0.5, 0.7], np.float32)
@@ -32,7 +32,7 @@ def test_set_is_sound_coco(root, split):
         x, y, w, h = annotation['bbox']
         image = coco.imgs[annotation['image_id']]
         assert 0 <= x < x + w <= image['width'] and 0 <= y < y + h <= image['height']
-        assert min(w, h) >= LEAST_SIDE
+        assert min(w, h) >= MIN_SIDE
         assert 0 < annotation['area'] <= w * h
         assert annotation['category_id'] in CATEGORY_IDS
 

@@ -40,9 +40,7 @@ def test_evaluations_stand_at_the_last_step_before_them(tmp_path):
 
 
 def test_repeated_steps_and_cut_lines(tmp_path):
-    file = write(
-        tmp_path / 's.json', step(1), step(2, loss=9.0), step(2, loss=5.0), [1], tail='{"lr": 0.1, "lo'
-    )
+    file = write(tmp_path / 's.json', step(1), step(2, loss=9.0), step(2, loss=5.0), tail='{"lr": 0.1, "lo')
     assert read_curves(file)['loss'] == ([1, 2], [3.0, 5.0])
 
 
