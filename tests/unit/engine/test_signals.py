@@ -100,7 +100,7 @@ def test_workers_outlive_both_signals(tmp_path):
     cfg.train_dataloader.num_workers = 1
     runner = stopped(cfg, 'before_train_iter', 3, (signal.SIGTERM, signal.SIGINT, signal.SIGTERM))
     assert load_checkpoint(tmp_path / 'latest.pth')['meta']['iter'] == 3
-    (worker,) = multiprocessing.active_children()
+    (worker,) = runner.train_loop.dataloader._iterator._workers
     runner.train_loop.dataloader._iterator = None  # a loader that is given up ends them
     worker.join(5)
     assert worker.exitcode == 0
