@@ -1,4 +1,4 @@
-"""Data sets with thousands of planted faults, and what each of them must come to.
+"""Data sets with planted faults, and what each of them must come to.
 
 The planter knows by construction what it plants: it uses nothing of the code that is tested.
 Boxes as planted xywh, as expected xyxy, in pixels of the annotated image.

@@ -1,8 +1,6 @@
-"""Trainings whose images are decoded on the device, here a CPU, as their users run them."""
+"""Trainings whose images are decoded on the device, here a CPU."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,17 @@ import pytest
 from mmdet.commands import browse_dataset
 from tests.helpers.tiny_run import (
     PLAIN,
-    ROOT,
     as_arguments,
+    be_quick,
     options_of,
+    small_config,
+    train,
+    without_evaluation,
     write_sets,
 )
 
 OPTION = 'train_dataloader.dataset.pipeline.4.decode'  # of ssd_tiny
+SKIP = {'train_dataloader__dataset__on_bad_image': 'skip'}
 LOSS_TOLERANCE = 1e-2  # relative; workers round each pixel to whole gray levels, the device does not
 
 
@@ -33,40 +35,34 @@ def write_mixed_set(tiny_coco: Callable[..., Path], root: Path) -> Path:
 
 
 def losses_of(root: Path, work_dir: Path, **options: Any) -> list[dict[str, float]]:
-    """The losses of each step of a training as a process."""
-    typed = as_arguments(options_of(train_cfg__max_iters=2, train_dataloader__batch_size=3, **options))
-    command = [
-        str(ROOT / 'tools/train.py'),
-        str(PLAIN),
-        '--data-root',
-        str(root),
-        '--work-dir',
-        str(work_dir),
-    ]
-    done = subprocess.run(
-        [sys.executable, *command, '--no-validate', *typed],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert 'could not be decoded' not in done.stdout + done.stderr
+    """The losses of each step of a training."""
+    batches = {
+        'train_cfg__max_iters': 2,
+        'train_dataloader__batch_size': 3,
+        'train_dataloader__num_workers': 1,
+    }
+    train(without_evaluation(small_config(root, work_dir, **SKIP, **batches, **options)))
     (file,) = work_dir.rglob('scalars.json')
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     return [{key: line[key] for key in line if key.startswith('loss')} for line in lines if 'loss' in line]
 
 
-def test_a_training_in_a_process(tiny_coco: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_training(
+    tiny_coco: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    be_quick(monkeypatch)
     root = write_mixed_set(tiny_coco, tmp_path / 'set')
-    common = {'train_dataloader__dataset__on_bad_image': 'skip', 'train_dataloader__num_workers': 1}
-    worker = losses_of(root, tmp_path / 'worker', **common)
-    device = losses_of(root, tmp_path / 'device', **common, **{OPTION: 'device'})
+    worker = losses_of(root, tmp_path / 'worker')
+    device = losses_of(root, tmp_path / 'device', **{OPTION: 'device'})
     assert len(worker) == len(device) == 2
     for ours, theirs in zip(device, worker, strict=True):
         assert ours == pytest.approx(theirs, rel=LOSS_TOLERANCE)
     assert device != worker  # the option was not lost on the way
+    said = capfd.readouterr()
+    assert 'could not be decoded' not in said.out + said.err
     listed = [json.loads((tmp_path / where / 'bad_data.json').read_text()) for where in ('worker', 'device')]
     assert listed[0] == listed[1]
     assert [image['img_id'] for image in listed[1]['images']] == [5]

@@ -3,7 +3,6 @@
 import torch
 
 from mmdet.datasets import BadImage, collate_detection
-from mmdet.registry import COLLATES
 
 
 def sample(height, width, boxes, img_id=1):
@@ -62,7 +61,3 @@ def test_a_batch_of_bad_images_is_one_blank_image():
     assert batch['gt'].img_id.tolist() == [-1]
     assert batch['gt'].img_shape.tolist() == [[300, 300]]
     assert batch['bad_images'] == bad
-
-
-def test_registered():
-    assert COLLATES.get('collate_detection') is collate_detection

@@ -71,7 +71,7 @@ def compare(sample, reference, photo):
 def test_equals_the_plain_pipeline_on_generated_photos():
     transforms = [TRANSFORMS.build(cfg) for cfg in PIPELINE]
     differences, steps = [], []
-    for draw in range(150):
+    for draw in range(80):
         photo, (bboxes, labels) = photo_of(draw % 10), boxes_of(draw)
         sample = run(results_of(photo, bboxes, labels, draw), *transforms)
         reference = reference_sample(photo, bboxes, labels, rng_of(draw), contrast_first=bool(draw % 2))
@@ -80,7 +80,7 @@ def test_equals_the_plain_pipeline_on_generated_photos():
     assert np.mean(differences) < 0.45  # rounding twice costs 0.25 to 0.35
     assert np.max(differences) < 1.2
     drawn = {name: sum(step[name] is not None for step in steps) for name in ('brightness', 'hue', 'canvas')}
-    assert all(50 < count < 100 for count in drawn.values())
+    assert all(25 < count < 55 for count in drawn.values())
     assert {step['min_iou'] for step in steps} == {0, 0.1, 0.3, 0.5, 0.7, 0.9, 1}
 
 
@@ -95,11 +95,11 @@ def test_equals_the_plain_pipeline_on_photos(shared_data):
         }
     )
     differences = []
-    for row in range(80):
+    for row in range(0, 80, 4):
         results = dataset._results(row, 500 + row)
         photo = read_image(results['img_path'], results['ori_shape'])
         reference = reference_sample(
-            photo, *results['annotations'], results['rng'], contrast_first=bool(row % 2)
+            photo, *results['annotations'], results['rng'], contrast_first=bool(row % 8)
         )
         differences.append(compare(dataset[row, 500 + row], reference, photo))
     assert np.mean(differences) < 0.45

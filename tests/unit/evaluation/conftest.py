@@ -1,4 +1,4 @@
-"""Fixtures of this room."""
+"""Fixtures of the tests of evaluation."""
 
 import logging
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from mmengine.logging import MMLogger
 
 
 @pytest.fixture
-def said() -> Iterator[list[str]]:
+def log_lines() -> Iterator[list[str]]:
     """What the log says during a test."""
     lines: list[str] = []
     handler = logging.Handler()

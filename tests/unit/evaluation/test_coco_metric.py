@@ -17,13 +17,14 @@ from mmdet.evaluation import CocoMetric
 from mmdet.evaluation.coco_metric import AP_NAMES
 from mmdet.registry import METRICS
 from mmdet.structures import DetDataSample
+from tests.helpers.forked import start_server
 
 CLASSES = ('emu', 'ant', 'cat')  # labels in another order than the category ids
 IDS = {'ant': 3, 'cat': 7, 'emu': 20}
 ABSENT = 900  # the last image: no objects
 
 
-def make_set(file: Path, seed: int = 0, first_id: int = 1) -> dict:
+def make_set(file: Path, seed: int = 0) -> dict:
     """Annotations of 12 images with crowds, several sizes, and an image without objects."""
     rng = np.random.default_rng(seed)
     annotations = []
@@ -36,7 +37,7 @@ def make_set(file: Path, seed: int = 0, first_id: int = 1) -> dict:
             width, height = rng.choice([12, 60, 140], 2) * rng.uniform(0.7, 1.2, 2)
             annotations.append(
                 {
-                    'id': first_id + len(annotations),
+                    'id': len(annotations) + 1,
                     'image_id': image['id'],
                     'category_id': int(rng.choice([3, 7, 20])),
                     'bbox': [float(x), float(y), float(width), float(height)],
@@ -135,18 +136,6 @@ def test_pickled_results_are_arrays(ann_file, tmp_path):
     np.testing.assert_array_equal(one['labels'], [2])
 
 
-def test_perfect_detections_give_one_whatever_the_ids(ann_file):
-    content = make_set(ann_file, first_id=0)  # pycocotools takes a match with object 0 for none
-    rows: dict[int, list] = {}
-    for one in content['annotations']:
-        x, y, width, height = one['bbox']
-        label = CLASSES.index(next(name for name, number in IDS.items() if number == one['category_id']))
-        if not one['iscrowd']:
-            rows.setdefault(one['image_id'], []).append((x, y, x + width, y + height, 0.9, label))
-    found = numbers(CocoMetric(str(ann_file), CLASSES), [sample(i, r) for i, r in rows.items()])
-    assert found['coco/bbox_mAP'] == pytest.approx(1, abs=1e-9)
-
-
 def test_images_that_never_arrive_count(ann_file):
     content = make_set(ann_file)
     samples = make_detections(content)
@@ -193,14 +182,14 @@ def test_classwise_numbers_go_by_name(ann_file):
     assert found['coco/bbox_mAP'] == pytest.approx(0.5, abs=1e-9)
 
 
-def test_the_log_shows_precision_and_recall(ann_file, said):
+def test_the_log_shows_precision_and_recall(ann_file, log_lines):
     samples = make_detections(make_set(ann_file))
     numbers(CocoMetric(str(ann_file), CLASSES, classwise=True), samples)
     for word in ('AP50', 'AR@100', 'emu'):
-        assert word in ''.join(said)
+        assert word in ''.join(log_lines)
 
 
-def test_a_set_without_annotations_is_written_and_not_scored(ann_file, tmp_path, said):
+def test_a_set_without_annotations_is_written_and_not_scored(ann_file, tmp_path, log_lines):
     content = make_set(ann_file)
     samples = make_detections(content)
     del content['annotations']
@@ -208,26 +197,10 @@ def test_a_set_without_annotations_is_written_and_not_scored(ann_file, tmp_path,
     out = tmp_path / 'test.json'
     assert numbers(CocoMetric(str(ann_file), CLASSES, classwise=True, outfile_prefix=str(out)), samples) == {}
     assert len(json.loads(out.read_text())) == sum(len(one.pred_instances) for one in samples)
-    assert 'nothing to score' in said[-1]
+    assert 'nothing to score' in log_lines[-1]
 
 
-def test_missing_area_and_iscrowd_and_broken_boxes(ann_file):
-    content = make_set(ann_file)
-    content['annotations'] = [
-        {'id': 1, 'image_id': 50, 'category_id': 3, 'bbox': [10, 10, 50, 50]},
-        {'id': 2, 'image_id': 50, 'category_id': 3, 'bbox': [float('nan'), 10, 50, 50]},
-    ]
-    ann_file.write_text(json.dumps(content))
-    found = numbers(CocoMetric(str(ann_file), CLASSES), [sample(50, [(10, 10, 60, 60, 0.5, 1)])])
-    assert found['coco/bbox_mAP'] == pytest.approx(1)
-    assert found['coco/bbox_mAP_m'] == pytest.approx(1)
-    content['annotations'][0]['bbox'] = [1, 2]
-    ann_file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"ann\.json: .*'\$\.annotations\[0\]\.bbox' \(id 1\)"):
-        CocoMetric(str(ann_file))
-
-
-def test_bad_arguments_and_files(ann_file, tmp_path):
+def test_bad_arguments(ann_file):
     make_set(ann_file)
     with pytest.raises(ValueError, match='segm'):
         CocoMetric(str(ann_file), metric='segm')
@@ -236,30 +209,24 @@ def test_bad_arguments_and_files(ann_file, tmp_path):
     with pytest.raises(ValueError, match='no category named gnu') as error:
         CocoMetric(str(ann_file), ['ant', 'gnu'])
     assert 'ant, cat, emu' in str(error.value)
-    with pytest.raises(FileNotFoundError, match='--data-root'):
-        CocoMetric(str(tmp_path / 'none.json'))
     with pytest.raises(ValueError, match='no image with id 1 '):
         numbers(CocoMetric(str(ann_file)), [sample(1, [])])
-    ann_file.write_text('{"images": []}')
-    with pytest.raises(ValueError, match=r"ann\.json: .* field 'categories'"):
-        CocoMetric(str(ann_file))
 
 
-def score_in_process(rank: int, folder: Path, empty_rank: bool) -> None:
-    """One of two processes; odd images and one that the other has too."""
+def score_in_process(rank: int, folder: Path) -> None:
+    """One of two processes: every second image and one that the other has too; then all or none."""
     torch.distributed.init_process_group('gloo', f'file://{folder / "meet"}', rank=rank, world_size=2)
-    content = json.loads((folder / 'ann.json').read_text())
-    samples = make_detections(content)
-    mine = [samples, []][rank] if empty_rank else samples[rank::2] + samples[:1]
-    found = numbers(CocoMetric(str(folder / 'ann.json'), CLASSES, classwise=True), mine)
-    (folder / f'{rank}.json').write_text(json.dumps(found))
+    samples = make_detections(json.loads((folder / 'ann.json').read_text()))
+    metric = CocoMetric(str(folder / 'ann.json'), CLASSES, classwise=True)
+    shares = samples[rank::2] + samples[:1], [samples, []][rank]
+    (folder / f'{rank}.json').write_text(json.dumps([numbers(metric, share) for share in shares]))
     leave_process_group()
 
 
-@pytest.mark.parametrize('empty_rank', [False, True])
-def test_two_processes_equal_one(ann_file, tmp_path, empty_rank):
+def test_two_processes_equal_one(ann_file, tmp_path):
     samples = make_detections(make_set(ann_file))
     alone = numbers(CocoMetric(str(ann_file), CLASSES, classwise=True), samples)
-    torch.multiprocessing.spawn(score_in_process, (tmp_path, empty_rank), nprocs=2)
+    start_server()
+    torch.multiprocessing.start_processes(score_in_process, (tmp_path,), nprocs=2, start_method='forkserver')
     for rank in range(2):
-        assert json.loads((tmp_path / f'{rank}.json').read_text()) == alone
+        assert json.loads((tmp_path / f'{rank}.json').read_text()) == [alone, alone]

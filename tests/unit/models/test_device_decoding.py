@@ -16,7 +16,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from benchmarks.parity import MEAN_DIFFERENCE, MOST_DIFFERENCE
 from benchmarks.reference.augmentation import PIPELINE
-from mmdet.datasets import BadImage, collate_detection
+from mmdet.datasets import collate_detection
 from mmdet.datasets.transforms import ColorJitter, PackDetInputs, Window
 from mmdet.datasets.transforms.color import ORDERS, distort
 from mmdet.models import DetDataPreprocessor, device_decoding
@@ -97,16 +97,16 @@ def test_equals_the_worker_over_many_draws(tmp_path: Path) -> None:
     transforms = [TRANSFORMS.build(cfg) for cfg in PIPELINE[:-1]]
     files = [write(tmp_path, seed=seed) for seed in range(10)]
     tasks: list[Any] = []
-    for draw in range(120):
+    for draw in range(60):
         drawn = run(results_of(photo_of(draw % 10), *boxes_of(draw), draw), *transforms)
         drawn.pop('img')
         tasks.append({**drawn, 'img_path': files[draw % 10]})
-    for start in range(0, 120, 24):
-        assert_alike(tasks[start : start + 24], mean=0.35)
+    for start in range(0, 60, 20):
+        assert_alike(tasks[start : start + 20], mean=0.35)
     windows, colors = ([t[key] for t in tasks] for key in ('window', 'color'))
-    assert 30 < sum(window.flip for window in windows) < 90
-    assert 30 < sum(min(window[:2]) < 0 for window in windows) < 90  # beyond the photo
-    assert 30 < sum(color.hue != 0 for color in colors) < 90
+    assert 15 < sum(window.flip for window in windows) < 45
+    assert 15 < sum(min(window[:2]) < 0 for window in windows) < 45  # beyond the photo
+    assert 15 < sum(color.hue != 0 for color in colors) < 45
     assert {color.channels for color in colors} == set(ORDERS)
 
 
@@ -235,13 +235,6 @@ def test_an_image_as_pixels(tmp_path: Path) -> None:
         for seed in (3, 4)
     ]
     assert_alike(tasks)
-
-
-def test_a_batch_of_bad_images_is_one_blank_image() -> None:
-    data = collate_detection([BadImage(4, '4.jpg', 'empty', (30, 41)), BadImage(5, '5.jpg', 'empty', (9, 9))])
-    out = DetDataPreprocessor(mean=[123, 116, 103], std=[58, 57, 57])(data)
-    assert out['inputs'].shape == (1, 3, 30, 41)
-    assert out['gt'].img_id.tolist() == [-1]
 
 
 # What happens when
