@@ -134,8 +134,7 @@ def update_symlink(link: Path, target: Path) -> None:
     Raises:
         OSError: Neither can be written.
     """
-    new = link.with_name(f'.{link.name}.{os.getpid()}.tmp')
-    new.unlink(missing_ok=True)
+    new = link.with_name(f'.{link.name}.{secrets.token_hex(4)}.tmp')
     try:
         new.symlink_to(target.name)
     except OSError:
@@ -205,10 +204,12 @@ def load_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
                 f'{reason.partition(chr(10))[0]}. Copy or download it again.'
             ) from error
     checkpoint = _unwrap(content, path)
-    wrong = not_finite(checkpoint['state_dict'])
-    if wrong:
-        share = f'{len(wrong)} of {len(checkpoint["state_dict"])} tensors'
-        warnings.warn(f'{path}: {share} hold NaN or infinite numbers, the first is {wrong[0]}', stacklevel=2)
+    if wrong := not_finite(checkpoint['state_dict']):
+        warnings.warn(
+            f'{path}: {len(wrong)} of {len(checkpoint["state_dict"])} tensors hold NaN or infinite numbers, '
+            f'the first is {wrong[0]}',
+            stacklevel=2,
+        )
     return checkpoint
 
 
@@ -239,9 +240,8 @@ def _unwrap(content: Any, path: Path) -> dict[str, Any]:
     Raises:
         ValueError: There are no weights, or the meta is of another form.
     """
-    checkpoint = {'state_dict': content}
-    if isinstance(content, Mapping) and 'state_dict' in content:
-        checkpoint = dict(content)
+    has_key = isinstance(content, Mapping) and 'state_dict' in content
+    checkpoint = dict(content) if has_key else {'state_dict': content}
     state, meta = checkpoint['state_dict'], checkpoint.get('meta') or {}
     if (
         not isinstance(state, Mapping)
@@ -250,11 +250,8 @@ def _unwrap(content: Any, path: Path) -> dict[str, Any]:
     ):
         found = ', '.join(map(str, list(content)[:SHOWN])) if isinstance(content, Mapping) else type(content)
         raise ValueError(f'{path} holds no weights: neither "state_dict" nor a dict of tensors, but {found}')
-    wrapped = all(name.startswith('module.') for name in state)
-    checkpoint['meta'] = meta
-    checkpoint['state_dict'] = {
-        name.removeprefix('module.') if wrapped else name: tensor for name, tensor in state.items()
-    }
+    prefix = 'module.' if all(name.startswith('module.') for name in state) else ''
+    checkpoint |= {'meta': meta, 'state_dict': {name.removeprefix(prefix): state[name] for name in state}}
     if (
         not isinstance(meta, Mapping)
         or not isinstance(meta.get('dataset_meta') or {}, Mapping)
@@ -286,10 +283,8 @@ def checkpoint_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
     meta = checkpoint['meta']
     dataset_meta = meta.get('dataset_meta') or {}
     # ours and MMDetection 3.x, then 3.0 candidates, then 2.x
-    names = dataset_meta.get('classes') or dataset_meta.get('CLASSES') or meta.get('CLASSES')
-    if not names:
-        return None
-    return tuple(names) if isinstance(names, (list, tuple)) else (names,)
+    names = dataset_meta.get('classes') or dataset_meta.get('CLASSES') or meta.get('CLASSES') or ()
+    return (tuple(names) if isinstance(names, (list, tuple)) else (names,)) or None
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
@@ -341,8 +336,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) != 2:
         raise SystemExit('usage: python -m mmdet.checkpoint.io TRUSTED_IN PLAIN_OUT')
     checkpoint = load_checkpoint(argv[0], trust=True)
-    classes = checkpoint_classes(checkpoint)
-    meta = {} if classes is None else {'dataset_meta': {'classes': list(classes)}}
+    meta = {'dataset_meta': {'classes': checkpoint_classes(checkpoint) or ()}}
     save_checkpoint({'meta': meta, 'state_dict': checkpoint['state_dict']}, argv[1])
     print(f'{argv[1]}: weights and class names of {argv[0]}')
 

@@ -1,4 +1,4 @@
-"""Weights that a training starts from: a file, or torchvision's own."""
+"""Get the weights that training starts from: out of a file, or torchvision's own."""
 
 from pathlib import Path
 
@@ -10,7 +10,11 @@ from mmdet.checkpoint.io import load_checkpoint
 
 
 def remedy(key: str) -> str:
-    """What to type instead. key: of the config, 'model.backbone.weights'."""
+    """Say what to type instead, where weights cannot be had.
+
+    Args:
+        key: Of the config, 'model.backbone.weights'.
+    """
     return (
         f'give a file of your own by `--cfg-options {key}=FILE`, or start from random weights by '
         f'`--cfg-options {key}=None`'
@@ -18,7 +22,11 @@ def remedy(key: str) -> str:
 
 
 def state_of_file(file: str, key: str) -> dict[str, Tensor]:
-    """The state dict in a file.
+    """Read the state dict in a file of weights to start from.
+
+    Args:
+        file: What `load_checkpoint` reads.
+        key: As in `remedy`.
 
     Raises:
         FileNotFoundError: There is none; says what to do.
@@ -32,7 +40,12 @@ def state_of_file(file: str, key: str) -> dict[str, Tensor]:
 
 
 def torchvision_state(weights: WeightsEnum, arch: str, key: str) -> dict[str, Tensor]:
-    """A state dict of torchvision's, from the local cache or the network.
+    """Get a state dict of torchvision's, from the local cache or the network.
+
+    Args:
+        weights: Which.
+        arch: The classifier's name, for messages.
+        key: As in `remedy`.
 
     Raises:
         FileNotFoundError: It cannot be had; says where to put the file.

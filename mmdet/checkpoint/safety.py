@@ -122,16 +122,14 @@ def _check_zip(file: BinaryIO, size: int, trust: bool) -> None:
         for reason, applies in reasons.items():
             if applies:
                 raise ValueError(reason)
-        damaged = archive.testzip()
-        if damaged:
+        if damaged := archive.testzip():
             raise ValueError(f'Bad CRC-32 (checksum) of its record {damaged}')
         content = archive.read(f'{folder}/data.pkl')
     storages: dict[str, int] = {}
     if not trust:
         _follow_pickle(content, storages)
     for key, claimed in storages.items():
-        found = sizes.get(f'{folder}/data/{key}', 0)
-        if found != claimed:
+        if (found := sizes.get(f'{folder}/data/{key}', 0)) != claimed:
             raise ValueError(f'tensor record {key} should have {claimed:,} bytes; it has {found:,}')
 
 
@@ -213,7 +211,7 @@ def _follow_pickle(stream: Any, storages: dict[str, int]) -> Any:
 
 
 def _check_keys(keys: list[Any]) -> dict[Any, None]:
-    """Make a dict with these keys, if hashing them costs nothing."""
+    """Make a dict with these keys, after making sure that hashing them costs nothing."""
     if not {type(key) for key in keys} <= {str, int, float, bool, type(None)}:
         raise PythonObjectError('a dict key that is neither a string nor a number')
     return dict.fromkeys(keys)
@@ -233,7 +231,7 @@ def _claim_storage(
 
 
 def _call(function: str, args: Any) -> Any:
-    """Return what stands for the result of a call."""
+    """Return what stands for the result of a call, after checking its arguments."""
     match function:
         case 'collections OrderedDict':
             return OrderedDict(_check_keys([pair[0] for pairs in args for pair in pairs]))
