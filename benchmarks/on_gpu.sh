@@ -74,7 +74,8 @@ benchmark() {  # name of the part and its file, most seconds, arguments of tools
 TORCHINDUCTOR_CACHE_DIR=$(mktemp -d)  # of this run alone: a compilation that is cut off leaves half a file
 export TORCHINDUCTOR_CACHE_DIR
 trap 'rm -rf "$TORCHINDUCTOR_CACHE_DIR"' EXIT
-note device "$CARD, commit $(git describe --always --dirty), $(date -u +%FT%TZ), budget $BUDGET s"
+COMMIT=$(git describe --always --dirty 2> /dev/null || echo unknown)
+note device "$CARD, commit $COMMIT, $(date -u +%FT%TZ), budget $BUDGET s"
 benchmark distill 120 distill
 benchmark step 80 step
 benchmark infer 110 infer --repeats 3
