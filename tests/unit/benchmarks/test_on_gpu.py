@@ -28,7 +28,9 @@ def run(out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_without_a_gpu_it_says_so_and_stops(tmp_path: Path) -> None:
-    done = run(tmp_path / 'out', DEVICE='cuda')
+    # A torch without a driver; the real one takes seconds to import.
+    (tmp_path / 'torch.py').write_text('class cuda:\n    def get_device_name(device): raise RuntimeError\n')
+    done = run(tmp_path / 'out', DEVICE='cuda', PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert done.stdout == ''
     assert len(done.stderr.splitlines()) == 1
