@@ -172,8 +172,9 @@ def _arrange(size: tuple[int, int], light: Array, rng: Generator) -> list[_Place
     for _ in range(count):
         label = int(rng.integers(len(CLASSES)))
         kind = rng.random()
-        spans = (0.1, 0.12, 0.28), (0.9, 0.3, 0.75 - 0.05 * count), (1, 0.6, 0.85)
-        side = rng.uniform(*next(span for limit, *span in spans if kind < limit))
+        spans = (0.1, (0.12, 0.28)), (0.9, (0.3, 0.75 - 0.05 * count)), (1, (0.6, 0.85))
+        low, high = next(span for limit, span in spans if kind < limit)
+        side = rng.uniform(low, high)
         cutout = draw_object(CLASSES[label], side * (height * width) ** 0.5, light, rng)
         placed.append(_place(cutout, label, False, placed, size, rng))
     return placed
