@@ -1,6 +1,7 @@
 """`profile`: a distilled and a plain training step of SSD300-VGG16 by kernel, on a CPU by operator."""
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from benchmarks.report import Row
@@ -29,8 +30,11 @@ def measure(settings: Settings, name: str, found: Subject) -> Row:
         step()
         if settings.on_gpu:
             torch.cuda.synchronize(settings.device)
-    kernels = recorded.key_averages()
+    events = recorded.key_averages()
     column = 'self_device_time_total' if settings.on_gpu else 'self_cpu_time_total'
-    print(kernels.table(sort_by=column, row_limit=SHOWN, max_name_column_width=100))
+    print(events.table(sort_by=column, row_limit=SHOWN, max_name_column_width=100))
+    # On a GPU a kernel's time is also that of the operator that launched it, and of annotations around it.
+    where = DeviceType.CUDA if settings.on_gpu else DeviceType.CPU
+    kernels = [event for event in events if event.device_type == where and not event.is_user_annotation]
     seconds = sum(getattr(kernel, column) for kernel in kernels) / 1e6
     return Row('profile', f'{name} step, all kernels', 's', ours=Spread(seconds, seconds, seconds))

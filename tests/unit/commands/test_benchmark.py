@@ -52,7 +52,9 @@ def rows_of(tmp_path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((tmp_path / 'out.csv').open()))
 
 
-@pytest.mark.parametrize('name', MEASURED)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=[pytest.mark.long] * (name == 'profile')) for name in MEASURED]
+)
 def test_small_run(name, typed, tmp_path, capsys, monkeypatch) -> None:
     """Processes are forked from one that has imported everything, where a measurement starts them afresh."""
     start_server()
