@@ -49,33 +49,33 @@ WAYS = ('float32', 'bfloat16', 'compiled', 'baseline')  # the first is what the 
 ARCH, CROP_SIZE, MAX_NORM, DECAY = 'resnet18', 32, 10.0, 0.01
 
 
-class Sizes(NamedTuple):
-    """How large everything is."""
-
-    images: tuple[int, int] = (600, 100)  # of the training and of the validation split
-    side: int = 192  # longer side of a photo, in pixels
-    width: float = 1 / 8  # factor on SSD300's channels
-    batch_size: int = 4
-    teacher_steps: int = 100  # of batches four times as large: it sees crops only
-    start_steps: int = 1000  # half of them on whole photos
-    steps: int = 150  # of each way
-    lr: float = 1e-3  # of each way
-
-
-QUICK = Sizes((6, 3), 96, 1 / 32, 2, 1, 2, 2)
+SIZES: dict[str, Any] = {
+    'images': (600, 100),  # of the training and of the validation split
+    'side': 192,  # longer side of a photo, in pixels
+    'width': 1 / 8,  # factor on SSD300's channels
+    'batch_size': 4,
+    'teacher_steps': 100,  # of batches four times as large: it sees crops only
+    'start_steps': 1000,  # half of them on whole photos
+    'steps': 150,  # of each way
+    'lr': 1e-3,  # of each way
+}
+QUICK = dict(zip(SIZES, ((6, 3), 96, 1 / 32, 2, 1, 2, 2, 1e-3), strict=True))
 
 
 class Work(NamedTuple):
     """The folder of all trainings, and how large they are."""
 
     folder: Path
-    sizes: Sizes
+    sizes: dict[str, Any]  # as SIZES
 
     def config(self, file: Path, name: str, steps: int, lr: float, options: Mapping[str, Any]) -> Config:
         """Make a config on the generated photos, with the schedule that all trainings have."""
         loaders = {f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')}
-        batches = {'train_dataloader.batch_size': self.sizes.batch_size, 'train_dataloader.sampler.times': 1}
-        cfg = load_config(file, {**loaders, **batches, **options}, self.folder / 'data')
+        loaders |= {
+            'train_dataloader.batch_size': self.sizes['batch_size'],
+            'train_dataloader.sampler.times': 1,
+        }
+        cfg = load_config(file, {**loaders, **options}, self.folder / 'data')
         cfg.work_dir, cfg.log_level = str(self.folder / 'runs' / name), 'WARNING'
         cfg.experiment_name = f'{name}_{time.time_ns()}'  # MMEngine names logs by the second
         cfg.train_cfg = {'type': 'TrainLoop', 'max_iters': steps}
@@ -90,7 +90,7 @@ class Work(NamedTuple):
 
     def student(self, name: str, steps: int, lr: float, distilled: bool = False) -> Config:
         """Make the config of the narrow student, with batch norms; its training is not evaluated."""
-        options: dict[str, Any] = narrowed(self.sizes.width)
+        options: dict[str, Any] = narrowed(self.sizes['width'])
         options |= {'model.backbone.batch_norm': True, 'model.neck.batch_norm': True}
         if distilled:
             options |= {
@@ -104,19 +104,20 @@ class Work(NamedTuple):
 
     def prepare(self) -> None:
         """Draw the photos, train the teacher and the common start, as far as they are not there."""
-        make_dataset(self.folder / 'data', *self.sizes.images, size=self.sizes.side)
+        photos, held_out = self.sizes['images']
+        make_dataset(self.folder / 'data', photos, held_out, size=self.sizes['side'])
         teacher, start = self.folder / 'teacher.pth', self.folder / 'start.pth'
         if not teacher.exists():
             options = {'model.arch': ARCH, 'model.crop_size': CROP_SIZE}
-            cfg = self.config(TEACHER_CONFIG, 'teacher', self.sizes.teacher_steps, 2e-3, options)
+            cfg = self.config(TEACHER_CONFIG, 'teacher', self.sizes['teacher_steps'], 2e-3, options)
             cfg.train_dataloader.batch_size *= 4
             cfg.default_hooks.save_teacher.file = str(teacher)
             DetRunner.from_cfg(cfg).train()
         if not start.exists():
             whole_photos = [PIPELINE[i] for i in (0, 1, 4, 5, 7)]  # neither expanded nor cut: learns sooner
             for steps, pipeline in (
-                (self.sizes.start_steps // 2, whole_photos),
-                (self.sizes.start_steps, PIPELINE),
+                (self.sizes['start_steps'] // 2, whole_photos),
+                (self.sizes['start_steps'], PIPELINE),
             ):
                 cfg = self.student('start', steps, 2e-3)
                 cfg.param_scheduler = None  # so that what the ways gain shows: their rate falls
@@ -128,7 +129,7 @@ class Work(NamedTuple):
 
     def train(self, way: str, seed: int) -> nn.Module:
         """Train one way with one seed; returns the student."""
-        cfg = self.student(f'{way}_seed{seed}', self.sizes.steps, self.sizes.lr, distilled=True)
+        cfg = self.student(f'{way}_seed{seed}', self.sizes['steps'], self.sizes['lr'], distilled=True)
         cfg.load_from, cfg.randomness = str(self.folder / 'start.pth'), {'seed': seed}
         if way == 'baseline':
             return self.train_baseline(cfg, seed)
@@ -151,17 +152,17 @@ class Work(NamedTuple):
         load_weights(detector, load_checkpoint(cfg.load_from)['state_dict'], cfg.load_from)
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         photos = [dataset._results(row, row) for row in range(len(dataset))]
-        student = BaselineSSD300(len(dataset.metainfo['classes']), self.sizes.width, batch_norm=True)
+        student = BaselineSSD300(len(dataset.metainfo['classes']), self.sizes['width'], batch_norm=True)
         student.take_weights(detector)
         teacher = torchvision.models.get_model(ARCH, weights=None, num_classes=student.num_classes)
         teacher.load_state_dict(load_checkpoint(self.folder / 'teacher.pth')['state_dict'])
         teacher.eval().requires_grad_(requires_grad=False)
-        optimizer = torch.optim.AdamW(student.parameters(), self.sizes.lr, weight_decay=DECAY)
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones(self.sizes.steps))
+        optimizer = torch.optim.AdamW(student.parameters(), self.sizes['lr'], weight_decay=DECAY)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones(self.sizes['steps']))
         train(
             student, teacher, CROP_SIZE, anchors_of(detector, torch.device('cpu')),
             [(photo['img_path'], *photo['annotations']) for photo in photos],
-            self.sizes.batch_size, self.sizes.steps, optimizer, schedule, MAX_NORM,
+            self.sizes['batch_size'], self.sizes['steps'], optimizer, schedule, MAX_NORM,
             np.random.default_rng([seed, 1]),
         )  # fmt: skip
         student.give_weights(detector)
@@ -182,7 +183,7 @@ class Work(NamedTuple):
             else:
                 weights = self.train(way, seed).state_dict()
             seconds = time.perf_counter() - begun
-            runner = DetRunner.from_cfg(self.student('test', 1, self.sizes.lr))
+            runner = DetRunner.from_cfg(self.student('test', 1, self.sizes['lr']))
             load_weights(runner.model, weights, 'the weights of a training')
             found = runner.test()
             about = machine(Settings(threads=torch.get_num_threads(), quick=self.sizes == QUICK))
@@ -193,7 +194,7 @@ class Work(NamedTuple):
                 **about,
             }
 
-        settings = {'way': way, 'seed': seed, **self.sizes._asdict()}
+        settings = {'way': way, 'seed': seed, **self.sizes}
         found = load_or_run(self.folder / f'{way}_seed{seed}.json', settings, measure)
         print(f'{way}, seed {seed}: AP {found["AP"]:.4f}, {found["seconds"]:.0f} s', flush=True)
         return found
@@ -243,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(0)
-    work = Work(args.work_dir, QUICK if args.quick else Sizes())
+    work = Work(args.work_dir, QUICK if args.quick else SIZES)
     work.prepare()
     runs = [work.run('start', 0), *(work.run(way, seed) for seed in args.seeds for way in args.ways)]
     if WAYS[0] in args.ways and not report(runs, args.out):

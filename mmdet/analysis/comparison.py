@@ -14,8 +14,6 @@ from mmdet.analysis.runs import Rows, Run, group_runs, read_runs
 METRICS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l', 'AR_1', 'AR_10', 'AR_100', 'AR_s', 'AR_m', 'AR_l')
 THRESHOLDS = tuple(f'{percent / 100:.2f}' for percent in range(50, 100, 5))
 PERCENT, NUMBER = (100, '.1f'), (1, '.3f')
-
-
 # title, head of a column -> (key, factor, format), note
 TABLES: tuple[tuple[str, dict[str, tuple[str, float, str]], str], ...] = (
     (
@@ -151,10 +149,15 @@ def numbers(
 
     None of a run that has no such number, because the set holds no such object or the row no teacher.
     """
-    pairs = [(run.values.get(key, -1), 0) for run in seeds.values()]
-    if plain is not None:
-        pairs = [(seeds[seed].values[key], plain[seed].values[key]) for seed in seeds if seed in plain]
-    return [factor * (value - other) for value, other in pairs if -1 not in (value, other)]
+    values = {seed: run.values.get(key, -1) for seed, run in seeds.items()}
+    others = (
+        dict.fromkeys(values, 0)
+        if plain is None
+        else {seed: run.values.get(key, -1) for seed, run in plain.items() if seed in values}
+    )
+    return [
+        factor * (values[seed] - other) for seed, other in others.items() if -1 not in (values[seed], other)
+    ]
 
 
 def mean_and_spread(values: Sequence[float], form: str = '.1f') -> str:

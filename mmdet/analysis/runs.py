@@ -102,7 +102,7 @@ def group_runs(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Rows]]:
     groups: dict[str, Rows] = {}
     order = [*ROWS, *sorted({run.values['row'] for run in runs}.difference(ROWS))]
     for run in sorted(runs, key=lambda run: (order.index(run.values['row']), run.values['seed'])):
-        settings = json.dumps({name: run.values[name] for name in SETTINGS})
+        settings = json.dumps({name: run.values[name] for name in SETTINGS}, sort_keys=True)
         row, seed = run.values['row'], run.values['seed']
         seeds = groups.setdefault(settings, {}).setdefault(ROWS.get(row, row), {})
         other = next(iter(seeds.values()), run)

@@ -87,14 +87,14 @@ def test_each_photo_comes_once_each_time_through() -> None:
 def test_weights_come_through(tmp_path: Path) -> None:
     """Into the baseline network and back: the same outputs, statistics of the batch norms included."""
     work = Work(tmp_path, QUICK)
-    make_dataset(tmp_path / 'data', *QUICK.images, size=QUICK.side)
+    make_dataset(tmp_path / 'data', *QUICK['images'], size=QUICK['side'])
     torch.manual_seed(0)
     start, back = (MODELS.build(work.student('some', 1, 0.1).model) for _ in range(2))
     images = 60 * torch.randn(2, 3, 300, 300)
     with torch.no_grad():
         start.raw_outputs(images)  # the statistics of the batch norms move away from 0 and 1
         expected = start.eval().raw_outputs(images)
-        baseline = BaselineSSD300(start.head.num_classes, QUICK.width, batch_norm=True).take_weights(start)
+        baseline = BaselineSSD300(start.head.num_classes, QUICK['width'], batch_norm=True).take_weights(start)
         baseline.give_weights(back)
         found = back.eval().raw_outputs(images)
         cls_maps, box_maps = baseline.eval()(images)
@@ -146,4 +146,4 @@ def test_small_run(
     printed = capsys.readouterr().out
     assert 'different' in printed and '-0.1000' in printed
     with pytest.raises(ValueError, match='choose another folder'):
-        Work(tmp_path, QUICK._replace(steps=3)).run('baseline', 0)
+        Work(tmp_path, {**QUICK, 'steps': 3}).run('baseline', 0)
