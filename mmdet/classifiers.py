@@ -1,4 +1,4 @@
-"""Classifiers of torchvision and timm: build one, load its weights, know its normalization.
+"""Classifiers of torchvision and timm: build one, load its weights, cut it behind a layer.
 
 Teachers use them, and backbones. A name is torchvision's, 'resnet50', or timm's as 'timm/NAME'.
 """
@@ -6,16 +6,21 @@ Teachers use them, and backbones. A name is torchvision's, 'resnet50', or timm's
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from typing import Any
 
+import torch
 import torchvision
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
 
 from mmdet.checkpoint.pretrained import remedy, state_of_file, torchvision_state
 
 IMAGENET = 'imagenet'
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's ImageNet weights, pixels 0..1
 TIMM = 'timm/'
+PROBE = 128  # side of the image whose feature maps tell the strides
 WITH_AUXILIARY = ('googlenet', 'inception_v3')  # return the logits of further layers in training
 
 
@@ -63,6 +68,62 @@ def load_pretrained(network: nn.Module, arch: str, weights: str, key: str = 'mod
     network.load_state_dict(fitting, strict=False)
     random = [name for name, _ in network.named_parameters() if name not in fitting]
     print_log(f'{arch} starts from {weights}; at random: {", ".join(random) or "nothing"}', 'current')
+
+
+class _Tracer(fx.Tracer):
+    """Traces timm's layers with a padding that depends on the input as one call."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return 'same' in type(module).__name__.lower() or super().is_leaf_module(module, name)
+
+
+def feature_extractor(network: nn.Module, levels: Mapping[str, str | int]) -> fx.GraphModule:
+    """Cut a classifier behind the deepest of `levels`: images (N, 3, H, W) -> {label: (N, C, h, w)}.
+
+    Layers are shared with `network` and keep their names. The result has `channels`, C of each level, and
+    `strides`, the stride of the output of each of its layers.
+
+    Args:
+        network: As `build_classifier` makes it.
+        levels: Label -> name of a layer, or a stride: the last layer of that stride.
+
+    Raises:
+        ValueError: No such layer or stride; names those that are there.
+    """
+    training, weight = network.training, next(network.parameters())
+    network.eval()  # dropout and stochastic depth that are no modules stay off
+    traced = fx.GraphModule(network, _Tracer().trace(network))
+    with torch.no_grad():
+        ShapeProp(traced).propagate(weight.new_zeros(1, 3, PROBE, PROBE))
+    network.train(training)
+    by_name: dict[str, fx.Node] = {}
+    by_stride: dict[int, fx.Node] = {}
+    strides: dict[str, int] = {}
+    for node in traced.graph.nodes:
+        shape = getattr(node.meta.get('tensor_meta'), 'shape', ())
+        if node.op in ('placeholder', 'output') or len(shape) != 4:
+            continue
+        by_name |= dict.fromkeys(node.meta.get('nn_module_stack') or (), node)
+        if shape[2] > 1:  # the pooling before the last layer has no stride
+            by_stride[PROBE // shape[2]] = node
+            strides |= {node.target: PROBE // shape[2]} if node.op == 'call_module' else {}
+    known: dict[Any, fx.Node] = {**by_name, **by_stride}
+    missing = [level for level in levels.values() if level not in known]
+    if missing:
+        tops = list(dict.fromkeys(name.split('.')[0] for name in by_name))
+        raise ValueError(
+            f'{type(network).__name__} has no layer {missing[0]!r}; its top layers are {tops}, its strides '
+            f'{sorted(by_stride)}'
+        )
+    output = next(node for node in traced.graph.nodes if node.op == 'output')
+    output.args = ({label: known[level] for label, level in levels.items()},)
+    traced.graph.eliminate_dead_code()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    layers = dict(traced.named_modules())
+    traced.strides = {name: stride for name, stride in strides.items() if name in layers}
+    traced.channels = [known[level].meta['tensor_meta'].shape[1] for level in levels.values()]
+    return traced
 
 
 def imagenet_normalization(network: nn.Module) -> tuple[list[float], list[float]]:

@@ -1,5 +1,6 @@
-"""Backbones: image -> feature maps."""
+"""Backbones: images -> feature maps."""
 
+from mmdet.models.backbones.classifier import ClassifierBackbone
 from mmdet.models.backbones.ssd_vgg import SSDVGG
 
-__all__ = ['SSDVGG']
+__all__ = ['SSDVGG', 'ClassifierBackbone']
