@@ -1,5 +1,7 @@
 """Layers that torch and torchvision do not have, and how layers start."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,13 @@ class L2Norm(nn.Module):
 
 
 class ConvModule(nn.Sequential):
-    """Convolution, optional batch norm, ReLU; parameters are named as in MMDetection (`conv`, `bn`)."""
+    """Convolution, optional batch norm, ReLU; parameters are named as in MMDetection (`conv`, `bn`).
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, groups: of the convolution.
+        batch_norm: Batch norm in place of a bias.
+        max_value: Where the ReLU is cut off, 6 in ReLU6.
+    """
 
     def __init__(
         self,
@@ -29,13 +37,28 @@ class ConvModule(nn.Sequential):
         kernel_size: int,
         stride: int = 1,
         padding: int = 0,
+        groups: int = 1,
         batch_norm: bool = False,
+        max_value: float = math.inf,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=not batch_norm)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=not batch_norm
+        )
         if batch_norm:
             self.bn = nn.BatchNorm2d(out_channels)
-        self.activate = nn.ReLU(inplace=True)
+        self.activate = nn.ReLU(inplace=True) if math.isinf(max_value) else nn.ReLU6(inplace=True)
+
+
+class DepthwiseConvModule(nn.Sequential):
+    """A 3x3 convolution per channel, then a 1x1 convolution, each with batch norm and ReLU6 (MobileNet)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.depthwise_conv = ConvModule(
+            in_channels, in_channels, 3, stride, 1, groups=in_channels, batch_norm=True, max_value=6
+        )
+        self.pointwise_conv = ConvModule(in_channels, out_channels, 1, batch_norm=True, max_value=6)
 
 
 def xavier_init(module: nn.Module) -> None:

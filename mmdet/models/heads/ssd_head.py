@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmdet.models.heads.head import Head, flatten_level
-from mmdet.models.layers import xavier_init
+from mmdet.models.layers import ConvModule, xavier_init
 from mmdet.models.losses import BoxLoss, ClassificationLoss
 from mmdet.models.postprocess import NMSPostProcess
 from mmdet.models.task_modules import DeltaXYWHBBoxCoder, GridAnchors, MaxIoUAssigner
@@ -19,12 +19,13 @@ from mmdet.structures import HeadOutputs
 
 @MODELS.register_module()
 class SSDHead(Head):
-    """One 3x3 convolution per level for classes and one for boxes.
+    """One 3x3 convolution per level for classes and one for boxes; SSDLite's are depthwise.
 
     Args:
         num_classes: K.
         in_channels: Channels per level.
         anchor_generator, bbox_coder, assigner, cls_loss, bbox_loss, postprocess: see Head.
+        depthwise: A depthwise 3x3 convolution with batch norm, then a 1x1 convolution (arXiv 1801.04381).
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class SSDHead(Head):
         cls_loss: ClassificationLoss,
         bbox_loss: BoxLoss,
         postprocess: NMSPostProcess,
+        depthwise: bool = False,
     ) -> None:
         super().__init__(
             num_classes, anchor_generator, bbox_coder, assigner, cls_loss, bbox_loss, postprocess
@@ -46,11 +48,19 @@ class SSDHead(Head):
             raise ValueError(f'{len(in_channels)} levels of features, but {len(per_cell)} of anchors')
 
         def branch(values: int) -> nn.ModuleList:
-            # A Sequential of one, so that parameters are named as in MMDetection: cls_convs.0.0.weight
+            # Also of one layer a Sequential: parameters are named as in MMDetection, cls_convs.0.0.weight
             return nn.ModuleList(
-                nn.Sequential(nn.Conv2d(channels, anchors * values, 3, padding=1))
+                nn.Sequential(*layers(channels, anchors * values))
                 for channels, anchors in zip(in_channels, per_cell, strict=True)
             )
+
+        def layers(channels: int, out: int) -> list[nn.Module]:
+            if not depthwise:
+                return [nn.Conv2d(channels, out, 3, padding=1)]
+            spatial = ConvModule(
+                channels, channels, 3, padding=1, groups=channels, batch_norm=True, max_value=6
+            )
+            return [spatial, nn.Conv2d(channels, out, 1)]
 
         self.cls_convs = branch(cls_loss.channels(num_classes))
         self.reg_convs = branch(4)

@@ -1,5 +1,6 @@
 """Necks: feature maps of a backbone -> feature maps of a head."""
 
 from mmdet.models.necks.ssd_neck import SSDNeck
+from mmdet.models.necks.ssdlite_neck import SSDLiteNeck
 
-__all__ = ['SSDNeck']
+__all__ = ['SSDLiteNeck', 'SSDNeck']
