@@ -1,0 +1,62 @@
+"""Any classifier as a backbone: what it returns, its names, its weights, what stays frozen."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from mmdet.classifiers import build_classifier
+from mmdet.models.backbones import ClassifierBackbone
+
+
+@pytest.mark.parametrize(
+    ('arch', 'levels', 'channels'),
+    [
+        ('mobilenet_v3_large', ('features.13.block.0', 32), [672, 960]),  # the taps of torchvision's SSDLite
+        ('resnet18', (8, 16, 32), [128, 256, 512]),
+        ('mobilenet_v2', ('features.3', 'features.6', 'features.13', 'features.17'), [24, 32, 96, 320]),
+        ('timm/tf_efficientnet_lite0', (16, 32), [672, 1280]),
+    ],
+)
+def test_levels_and_names(arch: str, levels: tuple, channels: list[int]) -> None:
+    if arch.startswith('timm/'):
+        pytest.importorskip('timm')
+    backbone = ClassifierBackbone(arch, levels, weights=None)
+    feats = backbone(torch.zeros(2, 3, 64, 96))
+    assert backbone.out_channels == [x.shape[1] for x in feats] == channels
+    assert all(96 * x.shape[2] == 64 * x.shape[3] for x in feats)
+    assert set(backbone.state_dict()) <= set(build_classifier(arch, 1).state_dict())
+
+
+def test_it_computes_what_the_classifier_does_and_copies_whole(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=3).eval()
+    torch.save(network.state_dict(), tmp_path / 'resnet18.pth')
+    backbone = ClassifierBackbone('resnet18', ('layer4',), str(tmp_path / 'resnet18.pth')).eval()
+    backbone.init_weights()
+    images = torch.randn(1, 3, 64, 64)
+    expected = nn.Sequential(*list(network.children())[:-2])(images)
+    torch.testing.assert_close(backbone(images)[0], expected)
+    double = copy.deepcopy(backbone).double()
+    torch.testing.assert_close(double(images.double())[0].float(), expected, rtol=1e-3, atol=1e-3)
+    assert backbone.conv1.weight.dtype == torch.float32
+
+
+def test_frozen_levels_and_statistics(tmp_path: Path) -> None:
+    file = str(tmp_path / 'any.pth')
+    backbone = ClassifierBackbone('resnet18', (32,), file, frozen_levels=2).train()
+    frozen = {name.split('.')[0] for name, value in backbone.named_parameters() if not value.requires_grad}
+    assert frozen == {'conv1', 'bn1', 'layer1'}
+    assert not backbone.bn1.training
+    layers = dict(backbone.named_modules())
+    assert layers['layer2.0.bn1'].training
+    fixed = ClassifierBackbone('resnet18', (32,), file, norm_eval=True).train()
+    assert not any(x.training for x in fixed.modules() if isinstance(x, nn.BatchNorm2d))
+    for option in ({'frozen_levels': 1}, {'norm_eval': True}):
+        with pytest.raises(ValueError, match='weights=None'):
+            ClassifierBackbone('resnet18', weights=None, **option)
+    with pytest.raises(ValueError, match=r'layer9.*layer1.*32'):
+        ClassifierBackbone('resnet18', ('layer9',), weights=None)
