@@ -6,8 +6,8 @@ Teachers use them, and backbones. A name is torchvision's, 'resnet50', or timm's
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -77,11 +77,16 @@ class _Tracer(fx.Tracer):
         return 'same' in type(module).__name__.lower() or super().is_leaf_module(module, name)
 
 
-def feature_extractor(network: nn.Module, levels: Mapping[str, str | int]) -> fx.GraphModule:
-    """Cut a classifier behind the deepest of `levels`: images (N, 3, H, W) -> {label: (N, C, h, w)}.
+class FeatureExtractor(NamedTuple):
+    """A classifier that is cut behind its deepest level."""
 
-    Layers are shared with `network` and keep their names. The result has `channels`, C of each level, and
-    `strides`, the stride of the output of each of its layers.
+    network: fx.GraphModule  # images (N, 3, H, W) -> {label: (N, C, h, w)}
+    channels: list[int]  # C of each level
+    strides: dict[str, int]  # of the output of each of its layers
+
+
+def feature_extractor(network: nn.Module, levels: Mapping[str, str | int]) -> FeatureExtractor:
+    """Cut a classifier behind the deepest of `levels`; layers are shared with it and keep their names.
 
     Args:
         network: As `build_classifier` makes it.
@@ -90,39 +95,40 @@ def feature_extractor(network: nn.Module, levels: Mapping[str, str | int]) -> fx
     Raises:
         ValueError: No such layer or stride; names those that are there.
     """
-    training, weight = network.training, next(network.parameters())
-    network.eval()  # dropout and stochastic depth that are no modules stay off
-    traced = fx.GraphModule(network, _Tracer().trace(network))
-    with torch.no_grad():
-        ShapeProp(traced).propagate(weight.new_zeros(1, 3, PROBE, PROBE))
-    network.train(training)
-    by_name: dict[str, fx.Node] = {}
-    by_stride: dict[int, fx.Node] = {}
+    traced = _traced(network)
+    known: dict[Any, fx.Node] = {}
     strides: dict[str, int] = {}
     for node in traced.graph.nodes:
-        shape = getattr(node.meta.get('tensor_meta'), 'shape', ())
+        shape: Sequence[int] = getattr(node.meta.get('tensor_meta'), 'shape', ())
         if node.op in ('placeholder', 'output') or len(shape) != 4:
             continue
-        by_name |= dict.fromkeys(node.meta.get('nn_module_stack') or (), node)
+        known |= dict.fromkeys(node.meta.get('nn_module_stack') or (), node)
         if shape[2] > 1:  # the pooling before the last layer has no stride
-            by_stride[PROBE // shape[2]] = node
-            strides |= {node.target: PROBE // shape[2]} if node.op == 'call_module' else {}
-    known: dict[Any, fx.Node] = {**by_name, **by_stride}
+            stride = PROBE // shape[2]
+            known[stride] = node
+            strides |= {node.target: stride} if node.op == 'call_module' else {}
     missing = [level for level in levels.values() if level not in known]
     if missing:
-        tops = list(dict.fromkeys(name.split('.')[0] for name in by_name))
-        raise ValueError(
-            f'{type(network).__name__} has no layer {missing[0]!r}; its top layers are {tops}, its strides '
-            f'{sorted(by_stride)}'
-        )
+        there = dict.fromkeys(name if isinstance(name, int) else name.split('.')[0] for name in known)
+        raise ValueError(f'{type(network).__name__} has no layer {missing[0]!r}; there are {list(there)}')
     output = next(node for node in traced.graph.nodes if node.op == 'output')
     output.args = ({label: known[level] for label, level in levels.items()},)
     traced.graph.eliminate_dead_code()
     traced.delete_all_unused_submodules()
     traced.recompile()
     layers = dict(traced.named_modules())
-    traced.strides = {name: stride for name, stride in strides.items() if name in layers}
-    traced.channels = [known[level].meta['tensor_meta'].shape[1] for level in levels.values()]
+    channels = [known[level].meta['tensor_meta'].shape[1] for level in levels.values()]
+    return FeatureExtractor(traced, channels, {name: strides[name] for name in strides if name in layers})
+
+
+def _traced(network: nn.Module) -> fx.GraphModule:
+    """Trace a network and note the shape of each result for an image of `PROBE` pixels."""
+    training, weight = network.training, next(network.parameters())
+    network.eval()  # dropout and stochastic depth that are no modules stay off
+    traced = fx.GraphModule(network, _Tracer().trace(network))
+    with torch.no_grad():
+        ShapeProp(traced).propagate(weight.new_zeros(1, 3, PROBE, PROBE))
+    network.train(training)
     return traced
 
 

@@ -53,9 +53,9 @@ class ClassifierBackbone(nn.Module):
         self.norm_eval = norm_eval
         network = build_classifier(arch, num_classes=1)
         trunk = feature_extractor(network, {str(level): level for level in out_levels})
-        for name, layer in trunk.named_children():
+        for name, layer in trunk.network.named_children():
             self.add_module(name, layer)
-        self._trunk = (trunk,)  # its layers are registered above, under the classifier's own names
+        self._network = (trunk.network,)  # its layers are registered above, under the classifier's own names
         self.out_channels = trunk.channels
         limit = 2**frozen_levels if frozen_levels else 0
         self._frozen = {name for name, stride in trunk.strides.items() if stride <= limit}
@@ -83,4 +83,4 @@ class ClassifierBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Extract the levels of images (N, 3, H, W): L x (N, C_l, H_l, W_l)."""
-        return list(self._trunk[0](images).values())
+        return list(self._network[0](images).values())
