@@ -9,7 +9,12 @@ import torchvision
 from torch import nn
 
 from mmdet.classifiers import build_classifier
+from mmdet.models import NMSPostProcess
 from mmdet.models.backbones import ClassifierBackbone
+from mmdet.models.heads import SSDHead
+from mmdet.models.losses import MultiBoxLoss, SmoothL1Loss
+from mmdet.models.necks import SSDLiteNeck
+from mmdet.models.task_modules import DeltaXYWHBBoxCoder, MaxIoUAssigner, SSDAnchorGenerator
 
 
 @pytest.mark.parametrize(
@@ -60,3 +65,21 @@ def test_frozen_levels_and_statistics(tmp_path: Path) -> None:
             ClassifierBackbone('resnet18', weights=None, **option)
     with pytest.raises(ValueError, match=r'layer9.*layer1.*32'):
         ClassifierBackbone('resnet18', ('layer9',), weights=None)
+
+
+def test_the_levels_and_heads_of_ssdlite() -> None:
+    neck = SSDLiteNeck(in_channels=(16,), extra_channels=(8,))
+    head = SSDHead(
+        3,
+        in_channels=(16, 8),
+        anchor_generator=SSDAnchorGenerator([16, 32], [[2], [2]], min_sizes=[16, 32], max_sizes=[32, 64]),
+        bbox_coder=DeltaXYWHBBoxCoder(),
+        assigner=MaxIoUAssigner(0.5, 0.5),
+        cls_loss=MultiBoxLoss(),
+        bbox_loss=SmoothL1Loss(),
+        postprocess=NMSPostProcess(),
+        depthwise=True,
+    )
+    outputs = head(neck([torch.randn(2, 16, 4, 4)]))
+    assert outputs.cls_logits.shape == (2, 4 * (16 + 4), 4)
+    assert {x.groups for x in head.modules() if isinstance(x, nn.Conv2d)} == {16, 8, 1}
