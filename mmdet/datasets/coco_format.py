@@ -237,9 +237,7 @@ class Fault(NamedTuple):
 class TrainingBoxes(NamedTuple):
     """The B boxes that can be trained on, grouped by image, and what was dropped."""
 
-    bboxes: NDArray[
-        np.float32
-    ]  # (B, 4) xyxy in pixels of the annotated image, right and lower edge exclusive
+    bboxes: NDArray[np.float32]  # (B, 4) xyxy, pixels of the annotated image, ends exclusive
     labels: NDArray[np.int64]  # (B,) in [0, K)
     image_rows: NDArray[np.int64]  # (B,) in [0, M), ascending
     crowds: int  # regions that hold many objects; left out

@@ -1,4 +1,4 @@
-"""What all processes know, exchanged as tensors: nothing that one receives from another is unpickled."""
+"""Gather values of all processes as tensors: nothing that one receives from another is unpickled."""
 
 import torch
 from mmengine import dist
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def gather_rows(rows: Tensor) -> list[Tensor]:
-    """The tensor (rows, columns) of every process; the number of rows may differ."""
+    """Gather the tensor (rows, columns) of every process; the number of rows may differ."""
     counts = [int(count) for count in dist.all_gather(torch.tensor([len(rows)]))]
     padded = rows.new_zeros(max(counts), rows.shape[1])
     padded[: len(rows)] = rows
@@ -15,7 +15,7 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
 
 
 def gather_text(text: str) -> list[str]:
-    """The text of every process."""
+    """Gather the text of every process."""
     encoded = torch.tensor(list(text.encode(errors='surrogateescape')), dtype=torch.uint8)
     rows = gather_rows(encoded[:, None])
     return [bytes(row[:, 0].tolist()).decode(errors='surrogateescape') for row in rows]

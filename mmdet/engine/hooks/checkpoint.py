@@ -15,7 +15,7 @@ from mmdet.registry import HOOKS
 
 @HOOKS.register_module()
 class CheckpointHook(Hook):
-    """Writes `epoch_N.pth` or `iter_N.pth`, `latest.pth` that points to the newest, and the best.
+    """Write `epoch_N.pth` or `iter_N.pth`, `latest.pth` that points to the newest, and the best.
 
     A new file is whole before `latest.pth` points to it and before an older one is removed. The end of
     training is saved always. `best_METRIC_epoch_N.pth` holds weights and its score, from which resuming goes

@@ -12,7 +12,7 @@ from mmdet.registry import HOOKS
 
 @HOOKS.register_module()
 class CurvesHook(Hook):
-    """Draws the learning curves of a run, from its first start on, into `work_dir/curves.png`, as it ends."""
+    """Draw the learning curves of a run, from its first start on, into `work_dir/curves.png`, as it ends."""
 
     priority = 'LOWEST'
 

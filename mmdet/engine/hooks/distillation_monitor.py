@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmdet.engine.state import unwrap_model
 from mmdet.registry import HOOKS
 
 PREDICTIONS = ('cls_logits', 'box_deltas')
@@ -61,7 +61,7 @@ class DistillationMonitorHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None
     ) -> None:
         """Attach forward hooks where the gradients of this step are measured; its end removes them."""
-        model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap_model(runner.model)
         head = getattr(model, 'head', None)
         due = runner.iter == self.start or self.every_n_train_iters(runner, self.interval)
         if not due or not is_main_process() or head is None or getattr(model, 'distiller', None) is None:

@@ -11,13 +11,13 @@ from mmengine.runner import Runner
 from mmdet.datasets.coco_format import read_coco
 from mmdet.datasets.transforms import read_image
 from mmdet.evaluation.coco_eval import to_pycocotools
-from mmdet.structures import DetDataSample
+from mmdet.structures import NO_IMAGE, DetDataSample
 from mmdet.visualization.canvas import write_picture
 from mmdet.visualization.detections import draw_detections, draw_side_by_side
 
 
 class DrawHook(Hook):
-    """Writes a picture of each image: the ground truth, where there is some, beside what was found.
+    """Write a picture of each image: the ground truth, where there is some, beside what was found.
 
     Args:
         show_dir: Folder of the pictures; they keep the names that the annotation file gives the images.
@@ -44,7 +44,7 @@ class DrawHook(Hook):
         """Draw the images of one batch."""
         dataset = runner.test_loop.dataloader.dataset
         for sample in outputs or ():
-            if sample.img_id != -1:
+            if sample.img_id != NO_IMAGE:
                 image = read_image(dataset.image_file(sample.img_id), sample.ori_shape)
                 file = self.show_dir / self.coco.imgs[sample.img_id]['file_name']
                 write_picture(file.with_suffix('.jpg'), self.draw(image, sample))

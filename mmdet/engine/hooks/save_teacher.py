@@ -1,13 +1,13 @@
-"""What the training of a teacher needs beside its steps."""
+"""Write the file of the best teacher while it is trained."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
+from mmdet.engine.state import unwrap_model
 from mmdet.registry import HOOKS
 
 
@@ -50,10 +50,9 @@ class SaveTeacherHook(Hook):
         if runner.rank != 0 or named.get(self.metric, -1.0) <= self.best:
             return
         self.best = named[self.metric]
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         path = self._path(runner)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(model.teacher_file(runner.epoch, named), path)
+        save_checkpoint(unwrap_model(runner.model).teacher_file(runner.epoch, named), path)
         runner.logger.info(f'teacher with {self.metric} {self.best:.4f} written to {path}')
 
     def _path(self, runner: Any) -> Path:
