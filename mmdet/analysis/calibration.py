@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet.evaluation.accuracy import top_hits
+
 BINS = 15  # of confidence, equally wide, as in arXiv 1706.04599
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 NEAR_ONE_HOT = 0.99  # confidence above which an answer says hardly more than a label
@@ -73,16 +75,6 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         slope = ((torch.softmax(logits * middle, 1) * logits).sum(1) - true).mean()  # of the mean in 1 / T
         low, high = (low, middle) if slope > 0 else (middle, high)
     return round(2 / (low + high), 4)
-
-
-def top_hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Check whether the true class is the likeliest one, and among the five likeliest.
-
-    logits (M, K) · labels (M,) -> two (M,) bool
-    """
-    best = logits.topk(min(5, logits.shape[1]), 1).indices  # (M, 5)
-    hit = best == labels[:, None]
-    return hit[:, 0], hit.any(1)
 
 
 def measure(logits: Tensor, labels: Tensor) -> dict[str, float]:

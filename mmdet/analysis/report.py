@@ -19,11 +19,11 @@ from mmdet.analysis.calibration import (
     NEAR_ONE_HOT,
     classifier_reliability,
     measure,
-    top_hits,
 )
 from mmdet.analysis.markdown import table
 from mmdet.analysis.plots import plot_reliability
 from mmdet.analysis.teacher import build_distiller, predict_split
+from mmdet.evaluation.accuracy import top_hits
 
 GOOD_ERROR = 0.05  # expected calibration error below which nothing needs saying
 MANY_ONE_HOT = 0.5

@@ -16,6 +16,16 @@ from mmdet.registry import METRICS
 NOT_CLASSIFIED = -1  # in place of a label
 
 
+def top_hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Check whether the true class is the likeliest one, and among the five likeliest.
+
+    logits (G, K) · labels (G,) -> two (G,) bool
+    """
+    best = logits.topk(min(5, logits.shape[1]), 1).indices  # (G, 5)
+    hit = best == labels[:, None]
+    return hit[:, 0], hit.any(1)
+
+
 @METRICS.register_module()
 class CropAccuracy(BaseMetric):
     """Top-1 and top-5 accuracy over all objects, and top-1 averaged over the classes.
@@ -33,9 +43,7 @@ class CropAccuracy(BaseMetric):
         """
         for sample in data_samples:
             logits, labels = (sample['gt_instances'][name] for name in ('cls_logits', 'labels'))
-            best = logits.topk(min(5, logits.shape[1]), 1).indices  # (G, 5)
-            hit = best == labels[:, None]
-            self.results.append(torch.stack([labels, hit[:, 0].long(), hit.any(1).long()], 1).cpu())
+            self.results.append(torch.stack([labels, *top_hits(logits, labels)], 1).cpu())
             self.results.append(torch.full((sample['left_out'], 3), NOT_CLASSIFIED))
 
     def evaluate(self, size: int) -> dict[str, float]:

@@ -11,8 +11,8 @@ from mmdet.analysis.calibration import (
     fit_temperature,
     measure,
     reliability,
-    top_hits,
 )
+from mmdet.evaluation.accuracy import top_hits
 
 
 def test_a_calibrated_classifier_has_no_error(honest: tuple[torch.Tensor, torch.Tensor]) -> None:
