@@ -4,7 +4,6 @@ import csv
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +12,10 @@ import torch
 import torchvision
 from terminaltables import AsciiTable
 
-from benchmarks.settings import Settings, cores
+from benchmarks.settings import Settings
 from benchmarks.timing import Spread, Timing, ratio
+from mmdet.analysis.runs import describe_commit
+from mmdet.cli import usable_cores
 from mmdet.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,13 +107,10 @@ def for_device(
 
 def machine(settings: Settings) -> dict[str, str]:
     """Describe what the figures were measured on and with."""
-    commit = subprocess.run(
-        ['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     on_gpu = settings.on_gpu
     return {
         'device': torch.cuda.get_device_name(settings.device) if on_gpu else f'CPU, {_processor()}',
-        'cores': str(cores()),
+        'cores': str(usable_cores()),
         'threads': str(settings.threads),
         'load': f'{os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else '',
         'mode': ' '.join(name for name in MODES if getattr(settings, name)),
@@ -120,7 +118,7 @@ def machine(settings: Settings) -> dict[str, str]:
         'torch': torch.__version__,
         'torchvision': torchvision.__version__,
         'distill_det': __version__,
-        'commit': commit.stdout.strip() or 'unknown',
+        'commit': describe_commit(),
     }
 
 

@@ -1,10 +1,11 @@
 """Settings of all benchmarks."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from mmdet.cli import usable_cores
 
 
 class Settings(NamedTuple):
@@ -30,13 +31,9 @@ class Settings(NamedTuple):
     @property
     def missing_cores(self) -> str:
         """Explain why loader workers cannot each have a core; '' where they can."""
-        return '' if cores() >= self.workers else f'needs {self.workers} cores, here are {cores()}'
+        cores = usable_cores()
+        return '' if cores >= self.workers else f'needs {self.workers} cores, here are {cores}'
 
     def autocast(self) -> torch.autocast:
         """Return the context that sets the precision of the contenders."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmdet.analysis.calibration import measure
 from mmdet.analysis.comparison import METRICS, THRESHOLDS
 from mmdet.analysis.error_split import error_split, match_detections, score_calibration
-from mmdet.analysis.runs import FORMAT, load_or_run
+from mmdet.analysis.runs import FORMAT, describe_commit, load_or_run
 from mmdet.analysis.teacher import build_distiller, predict_split, read_batches
 from mmdet.apis import init_detector
 from mmdet.checkpoint.io import load_checkpoint
@@ -212,12 +212,7 @@ def student_numbers(cfg: Config, checkpoint: Path) -> dict[str, float]:
 
 
 def provenance() -> dict[str, str]:
-    """Name the commit of the code, marked when tracked files differ from it, the device and torch."""
-    git = ['git', '-C', str(ROOT), 'describe', '--always', '--dirty', '--abbrev=7', '--exclude=*']
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = 'unknown'
+    """Name the commit of the code, the device and torch."""
     cpu = f'CPU, {torch.get_num_threads()} thread(s) a process'
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
-    return {'commit': commit, 'device': device, 'torch': torch.__version__}
+    return {'commit': describe_commit(), 'device': device, 'torch': torch.__version__}

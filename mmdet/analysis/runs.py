@@ -1,12 +1,14 @@
 """Read, write and group the JSON files of runs: one row of an ablation, trained with one seed."""
 
 import json
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmdet.config.rows import ROWS
 
+ROOT = Path(__file__).resolve().parents[2]
 FORMAT = 1
 SETTINGS = ('data', 'config', 'options', 'iterations', 'batch_size', 'train_images', 'val_images')
 
@@ -45,6 +47,15 @@ def load_or_run(
                 f'{file} was made with {name} {found.get(name)}, not {value}: choose another folder'
             )
     return found
+
+
+def describe_commit() -> str:
+    """Name the commit of the code, `-dirty` when tracked files differ from it; 'unknown' without git."""
+    git = ['git', '-C', str(ROOT), '--git-dir=.git', 'describe', '--always', '--dirty', '--exclude=*']
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or a tree without its .git
+        return 'unknown'
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

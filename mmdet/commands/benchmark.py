@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmdet.cli import make_parser
+from mmdet.cli import make_parser, usable_cores
 
 if TYPE_CHECKING:
     from benchmarks.report import Row
@@ -81,11 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             'the package benchmarks is not installed with mmdet: run this in a clone of the repository'
         )
     from benchmarks.report import machine, table, write_csv
-    from benchmarks.settings import Settings, cores
+    from benchmarks.settings import Settings
 
     MMLogger.get_instance('mmengine', log_level='WARNING')
     args['device'] = torch.device(args['device'] or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    args['threads'] = args['threads'] or cores()
+    args['threads'] = args['threads'] or usable_cores()
     given = {field: args[field] for field in Settings._fields if args[field] is not None}
     torch.set_num_threads(args['threads'])
     cv2.setNumThreads(0)

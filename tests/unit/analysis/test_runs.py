@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mmdet.analysis.runs import Run, group_runs, load_or_run, read_runs
+from mmdet.analysis import runs
+from mmdet.analysis.runs import Run, describe_commit, group_runs, load_or_run, read_runs
 from mmdet.cli import run_main
 from mmdet.commands import compare
 from tests.unit.analysis.test_comparison import TEACHER, result, write
@@ -59,9 +60,14 @@ def test_a_run_is_made_once(tmp_path: Path) -> None:
 
 
 def test_rows_come_in_the_order_of_the_paper() -> None:
-    runs = [
+    unordered = [
         Run(Path(row), result(row, seed, 0.2) | {'teacher.arch': None})
         for row, seed in (('all', 1), ('all', 0), ('own', 0), ('plain', 0))
     ]
-    ((_, rows),) = group_runs(runs)
+    ((_, rows),) = group_runs(unordered)
     assert {row: list(seeds) for row, seeds in rows.items()} == {'plain': [0], 'all': [0, 1], 'own': [0]}
+
+
+def test_a_tree_without_its_git_folder_has_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, 'ROOT', runs.ROOT / 'docs')  # not that of the folder above either
+    assert describe_commit() == 'unknown'
