@@ -15,7 +15,7 @@ from mmdet.analysis.markdown import table
 from mmdet.cli import make_parser
 
 RESULTS = ROOT / 'benchmarks' / 'results'
-ORDER = ('data', 'step', 'distill', 'end_to_end', 'infer', 'eval', 'startup', 'ddp')
+ORDER = ('data', 'step', 'distill', 'end_to_end', 'infer', 'eval', 'startup')
 HEAD = ('', 'unit', 'ours', 'baseline', 'torchvision', 'ratio', 'target', '', 'on', 'commit')
 
 

@@ -3,7 +3,7 @@
 N images · A anchors · K classes
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,7 +103,8 @@ def subject(settings: Settings, batch_size: int, teacher: Path | None = None) ->
         detector.to(memory_format=torch.channels_last)
     if settings.compile and (reason := compile_network(detector)):
         raise RuntimeError(f'--compile: this machine cannot: {reason}')
-    data = first_batch(cfg, range(batch_size))
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    data = collate_detection([dataset[row % len(dataset)] for row in range(batch_size)])
     gt = data['gt']
     if settings.on_gpu:  # as the loader does
         data |= {'inputs': data['inputs'].pin_memory(), 'gt': type(gt)(*(each.pin_memory() for each in gt))}
@@ -111,12 +112,6 @@ def subject(settings: Settings, batch_size: int, teacher: Path | None = None) ->
         [x[i, valid].to(settings.device) for i, valid in enumerate(gt.valid)] for x in (gt.bboxes, gt.labels)
     )
     return Subject(settings, detector, cfg, data, objects, labels)
-
-
-def first_batch(cfg: Config, rows: Iterable[int]) -> dict[str, Any]:
-    """Load photos of the validation set through its pipeline; they repeat when the set has fewer."""
-    dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    return collate_detection([dataset[row % len(dataset)] for row in rows])
 
 
 def scale_weights(detector: Any) -> None:

@@ -28,7 +28,6 @@ BENCHMARKS = {
     'infer': 'inference with NMS',
     'eval': 'COCO box evaluation',
     'startup': 'tools/train.py on annotations of full COCO size, until its first step',
-    'ddp': 'two processes against one',
     'profile': 'a distilled and a plain step by kernel',
 }
 FEWER_REPEATS = {'eval': 3, 'startup': 3}  # minutes each
