@@ -1,4 +1,4 @@
-"""Rows of a benchmark: on the screen, and in a CSV file."""
+"""Rows of a benchmark: in a CSV file, and as a table in Markdown."""
 
 import csv
 import os
@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 
 import torch
 import torchvision
-from terminaltables import AsciiTable
 
 from benchmarks.settings import Settings
 from benchmarks.timing import Spread, Timing, ratio
+from mmdet.analysis.markdown import table
 from mmdet.analysis.runs import describe_commit
 from mmdet.cli import usable_cores
 from mmdet.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENDERS = ('ours', 'reference', 'torchvision')
+FIGURES = (*CONTENDERS, 'ratio')
+HEAD = ('', 'unit', 'ours', 'baseline', 'torchvision', 'ratio', 'target', '', 'on', 'commit')
 NOT_MEASURED, NO_GPU = 'not measured', 'no GPU in this run'
 MODES = ('quick', 'amp', 'channels_last', 'compile')  # of the settings
 
@@ -122,31 +124,9 @@ def machine(settings: Settings) -> dict[str, str]:
     }
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Format rows for the screen: median and, in brackets, the quartiles."""
-    grid = [['', 'unit', *CONTENDERS, 'ratio', 'parity', 'target', '']]
-    remarks = []
-    for row in rows:
-        ours, *others = map(cell, (row.ours, row.reference, row.torchvision, row.ratio))
-        parity = 'FAILED' if row.faults else 'equal' if row.ours and row.parity else ''
-        target = str(row.target or '')
-        grid.append([row.name, row.unit, ours or NOT_MEASURED, *others, parity, target, row.verdict])
-        notes = [row.note, *(f'PARITY FAILED: {fault}' for fault in row.faults)]
-        remarks += [f'{row.name}: {note}' for note in notes if note]
-    return '\n'.join([AsciiTable(grid).table, *remarks])
-
-
-def write_csv(rows: Sequence[Row], about: Mapping[str, str], file: Path) -> None:
-    """Write one line a row; replaces the file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open('w', newline='') as stream:
-        writer = csv.DictWriter(stream, [*_record(Row('', '', '')), *about])
-        writer.writeheader()
-        writer.writerows({**_record(row), **about} for row in rows)
-
-
-def _record(row: Row) -> dict[str, str]:
-    spreads = {name: getattr(row, name) for name in (*CONTENDERS, 'ratio')}
+def record(row: Row, about: Mapping[str, str]) -> dict[str, str]:
+    """Flatten a row to the columns of a CSV file; `about`: from `machine`."""
+    spreads = {name: getattr(row, name) for name in FIGURES}
     return {
         'benchmark': row.benchmark,
         'row': row.name,
@@ -162,14 +142,37 @@ def _record(row: Row) -> dict[str, str]:
         'peak_mib': '; '.join(f'{name} {peak:.0f}' for name, peak in row.peak_mib.items() if peak),
         'repeats': str(row.repeats),
         'note': row.note,
+        **about,
     }
 
 
-def cell(spread: Spread | None) -> str:
-    """Format a median and, in brackets, the quartiles where they differ from it."""
-    if spread is None:
+def write_csv(records: Sequence[Mapping[str, str]], file: Path) -> None:
+    """Write one line a record; replaces the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open('w', newline='') as stream:
+        writer = csv.DictWriter(stream, records[0])
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def table_of(records: Sequence[Mapping[str, str]]) -> str:
+    """Lay out records in Markdown: median and, in brackets, the quartiles where they differ from it."""
+    return table(HEAD, [_cells(row) for row in records])
+
+
+def _cells(row: Mapping[str, str]) -> list[str]:
+    ours, *others = (_figure([row[f'{name}_{part}'] for part in Spread._fields]) for name in FIGURES)
+    target = row['target'].replace('>=', '≥').replace('<=', '≤')
+    if row['verdict'] == NOT_MEASURED:
+        return [row['row'], row['unit'], NOT_MEASURED, *others, target, '', '', '']
+    device = row['device'].partition(',')[0].removeprefix('NVIDIA ')  # 'CPU', 'H200'
+    return [row['row'], row['unit'], ours, *others, target, row['verdict'], device, row['commit']]
+
+
+def _figure(spread: Sequence[str]) -> str:
+    if not all(spread):
         return ''
-    median, low, high = (f'{value:.3g}' if abs(value) < 1000 else f'{value:.0f}' for value in spread)
+    median, low, high = (f'{x:.3g}' if abs(x) < 1000 else f'{x:.0f}' for x in map(float, spread))
     return median if low == high else f'{median} [{low}, {high}]'
 
 

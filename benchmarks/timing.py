@@ -3,16 +3,12 @@
 R rounds · in each round every contender runs once, every other round backwards: A B C, C B A, A B C ...
 """
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-
-STATUS, CLEAR = Path('/proc/self/status'), Path('/proc/self/clear_refs')  # psutil knows no peak
 
 
 class Spread(NamedTuple):
@@ -32,7 +28,7 @@ class Timing(NamedTuple):
     """What was measured of one contender."""
 
     seconds: tuple[float, ...]  # (R,)
-    peak_mib: float = 0.0  # largest memory while it ran: of the process, on a GPU of its tensors; 0: unknown
+    peak_mib: float = 0.0  # largest memory of its tensors on a GPU in the last round; 0: unknown
     result: Any = None  # what it returned when it warmed up: the parity check compares it
 
     @property
@@ -56,19 +52,20 @@ def interleaved(
     if repeats < 1 or warm_up < 1:
         raise ValueError(f'repeats and warm_up must be at least 1; got {repeats} and {warm_up}')
     results = {name: run() for name, run in contenders.items()}
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    peaks, on_gpu = dict[str, float](), device.type == 'cuda'
     for number in range(1 - warm_up, repeats):
         for name in list(contenders)[:: -1 if number > 0 and number % 2 else 1]:
-            _reset_peak(device)
+            if on_gpu:
+                torch.cuda.synchronize(device)
+                torch.cuda.reset_peak_memory_stats(device)
             start = time.perf_counter()
             contenders[name]()
-            _synchronize(device)
-            measured[name].append((time.perf_counter() - start, _peak_mib(device)))
-    timings = {}
-    for name, rounds in measured.items():
-        seconds, peaks = zip(*rounds[-repeats:], strict=True)
-        timings[name] = Timing(seconds, max(peaks), results[name])
-    return timings
+            if on_gpu:
+                torch.cuda.synchronize(device)
+            seconds[name].append(time.perf_counter() - start)
+            peaks[name] = torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else 0.0
+    return {name: Timing(tuple(seconds[name][-repeats:]), peaks[name], results[name]) for name in contenders}
 
 
 def ratio(over: Timing, under: Timing) -> Spread:
@@ -77,23 +74,3 @@ def ratio(over: Timing, under: Timing) -> Spread:
     The two ran right after each other, so a machine that gets slower over the rounds changes both alike.
     """
     return Spread.of([a / b for a, b in zip(over.seconds, under.seconds, strict=True)])
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-
-
-def _reset_peak(device: torch.device) -> None:
-    _synchronize(device)
-    if device.type == 'cuda':
-        torch.cuda.reset_peak_memory_stats(device)
-    elif CLEAR.exists():
-        CLEAR.write_text('5')  # Linux: VmHWM starts anew from what is resident now
-
-
-def _peak_mib(device: torch.device) -> float:
-    if device.type == 'cuda':
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    found = re.search(r'VmHWM:\s+(\d+)', STATUS.read_text()) if STATUS.exists() else None
-    return int(found[1]) / 2**10 if found else 0.0

@@ -37,23 +37,24 @@ RESULTS = Path('benchmarks') / 'results'
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; what is not given is None, and then as in `benchmarks.settings`."""
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument('--data-root', type=Path, help="in COCO's layout; default: data/coco-mini")
-    shared.add_argument('--device', help='cpu or cuda; default: the first GPU, or the CPU')
-    shared.add_argument('--threads', type=int, help='of torch; default: every core')
-    shared.add_argument('--repeats', type=int, help='timed rounds; default 5, 3 of eval and startup')
-    shared.add_argument('--batch-size', type=int, help='default: what the target says')
-    shared.add_argument('--workers', type=int, help='data, end_to_end: loader processes')
-    shared.add_argument('--amp', action='store_true', help='bfloat16 autocast')
-    shared.add_argument('--channels-last', action='store_true', help='memory format of our student')
-    shared.add_argument('--compile', action='store_true', help='torch.compile our student')
-    shared.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
-    shared.add_argument('--work-dir', type=Path, help='for generated files')
-    shared.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv of each benchmark')
     parser = make_parser(__doc__)
-    commands = parser.add_subparsers(dest='benchmark', required=True, metavar='BENCHMARK')
-    for name, text in {**BENCHMARKS, 'all': 'all of them, one table'}.items():
-        commands.add_parser(name, help=text, description=text, parents=[shared])
+    parser.add_argument(
+        'benchmark',
+        choices=[*BENCHMARKS, 'all'],
+        help='; '.join(f'{name}: {what}' for name, what in BENCHMARKS.items()),
+    )
+    parser.add_argument('--data-root', type=Path, help="in COCO's layout; default: data/coco-mini")
+    parser.add_argument('--device', help='cpu or cuda; default: the first GPU, or the CPU')
+    parser.add_argument('--threads', type=int, help='of torch; default: every core')
+    parser.add_argument('--repeats', type=int, help='timed rounds; default 5, 3 of eval and startup')
+    parser.add_argument('--batch-size', type=int, help='default: what the target says')
+    parser.add_argument('--workers', type=int, help='data, end_to_end: loader processes')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
+    parser.add_argument('--channels-last', action='store_true', help='memory format of our student')
+    parser.add_argument('--compile', action='store_true', help='torch.compile our student')
+    parser.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
+    parser.add_argument('--work-dir', type=Path, help='for generated files')
+    parser.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv of each benchmark')
     return parser.parse_args(argv)
 
 
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ModuleNotFoundError(
             'the package benchmarks is not installed with mmdet: run this in a clone of the repository'
         )
-    from benchmarks.report import machine, table, write_csv
+    from benchmarks.report import machine, record, table_of, write_csv
     from benchmarks.settings import Settings
 
     MMLogger.get_instance('mmengine', log_level='WARNING')
@@ -89,17 +90,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args['threads'])
     cv2.setNumThreads(0)
     torch.backends.cudnn.benchmark = True  # as the configs set it, for all contenders
-    rows: list[Row] = []
+    records: list[dict[str, str]] = []
     for name in BENCHMARKS if args['benchmark'] == 'all' else [args['benchmark']]:
         settings = Settings(**{'repeats': FEWER_REPEATS.get(name, Settings().repeats), **given})
-        new = measure(name, settings)
-        rows += new
-        about = machine(settings)
-        write_csv(rows if args['out'] else new, about, args['out'] or RESULTS / f'{name}.csv')
-    print(table(rows))
+        rows, about = measure(name, settings), machine(settings)
+        new = [record(row, about) for row in rows]
+        records += new
+        write_csv(records if args['out'] else new, args['out'] or RESULTS / f'{name}.csv')
+    print(table_of(records))
+    print('\n'.join(f'{row["row"]}: {row["note"]}' for row in records if row['note']))
     print(' · '.join(f'{key} {value}' for key, value in about.items() if value))
     print(f'written to {args["out"] or RESULTS}')
-    failed = [row.name for row in rows if row.faults]
-    if failed:
-        print(f'parity failed: {", ".join(failed)}', file=sys.stderr)
+    failed = [row for row in records if row['verdict'] == 'parity failed']
+    for row in failed:
+        print(f'parity failed: {row["row"]}: {row["parity"]}', file=sys.stderr)
     return int(bool(failed))

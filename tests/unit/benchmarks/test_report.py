@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.parity import differing_numbers
-from benchmarks.report import Row, Target, machine, table, write_csv
+from benchmarks.report import Row, Target, machine, record, table_of, write_csv
 from benchmarks.settings import Settings
 from benchmarks.timing import Spread
 
-TWO = Spread(2.0, 1.5, 2.5)
+ONE, TWO = Spread(1234.4, 1234.4, 1234.4), Spread(2.0, 1.5, 2.5)
 
 
 @pytest.mark.parametrize(
@@ -33,21 +33,24 @@ def test_verdicts(changes: dict, verdict: str) -> None:
 
 def test_table_and_csv(tmp_path: Path) -> None:
     rows = [
-        Row('step', 'plain', 's', Target(1.1, of='ratio'), TWO, TWO, None, TWO, {'ours': 12.4, 'x': 0.0}),
+        Row('step', 'plain', 's', Target(1.1, of='ratio'), TWO, ONE, None, TWO, {'ours': 12.4, 'x': 0.0}),
         Row('step', 'on a GPU', 'images/s', Target(1500), note='no GPU in this run'),
         Row('step', 'wrong', 's', ours=TWO, faults=['loss_cls is 1, the reference says 2'], parity='losses'),
     ]
-    text = table(rows)
-    assert '2 [1.5, 2.5]' in text
-    assert 'on a GPU: no GPU in this run' in text
-    assert 'wrong: PARITY FAILED: loss_cls is 1, the reference says 2' in text
     file = tmp_path / 'results' / 'step.csv'
-    write_csv(rows, machine(Settings(threads=3)), file)
+    about = machine(Settings(threads=3)) | {'device': 'NVIDIA H200, one', 'commit': 'abc'}
+    write_csv([record(row, about) for row in rows], file)
     written = list(csv.DictReader(file.open()))
+    assert table_of(written).splitlines()[2:] == [
+        '| plain | s | 2 [1.5, 2.5] | 1234 |  | 2 [1.5, 2.5] | ratio ≥ 1.1 | met | H200 | abc |',
+        '| on a GPU | images/s | not measured |  |  |  | ours ≥ 1500 |  |  |  |',
+        '| wrong | s | 2 [1.5, 2.5] |  |  |  |  | parity failed | H200 | abc |',
+    ]
     assert [row['verdict'] for row in written] == ['met', 'not measured', 'parity failed']
     assert [row['ours_median'] for row in written] == ['2', '', '2']
     assert written[0]['peak_mib'] == 'ours 12'
-    assert all(row['threads'] == '3' and row['commit'] and row['torch'] for row in written)
+    assert written[2]['parity'] == 'loss_cls is 1, the reference says 2'
+    assert all(row['threads'] == '3' and row['torch'] for row in written)
 
 
 def test_numbers_that_differ() -> None:

@@ -21,15 +21,9 @@ def test_contenders_take_turns() -> None:
         interleaved(contenders, repeats=0, device=CPU)
 
 
-def test_time_and_memory_are_of_the_contender() -> None:
-    def large() -> None:
-        torch.ones(50_000_000)  # 191 MiB, freed at once
-
-    times = interleaved({'sleeps': lambda: time.sleep(0.05), 'large': large}, repeats=2, device=CPU)
-    assert min(times['sleeps'].seconds) >= 0.05
-    small, peak = (times[name].peak_mib for name in ('sleeps', 'large'))
-    if small:  # Linux
-        assert 150 < peak - small < 250
+def test_time_is_of_the_contender() -> None:
+    times = interleaved({'sleeps': lambda: time.sleep(0.05), 'nothing': lambda: None}, repeats=2, device=CPU)
+    assert min(times['sleeps'].seconds) >= 0.05 > max(times['nothing'].seconds)
 
 
 def test_spreads() -> None:
