@@ -26,18 +26,11 @@ def test_the_short_form_ends_with_a_table_pictures_and_the_next_command(tmp_path
         capture_output=True, text=True, check=False, env=environment, cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-    for words in (
-        '| plain ',
-        '| distilled ',
-        '| difference ',
-        'The teacher names',
-        'Next:',
-        'tools/image_demo.py',
-    ):
+    for words in ('plain, seed 0: AP ', 'all, seed 0: AP ', '### Difference to plain', 'tools/image_demo.py'):
         assert words in run.stdout
-    for name in ('detections.png', 'teacher_sees.png', 'plain/curves.png', 'distilled/curves.png'):
+    for name in ('teacher_sees.png', 'rows/comparison/1_ap.png', 'rows/work/all_seed0/curves.png'):
         assert cv2.imread(str(folder / name)) is not None
-    log = (folder / 'distilled.log').read_text()
-    assert 'loss_kd_cls' in log
-    assert 'loss_kd_loc' in log
-    assert 'loss_kd' not in (folder / 'plain.log').read_text()
+    plain, distilled = (folder / f'rows/work/{row}_seed0/train.log' for row in ('plain', 'all'))
+    assert 'loss_kd_cls' in distilled.read_text()
+    assert 'loss_kd_loc' in distilled.read_text()
+    assert 'loss_kd' not in plain.read_text()
