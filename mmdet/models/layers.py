@@ -70,6 +70,15 @@ def xavier_init(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def normal_init(module: nn.Module, std: float = 0.01, bias: float = 0.0) -> None:
+    """Normal weights and a constant bias in every convolution and linear layer below `module`."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.constant_(layer.bias, bias)
+
+
 def kaiming_init(module: nn.Module) -> None:
     """Kaiming-normal weights (fan out, ReLU), bias 0, in every convolution below `module`."""
     for layer in module.modules():

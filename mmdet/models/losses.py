@@ -9,9 +9,10 @@ from abc import ABC, abstractmethod
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
 
 from mmdet.registry import MODELS
-from mmdet.structures import BACKGROUND
+from mmdet.structures import BACKGROUND, IGNORED
 
 
 class ClassificationLoss(nn.Module, ABC):
@@ -39,6 +40,37 @@ class BoxLoss(nn.Module, ABC):
     @abstractmethod
     def forward(self, box_deltas: Tensor, targets: Tensor, matched: Tensor) -> Tensor:
         """Sum the loss over the positives. box_deltas, targets (N, A, 4) · matched (N, A) -> scalar."""
+
+
+@MODELS.register_module()
+class FocalLoss(ClassificationLoss):
+    """Sigmoid focal loss (RetinaNet, arXiv 1708.02002) over all anchors that are not ignored.
+
+    Args:
+        gamma: How quickly an anchor that is classified well loses its weight.
+        alpha: Weight of positives, 1 - alpha that of negatives; -1: both weigh 1. With gamma=0, alpha=-1 it
+            is binary cross-entropy, RPN's loss.
+    """
+
+    def __init__(self, gamma: float = 2.0, alpha: float = 0.25) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.alpha = alpha
+
+    def channels(self, num_classes: int) -> int:
+        """K."""
+        return num_classes
+
+    def probabilities(self, cls_logits: Tensor) -> Tensor:
+        """Sigmoid, (N, A, K)."""
+        return cls_logits.sigmoid()
+
+    def forward(self, cls_logits: Tensor, labels: Tensor, matched: Tensor) -> Tensor:
+        """cls_logits (N, A, K) · labels (N, A) in [0, K] · matched (N, A) -> scalar, summed."""
+        classes = torch.arange(cls_logits.shape[2], device=labels.device)
+        targets = (labels[..., None] == classes).to(cls_logits.dtype)  # (N, A, K)
+        loss = sigmoid_focal_loss(cls_logits, targets, self.alpha, self.gamma)
+        return (loss.sum(2) * (matched != IGNORED)).sum()
 
 
 @MODELS.register_module()
@@ -81,7 +113,7 @@ class SmoothL1Loss(BoxLoss):
     """Smooth L1 loss of box deltas.
 
     Args:
-        beta: Where the loss turns from square to linear, in normalized deltas.
+        beta: Where the loss turns from square to linear, in normalized deltas; 0 is the L1 loss.
     """
 
     def __init__(self, beta: float = 1.0) -> None:

@@ -1,7 +1,7 @@
 """The values that travel between the parts; imports nothing else of this package."""
 
 from mmdet.structures.anchors import BACKGROUND, IGNORED, Anchors
-from mmdet.structures.boxes import bbox_overlaps, clip_boxes
+from mmdet.structures.boxes import bbox_overlaps, box_areas, clip_boxes
 from mmdet.structures.constants import cached_tensor
 from mmdet.structures.crops import crop_boxes
 from mmdet.structures.det_data_sample import DetDataSample
@@ -23,6 +23,7 @@ __all__ = [
     'Normalization',
     'PositiveSamples',
     'bbox_overlaps',
+    'box_areas',
     'cached_tensor',
     'clip_boxes',
     'crop_boxes',

@@ -17,5 +17,5 @@ IGNORED = -2
 class Anchors(NamedTuple):
     """Boxes that a head's predictions are relative to, levels already flattened."""
 
-    boxes: Tensor  # (A, 4), shared by the images of a batch
+    boxes: Tensor  # (A, 4), shared by the images of a batch, or (N, A, 4): RoIs, each of its own image
     num_per_level: list[int]  # sums to A

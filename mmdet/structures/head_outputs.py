@@ -16,5 +16,5 @@ class HeadOutputs(NamedTuple):
     """Predictions for every anchor, levels already flattened; float32."""
 
     cls_logits: Tensor  # (N, A, K) sigmoid head | (N, A, K + 1) softmax head, background last
-    box_deltas: Tensor  # (N, A, 4), relative to the anchors
+    box_deltas: Tensor  # (N, A, 4), relative to the anchors, or class-specific (N, A, K, 4)
     anchors: Anchors

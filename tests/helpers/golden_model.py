@@ -1,4 +1,4 @@
-"""SSD with the seeded weights and inputs of the golden files."""
+"""Students with the seeded weights and inputs of the golden files."""
 
 import re
 from functools import cache
@@ -10,6 +10,7 @@ import torch
 from mmengine import Config
 from torch import Tensor, nn
 
+from mmdet.models.postprocess import Detections
 from mmdet.registry import MODELS
 from mmdet.structures import GroundTruth
 from tests.golden import seeded
@@ -25,7 +26,7 @@ class Golden(NamedTuple):
 
 
 def mmdetection2_name(name: str) -> str:
-    """The name that MMDetection 2.10 gives an SSD parameter."""
+    """The name that MMDetection 2.10 gives a parameter; only SSD's differ from ours."""
 
     def extra(match: re.Match) -> str:
         return f'backbone.extra.{2 * int(match[1]) + int(match[2])}.'
@@ -36,15 +37,17 @@ def mmdetection2_name(name: str) -> str:
 
 
 def seeded_checkpoint(model: nn.Module) -> dict[str, Tensor]:
-    """Seeded weights for an SSD, under MMDetection 2.10 names."""
+    """Seeded weights, under MMDetection 2.10 names."""
     shapes = {mmdetection2_name(name): value.shape for name, value in model.state_dict().items()}
     return {name: torch.from_numpy(value) for name, value in seeded.seeded_state(shapes).items()}
 
 
-def padded_ground_truth(bboxes: list[np.ndarray], labels: list[np.ndarray], size: int) -> GroundTruth:
-    """Lists per image -> GroundTruth of square images."""
+def padded_ground_truth(
+    bboxes: list[np.ndarray], labels: list[np.ndarray], size: tuple[int, int]
+) -> GroundTruth:
+    """Lists per image -> GroundTruth of images of one size (h, w)."""
     count, rows = len(bboxes), 16
-    shape = torch.full((count, 2), size)
+    shape = torch.tensor([size] * count)
     gt = GroundTruth(
         img_id=torch.arange(count),
         ori_shape=shape,
@@ -61,18 +64,39 @@ def padded_ground_truth(bboxes: list[np.ndarray], labels: list[np.ndarray], size
     return gt
 
 
+def read_expected(file: str) -> dict[str, np.ndarray]:
+    """What the published implementation computes."""
+    with np.load(ROOT / 'tests' / 'golden' / f'{file}.npz') as archive:
+        return dict(archive)
+
+
+def seeded_model(config: str) -> nn.Module:
+    """A student of `configs/_base_/models` with seeded weights, in eval mode."""
+    model = MODELS.build(Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / config).model)
+    model.load_state_dict(seeded_checkpoint(model))
+    return model.eval()
+
+
 @cache
 def golden(file: str, config: str, size: int) -> Golden:
-    """The model, its input and what the published implementation computes."""
-    with np.load(ROOT / 'tests' / 'golden' / f'{file}.npz') as archive:
-        expected = dict(archive)
+    """An SSD, its input and what the published implementation computes."""
+    expected = read_expected(file)
     counts = expected['counts'].tolist()
     bboxes, labels = seeded.make_boxes(counts, size, size)
     bboxes[-1][0] = [0, 0, size, size]
-    model = MODELS.build(Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / config).model)
-    model.load_state_dict(seeded_checkpoint(model))
     images = torch.from_numpy(seeded.make_images(len(counts), size, size))
-    return Golden(model.eval(), images, padded_ground_truth(bboxes, labels, size), expected)
+    gt = padded_ground_truth(bboxes, labels, (size, size))
+    return Golden(seeded_model(config), images, gt, expected)
+
+
+@cache
+def golden_fpn(name: str) -> Golden:
+    """'retinanet_r50_fpn' or 'faster_rcnn_r50_fpn'."""
+    expected = read_expected(name)
+    bboxes, labels = seeded.make_boxes(expected['counts'].tolist(), 256, 320, seed=13)
+    images = torch.from_numpy(seeded.make_images(2, 256, 320, seed=5) / seeded.PIXEL_STD)
+    gt = padded_ground_truth(bboxes, labels, (256, 320))
+    return Golden(seeded_model(f'{name}.py'), images, gt, expected)
 
 
 def golden_ssd300() -> Golden:
@@ -89,3 +113,14 @@ def gradient_norms(model: nn.Module, loss: Tensor, names: np.ndarray) -> np.ndar
     ordered = [parameters[name] for name in names]
     gradients = torch.autograd.grad(loss, ordered, retain_graph=True, allow_unused=True)
     return np.array([0.0 if gradient is None else gradient.norm().item() for gradient in gradients])
+
+
+def assert_same_detections(detections: list[Detections], expected: dict[str, np.ndarray]) -> None:
+    """Scores that agree to 1e-5 may swap places: each expected detection must be there, near its rank."""
+    for i, found in enumerate(detections):
+        rows = expected[f'det_bboxes_{i}']
+        np.testing.assert_allclose(found.scores, rows[:, 4], rtol=1e-4)
+        for rank, (row, label) in enumerate(zip(rows, expected[f'det_labels_{i}'], strict=True)):
+            near = slice(max(rank - 2, 0), rank + 3)
+            distance = (found.bboxes[near] - torch.from_numpy(row[:4])).abs().amax(1)
+            assert distance[found.labels[near] == int(label)].min() < 2e-3

@@ -1,6 +1,7 @@
 """Detection heads: feature maps -> class logits and box deltas of every anchor."""
 
 from mmdet.models.heads.head import Head
+from mmdet.models.heads.retina_head import RetinaHead
 from mmdet.models.heads.ssd_head import SSDHead
 
-__all__ = ['Head', 'SSDHead']
+__all__ = ['Head', 'RetinaHead', 'SSDHead']

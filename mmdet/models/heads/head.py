@@ -8,13 +8,14 @@ matched (N, A) int64: row of the image's ground truth | BACKGROUND | IGNORED
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mmdet.models.losses import BoxLoss, ClassificationLoss
 from mmdet.models.postprocess import Detections, NMSPostProcess
-from mmdet.models.task_modules import DeltaXYWHBBoxCoder, GridAnchors, MaxIoUAssigner
+from mmdet.models.task_modules import Assigner, DeltaXYWHBBoxCoder, GridAnchors
 from mmdet.structures import Anchors, GroundTruth, HeadOutputs, PositiveSamples, clip_boxes
 
 
@@ -36,7 +37,7 @@ class Head(nn.Module, ABC):
         num_classes: int,
         anchor_generator: GridAnchors,
         bbox_coder: DeltaXYWHBBoxCoder,
-        assigner: MaxIoUAssigner,
+        assigner: Assigner,
         cls_loss: ClassificationLoss,
         bbox_loss: BoxLoss,
         postprocess: NMSPostProcess,
@@ -64,10 +65,11 @@ class Head(nn.Module, ABC):
         matched (N, A)
         """
         anchors = outputs.anchors.boxes
-        labels = matched_targets(matched, gt.labels, otherwise=self.num_classes)  # (N, A)
-        # An anchor without an object learns "stay": its target is finite, its loss is masked out.
-        bboxes = matched_targets(matched, gt.bboxes, otherwise=anchors)  # (N, A, 4)
-        deltas = self.bbox_coder.encode(anchors, bboxes)
+        positive, row = matched >= 0, matched.clamp(min=0)  # (N, A)
+        labels = torch.where(positive, gt.labels.gather(1, row), self.num_classes)
+        bboxes = gt.bboxes.gather(1, row[..., None].expand(-1, -1, 4))  # (N, A, 4)
+        # An anchor without an object gets a finite target, and its loss is masked out.
+        deltas = torch.where(positive[..., None], self.bbox_coder.encode(anchors, bboxes), 0)
         loss_cls = self.cls_loss(outputs.cls_logits, labels, matched)
         loss_bbox = self.bbox_loss(outputs.box_deltas, deltas, matched)
         avg_factor = (matched >= 0).sum(1).clamp(min=1).sum()
@@ -99,20 +101,17 @@ class Head(nn.Module, ABC):
         bboxes = clip_boxes(bboxes, height.expand(bboxes.shape[:2]), width.expand(bboxes.shape[:2]))
         return self.postprocess(bboxes, self.scores(outputs), outputs.anchors.num_per_level)
 
+    def flatten_levels(self, cls_maps: Sequence[Tensor], box_maps: Sequence[Tensor]) -> HeadOutputs:
+        """Collect what a dense head predicts per level: (N, B * C, H_l, W_l) and (N, B * 4, H_l, W_l)."""
+        values = self.cls_loss.channels(self.num_classes)
+        sizes = [(x.shape[2], x.shape[3]) for x in cls_maps]
+        return HeadOutputs(
+            cls_logits=torch.cat([flatten_level(x, values) for x in cls_maps], 1),
+            box_deltas=torch.cat([flatten_level(x, 4) for x in box_maps], 1),
+            anchors=self.anchor_generator(sizes, cls_maps[0].device),
+        )
+
 
 def flatten_level(prediction: Tensor, values: int) -> Tensor:
     """(N, B * values, H, W) of one level -> (N, H * W * B, values), float32 from here on."""
     return prediction.permute(0, 2, 3, 1).reshape(len(prediction), -1, values).float()
-
-
-def matched_targets(matched: Tensor, rows: Tensor, otherwise: Tensor | int) -> Tensor:
-    """Per anchor the value of its ground-truth row.
-
-    matched (N, A) · rows (N, Gmax) or (N, Gmax, 4) · otherwise: value of anchors without a row, broadcast
-    returns (N, A) or (N, A, 4)
-    """
-    index = matched.clamp(min=0)
-    positive = matched >= 0
-    if rows.dim() == 3:
-        index, positive = index[..., None].expand(-1, -1, rows.shape[2]), positive[..., None]
-    return torch.where(positive, rows.gather(1, index), otherwise)

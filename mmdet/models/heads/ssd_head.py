@@ -5,14 +5,13 @@ N images · A anchors · K classes, K the background · B anchors per cell
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from mmdet.models.heads.head import Head, flatten_level
+from mmdet.models.heads.head import Head
 from mmdet.models.layers import ConvModule, xavier_init
 from mmdet.models.losses import BoxLoss, ClassificationLoss
 from mmdet.models.postprocess import NMSPostProcess
-from mmdet.models.task_modules import DeltaXYWHBBoxCoder, GridAnchors, MaxIoUAssigner
+from mmdet.models.task_modules import Assigner, DeltaXYWHBBoxCoder, GridAnchors
 from mmdet.registry import MODELS
 from mmdet.structures import HeadOutputs
 
@@ -34,7 +33,7 @@ class SSDHead(Head):
         in_channels: Sequence[int],
         anchor_generator: GridAnchors,
         bbox_coder: DeltaXYWHBBoxCoder,
-        assigner: MaxIoUAssigner,
+        assigner: Assigner,
         cls_loss: ClassificationLoss,
         bbox_loss: BoxLoss,
         postprocess: NMSPostProcess,
@@ -68,12 +67,6 @@ class SSDHead(Head):
 
     def forward(self, feats: list[Tensor]) -> HeadOutputs:
         """Predict logits and deltas from feature maps, L x (N, C_l, H_l, W_l)."""
-        values = self.cls_loss.channels(self.num_classes)
-        cls_logits = [flatten_level(conv(x), values) for conv, x in zip(self.cls_convs, feats, strict=True)]
-        box_deltas = [flatten_level(conv(x), 4) for conv, x in zip(self.reg_convs, feats, strict=True)]
-        sizes = [(x.shape[2], x.shape[3]) for x in feats]
-        return HeadOutputs(
-            cls_logits=torch.cat(cls_logits, 1),
-            box_deltas=torch.cat(box_deltas, 1),
-            anchors=self.anchor_generator(sizes, feats[0].device),
-        )
+        cls_maps = [conv(x) for conv, x in zip(self.cls_convs, feats, strict=True)]
+        box_maps = [conv(x) for conv, x in zip(self.reg_convs, feats, strict=True)]
+        return self.flatten_levels(cls_maps, box_maps)

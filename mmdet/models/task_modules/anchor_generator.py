@@ -100,6 +100,28 @@ class SSDAnchorGenerator(GridAnchors):
         return self.base_anchors[level]
 
 
+@MODELS.register_module()
+class AnchorGenerator(GridAnchors):
+    """The anchors of RPN and RetinaNet: each of some scales in each of some ratios, around a cell's corner.
+
+    Args:
+        strides: Distance of two neighboring cells per level, pixels.
+        ratios: Height / width.
+        scales: Side of a square anchor, in strides of its level; RetinaNet's three divide an octave.
+    """
+
+    def __init__(self, strides: Sequence[int], ratios: Sequence[float], scales: Sequence[float]) -> None:
+        super().__init__(strides)
+        tall = torch.tensor(ratios, dtype=torch.float32).sqrt()[:, None]  # sqrt(h / w)
+        sides = torch.stack([1 / tall * torch.tensor(scales), tall * torch.tensor(scales)], -1)  # (R, S, 2)
+        self.half = sides.flatten(0, 1) * 0.5  # (B, 2), ratios one after another
+
+    def cell_anchors(self, level: int) -> Tensor:
+        """(B, 4) around the cell's upper left corner."""
+        half = self.strides[level] * self.half
+        return torch.cat([-half, half], 1)
+
+
 def published_sizes(
     input_size: int, basesize_ratio_range: tuple[float, float], num_levels: int
 ) -> tuple[list[float], list[float]]:

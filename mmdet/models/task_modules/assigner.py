@@ -4,18 +4,25 @@ N images · A anchors · Gmax rows of padded ground truth · boxes xyxy in pixel
 matched (N, A) int64: row of the image's ground truth | BACKGROUND | IGNORED, see structures/anchors.py
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from mmdet.registry import MODELS
-from mmdet.structures import BACKGROUND, IGNORED, Anchors, GroundTruth, bbox_overlaps
+from mmdet.structures import BACKGROUND, IGNORED, Anchors, GroundTruth, bbox_overlaps, box_areas, clip_boxes
 
 MAX_ELEMENTS = 1 << 26  # size of the largest IoU tensor, 256 MB; a larger batch is matched in parts
+
+Assigner = Callable[[Anchors, GroundTruth], Tensor]  # -> matched (N, A)
 
 
 @MODELS.register_module()
 class MaxIoUAssigner:
     """Match anchors with the object they overlap most, and every object with its best anchor.
+
+    An anchor with nothing of it inside the true image, because it lies in the padding of the batch or is a
+    padding row itself, is ignored.
 
     Args:
         pos_iou_thr: An anchor with at least this IoU learns the object.
@@ -23,6 +30,7 @@ class MaxIoUAssigner:
         min_pos_iou: An object claims its best anchor from this IoU on, whatever the thresholds; 0 lets
             an object that overlaps no anchor claim one too.
         gt_max_assign_all: An object claims every anchor that ties with its best one, not only the first.
+        match_low_quality: Objects claim anchors at all; False for RoIs.
     """
 
     def __init__(
@@ -31,11 +39,13 @@ class MaxIoUAssigner:
         neg_iou_thr: float,
         min_pos_iou: float = 0.0,
         gt_max_assign_all: bool = True,
+        match_low_quality: bool = True,
     ) -> None:
         self.pos_iou_thr = pos_iou_thr
         self.neg_iou_thr = neg_iou_thr
         self.min_pos_iou = min_pos_iou
         self.gt_max_assign_all = gt_max_assign_all
+        self.match_low_quality = match_low_quality
 
     @torch.no_grad()
     def __call__(self, anchors: Anchors, gt: GroundTruth) -> Tensor:
@@ -44,9 +54,12 @@ class MaxIoUAssigner:
         Of several objects an anchor takes the first with the largest IoU; of several objects that claim
         one anchor the last row wins.
         """
-        images_at_once = max(1, MAX_ELEMENTS // (gt.bboxes.shape[1] * len(anchors.boxes)))
-        parts = zip(gt.bboxes.split(images_at_once), gt.valid.split(images_at_once), strict=True)
-        return torch.cat([self._match(anchors.boxes, *part) for part in parts])
+        boxes = anchors.boxes.expand(len(gt.bboxes), -1, -1)  # (N, A, 4)
+        images_at_once = max(1, MAX_ELEMENTS // max(gt.bboxes.shape[1] * boxes.shape[1], 1))
+        parts = zip(*(x.split(images_at_once) for x in (boxes, gt.bboxes, gt.valid)), strict=True)
+        matched = torch.cat([self._match(*part) for part in parts])
+        height, width = gt.img_shape[:, :, None].unbind(1)  # (N, 1)
+        return torch.where(box_areas(clip_boxes(boxes, height, width)) > 0, matched, IGNORED)
 
     def _match(self, anchors: Tensor, bboxes: Tensor, valid: Tensor) -> Tensor:
         # Rows without an object get IoU -1: with 0 they would claim anchor 0 as their best one.
@@ -54,6 +67,8 @@ class MaxIoUAssigner:
         best_iou, best_row = iou.max(1)  # (N, A)
         matched = torch.where(best_iou < self.neg_iou_thr, BACKGROUND, IGNORED)
         matched = torch.where(best_iou >= self.pos_iou_thr, best_row, matched)
+        if not self.match_low_quality:
+            return matched
         claimed = self._claimed_by(iou, valid)
         return torch.where(claimed >= 0, claimed, matched)
 

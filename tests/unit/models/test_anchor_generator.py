@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmdet.models.task_modules import SSDAnchorGenerator
+from mmdet.models.task_modules import AnchorGenerator, SSDAnchorGenerator
 from mmdet.models.task_modules.anchor_generator import published_sizes
 
 CPU = torch.device('cpu')
@@ -34,3 +34,13 @@ def test_sizes_are_given_in_one_way() -> None:
         SSDAnchorGenerator([8], [[2]], input_size=300)
     with pytest.raises(ValueError, match='levels differ'):
         SSDAnchorGenerator([8, 16], [[2]], min_sizes=[16], max_sizes=[64])
+
+
+def test_scales_within_ratios_around_the_corner_of_a_cell() -> None:
+    anchors = AnchorGenerator([8, 16], ratios=[0.25, 1, 4], scales=[4, 8])([(1, 2), (1, 1)], CPU)
+    assert anchors.num_per_level == [12, 6]
+    corner = (anchors.boxes[:, :2] + anchors.boxes[:, 2:]) / 2
+    assert corner.tolist() == [[0, 0]] * 6 + [[8, 0]] * 6 + [[0, 0]] * 6
+    sides = (anchors.boxes[:, 2:] - anchors.boxes[:, :2]).tolist()
+    assert sides[:6] == [[64, 16], [128, 32], [32, 32], [64, 64], [16, 64], [32, 128]]
+    assert sides[12:] == [[2 * w, 2 * h] for w, h in sides[:6]]

@@ -10,12 +10,14 @@ from mmdet.models.task_modules import MaxIoUAssigner, assigner
 from mmdet.structures import BACKGROUND, IGNORED, Anchors, GroundTruth, bbox_overlaps
 from tests.unit.structures.test_boxes import random_boxes
 
+SIDE = 600
+
 
 def match(anchors: Tensor, bboxes: Tensor, valid: Tensor, *thresholds: float) -> Tensor:
-    """matched (N, A). anchors (A, 4) · bboxes (N, Gmax, 4) · valid (N, Gmax)."""
-    ids, shape, labels = torch.arange(len(valid)), torch.ones(len(valid), 2), torch.zeros_like(valid).long()
+    """matched (N, A) in images of side `SIDE`. anchors (A, 4) or (N, A, 4) · bboxes (N, Gmax, 4)."""
+    ids, shape, labels = torch.arange(len(valid)), torch.full((len(valid), 2), SIDE), valid.long()
     gt = GroundTruth(ids, shape, shape, bboxes, labels, valid)
-    return MaxIoUAssigner(*thresholds)(Anchors(anchors, [len(anchors)]), gt)
+    return MaxIoUAssigner(*thresholds)(Anchors(anchors, [anchors.shape[-2]]), gt)
 
 
 def match_one_image(
@@ -34,7 +36,8 @@ def match_one_image(
             claimed = (overlaps == best).nonzero()[:, 0].tolist() if every_tie else [int(overlaps.argmax())]
             for anchor in claimed:
                 matched[anchor] = row
-    return matched
+    areas = (anchors[:, 2:] - anchors[:, :2]).prod(1)
+    return [row if area else IGNORED for row, area in zip(matched, areas, strict=True)]
 
 
 @pytest.mark.parametrize('every_tie', [False, True])
@@ -60,6 +63,11 @@ def test_batch_equals_single(
     for i in range(4):
         expected = match_one_image(anchors, bboxes[i, valid[i]], pos, neg, min_pos, every_tie)
         assert matched[i].tolist() == expected
+    moved = torch.stack([anchors.roll(i, 0) for i in range(4)])  # anchors of each image's own
+    rolled = match(moved, bboxes, valid, pos, neg, min_pos, False)
+    for i in range(4):
+        expected = match_one_image(moved[i], bboxes[i, valid[i]], pos, neg, min_pos, False)
+        assert rolled[i].tolist() == expected
 
 
 def test_an_object_that_overlaps_nothing_still_claims_an_anchor() -> None:
@@ -73,6 +81,19 @@ def test_padding_claims_nothing() -> None:
         random_boxes(0, 9), torch.zeros(2, 16, 4), torch.zeros(2, 16, dtype=torch.bool), 0.5, 0.5, 0.0, False
     )
     assert (matched == BACKGROUND).all()
+
+
+def test_an_anchor_outside_of_the_true_image_is_ignored() -> None:
+    beside = torch.tensor([[SIDE, 0, SIDE + 9, 9], [-9, -9, 0, 9], [SIDE - 1, 0, SIDE + 9, 9], [0, 0, 0, 0]])
+    boxes = torch.tensor([[[0.0, 0.0, 9.0, 9.0]]])
+    matched = match(beside.float(), boxes, torch.tensor([[False]]), 0.5, 0.5)
+    assert matched.tolist() == [[IGNORED, IGNORED, BACKGROUND, IGNORED]]
+
+
+def test_objects_claim_no_anchor_without_low_quality_matches() -> None:
+    far = torch.tensor([[[500.0, 500.0, 510.0, 510.0]]])
+    matched = match(random_boxes(0, 9), far, torch.tensor([[True]]), 0.5, 0.5, 0.0, True, False)
+    assert matched.tolist() == [[BACKGROUND] * 9]
 
 
 coordinate = st.integers(0, 12).map(lambda value: value * 4.0)  # few values: ties, doubles, empty boxes

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmdet.models.losses import MultiBoxLoss, SmoothL1Loss
+from mmdet.models.losses import FocalLoss, MultiBoxLoss, SmoothL1Loss
 from mmdet.structures import BACKGROUND, IGNORED
 
 
@@ -71,3 +71,38 @@ def test_smooth_l1_over_positives_alone() -> None:
     matched[1, 3] = 0
     expected = F.smooth_l1_loss(deltas[1, 3], targets[1, 3], reduction='sum')
     torch.testing.assert_close(SmoothL1Loss()(deltas, targets, matched), expected)
+
+
+def test_focal_loss_is_the_papers_formula_over_what_is_not_ignored() -> None:
+    logits, targets, matched = batch(2)
+    logits = logits[..., :5].detach().requires_grad_()
+    total = torch.zeros(())
+    for place in (matched != IGNORED).nonzero().tolist():
+        i, anchor = place
+        for label, p in enumerate(logits[i, anchor].sigmoid()):
+            if label == targets[i, anchor]:
+                total = total - 0.3 * (1 - p) ** 1.5 * p.log()
+            else:
+                total = total - 0.7 * p**1.5 * (1 - p).log()
+    loss = FocalLoss(gamma=1.5, alpha=0.3)(logits, targets, matched)
+    torch.testing.assert_close(loss, total)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[matched == IGNORED].any()
+    assert (FocalLoss().channels(5), FocalLoss().probabilities(logits).shape) == (5, logits.shape)
+
+
+def test_focal_loss_without_its_weights_is_binary_cross_entropy() -> None:
+    logits, targets, matched = batch(3)
+    logits, matched = logits[..., :5], matched.clamp(min=BACKGROUND)
+    expected = F.binary_cross_entropy_with_logits(
+        logits, F.one_hot(targets, 6)[..., :5].float(), reduction='sum'
+    )
+    torch.testing.assert_close(FocalLoss(gamma=0, alpha=-1)(logits, targets, matched), expected)
+
+
+def test_smooth_l1_turns_into_l1() -> None:
+    deltas, targets = torch.randn(2, 2, 9, 4, generator=torch.Generator().manual_seed(1)).unbind(0)
+    matched = torch.zeros(2, 9).long()
+    torch.testing.assert_close(
+        SmoothL1Loss(beta=0)(deltas, targets, matched), F.l1_loss(deltas, targets, reduction='sum')
+    )
