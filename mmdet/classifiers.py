@@ -14,6 +14,8 @@ import torchvision
 from mmengine.logging import print_log
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
+from torch.fx.proxy import TraceError
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdet.checkpoint.pretrained import remedy, state_of_file, torchvision_state
 
@@ -71,10 +73,11 @@ def load_pretrained(network: nn.Module, arch: str, weights: str, key: str = 'mod
 
 
 class _Tracer(fx.Tracer):
-    """Traces timm's layers with a padding that depends on the input as one call."""
+    """Traces timm's batch norms, and its layers with a padding that depends on the input, as one call each."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return 'same' in type(module).__name__.lower() or super().is_leaf_module(module, name)
+        padded = 'same' in type(module).__name__.lower()
+        return padded or isinstance(module, _BatchNorm) or super().is_leaf_module(module, name)
 
 
 class FeatureExtractor(NamedTuple):
@@ -93,7 +96,7 @@ def feature_extractor(network: nn.Module, levels: Mapping[str, str | int]) -> Fe
         levels: Label -> name of a layer, or a stride: the last layer of that stride.
 
     Raises:
-        ValueError: No such layer or stride; names those that are there.
+        ValueError: No such layer or stride, names those that are there; a network that cannot be cut.
     """
     traced = _traced(network)
     known: dict[Any, fx.Node] = {}
@@ -125,9 +128,14 @@ def _traced(network: nn.Module) -> fx.GraphModule:
     """Trace a network and note the shape of each result for an image of `PROBE` pixels."""
     training, weight = network.training, next(network.parameters())
     network.eval()  # dropout and stochastic depth that are no modules stay off
-    traced = fx.GraphModule(network, _Tracer().trace(network))
-    with torch.no_grad():
-        ShapeProp(traced).propagate(weight.new_zeros(1, 3, PROBE, PROBE))
+    try:
+        traced = fx.GraphModule(network, _Tracer().trace(network))
+        with torch.no_grad():
+            ShapeProp(traced).propagate(weight.new_zeros(1, 3, PROBE, PROBE))
+    except (TraceError, RuntimeError) as error:  # a forward with an `if` about its input, or one size of it
+        raise ValueError(
+            f'{type(network).__name__} cannot be cut at a layer: {error}; most convolutional networks can'
+        ) from error
     network.train(training)
     return traced
 

@@ -64,6 +64,9 @@ class SSDHead(Head):
         self.cls_convs = branch(cls_loss.channels(num_classes))
         self.reg_convs = branch(4)
         xavier_init(self)
+        if depthwise:  # behind a batch norm: small weights start with all classes alike, as torchvision's do
+            for predictor in (*self.cls_convs, *self.reg_convs):
+                nn.init.normal_(predictor[-1].weight, std=0.01)
 
     def forward(self, feats: list[Tensor]) -> HeadOutputs:
         """Predict logits and deltas from feature maps, L x (N, C_l, H_l, W_l)."""

@@ -24,6 +24,7 @@ from mmdet.models.task_modules import DeltaXYWHBBoxCoder, MaxIoUAssigner, SSDAnc
         ('resnet18', (8, 16, 32), [128, 256, 512]),
         ('mobilenet_v2', ('features.3', 'features.6', 'features.13', 'features.17'), [24, 32, 96, 320]),
         ('timm/tf_efficientnet_lite0', (16, 32), [672, 1280]),
+        ('timm/tf_efficientnet_lite0', ('blocks.2', 'blocks.4', 'blocks.6'), [40, 112, 320]),
     ],
 )
 def test_levels_and_names(arch: str, levels: tuple, channels: list[int]) -> None:
@@ -34,6 +35,8 @@ def test_levels_and_names(arch: str, levels: tuple, channels: list[int]) -> None
     assert backbone.out_channels == [x.shape[1] for x in feats] == channels
     assert all(96 * x.shape[2] == 64 * x.shape[3] for x in feats)
     assert set(backbone.state_dict()) <= set(build_classifier(arch, 1).state_dict())
+    torch.stack([x.sum() for x in feats]).sum().backward()  # DDP refuses a layer that takes no part
+    assert [name for name, value in backbone.named_parameters() if value.grad is None] == []
 
 
 def test_it_computes_what_the_classifier_does_and_copies_whole(tmp_path: Path) -> None:
@@ -58,6 +61,11 @@ def test_frozen_levels_and_statistics(tmp_path: Path) -> None:
     assert not backbone.bn1.training
     layers = dict(backbone.named_modules())
     assert layers['layer2.0.bn1'].training
+    lite = ClassifierBackbone('timm/tf_efficientnet_lite0', ('blocks.2',), file, frozen_levels=1).train()
+    frozen = {name.rpartition('.')[0] for name, value in lite.named_parameters() if not value.requires_grad}
+    assert {'conv_stem', 'bn1', 'blocks.0.0.bn2', 'blocks.1.0.bn1'} <= frozen
+    assert 'blocks.1.0.bn2' not in frozen
+    assert not lite.bn1.training
     fixed = ClassifierBackbone('resnet18', (32,), file, norm_eval=True).train()
     assert not any(x.training for x in fixed.modules() if isinstance(x, nn.BatchNorm2d))
     for option in ({'frozen_levels': 1}, {'norm_eval': True}):
@@ -65,6 +73,8 @@ def test_frozen_levels_and_statistics(tmp_path: Path) -> None:
             ClassifierBackbone('resnet18', weights=None, **option)
     with pytest.raises(ValueError, match=r'layer9.*layer1.*32'):
         ClassifierBackbone('resnet18', ('layer9',), weights=None)
+    with pytest.raises(ValueError, match='SwinTransformer cannot be cut'):
+        ClassifierBackbone('timm/swin_tiny_patch4_window7_224', weights=None)
 
 
 def test_the_levels_and_heads_of_ssdlite() -> None:
