@@ -73,7 +73,7 @@ def load_pretrained(network: nn.Module, arch: str, weights: str, key: str = 'mod
 
 
 class _Tracer(fx.Tracer):
-    """Traces timm's batch norms, and its layers with a padding that depends on the input, as one call each."""
+    """Traces batch norms, and timm's layers with a padding that depends on the input, as one call each."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         padded = 'same' in type(module).__name__.lower()

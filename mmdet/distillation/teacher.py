@@ -12,10 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from mmdet.checkpoint.io import load_checkpoint, load_weights
-from mmdet.classifiers import build_classifier
+from mmdet.classifiers import build_classifier, feature_extractor
 from mmdet.distillation.fast.inference_optimizations import fold_batch_norms, optimize_first_conv
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization, cached_tensor
@@ -125,21 +124,13 @@ class FrozenTeacher(nn.Module):
     def build_feature_extractor(self, levels: Sequence[str]) -> None:
         """Cut the network behind the deepest of `levels`, for `features`.
 
-        levels: 'stem' (after conv1, bn, relu, max-pool), 'layer1', ... or any node that
-            `torchvision.models.feature_extraction` knows
+        levels: 'stem' (after conv1, bn, relu, max-pool, of a ResNet) or names of layers: 'layer1', ...
 
         Raises:
-            ValueError: The network has no such level; names its top layers.
+            ValueError: The network has no such level, names those that it has; it cannot be cut.
         """
-        nodes = {LAYER_NAMES.get(level, level): level for level in levels}
-        try:
-            self.feature_extractor = create_feature_extractor(self.network, nodes)
-        except ValueError as error:
-            names = get_graph_node_names(self.network)[1]
-            tops = list(dict.fromkeys(name.split('.')[0] for name in names))
-            raise ValueError(
-                f'{type(self.network).__name__} has no level {tuple(levels)}; its top layers are {tops}'
-            ) from error
+        nodes = {level: LAYER_NAMES.get(level, level) for level in levels}
+        self.feature_extractor = feature_extractor(self.network, nodes).network
         optimize_first_conv(self.feature_extractor)
         self.feature_extractor.eval()
 

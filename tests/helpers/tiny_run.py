@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
 from mmengine.config import Config
 
+from mmdet.classifiers import build_classifier
 from mmdet.config.resolve import load_config
 from mmdet.engine import DetRunner
 
@@ -58,7 +58,7 @@ def write_sets(tiny_coco: Callable[..., Path], root: Path, **keywords: Any) -> P
 def save_teacher(file: Path, arch: str = 'resnet18', classes: tuple[str, ...] = CLASSES) -> Path:
     """A teacher's file: random weights and the names of its classes."""
     torch.manual_seed(3)
-    network = torchvision.models.get_model(arch, weights=None, num_classes=len(classes))
+    network = build_classifier(arch, len(classes))
     torch.save({'state_dict': network.state_dict(), 'classes': list(classes)}, file)
     return file
 

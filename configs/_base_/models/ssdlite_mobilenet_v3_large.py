@@ -7,7 +7,10 @@ model = dict(
     backbone=dict(
         type='ClassifierBackbone',
         arch='mobilenet_v3_large',
-        out_levels=('features.13.block.0', 32),  # the expansion inside the first block of stride 32; the last layer
+        out_levels=(
+            'features.13.block.0',
+            32,
+        ),  # torchvision's: the last expansion of stride 16, the last layer
         weights='imagenet',
     ),
     neck=dict(type='SSDLiteNeck', in_channels=(672, 960), extra_channels=(512, 256, 256, 128)),

@@ -45,7 +45,7 @@ def optimize_first_conv(network: fx.GraphModule) -> None:
     for node in network.graph.nodes:
         if node.op == 'call_module' and node.args[0].op == 'placeholder':
             layer = network.get_submodule(str(node.target))
-            if isinstance(layer, nn.Conv2d) and SpaceToDepthConv.fits(layer):
+            if type(layer) is nn.Conv2d and SpaceToDepthConv.fits(layer):  # others may pad as they like
                 network.set_submodule(str(node.target), SpaceToDepthConv(layer))
 
 

@@ -139,8 +139,9 @@ def test_the_teacher_sees_each_object_once(
 ) -> None:
     monkeypatch.setitem(MULTIPLES, 'cpu', multiple)
     crops_seen = []
+    distiller = full(teacher)
     handle = teacher.network.fc.register_forward_hook(lambda _, __, output: crops_seen.append(len(output)))
-    full(teacher)(images, SOURCE, make_samples((3, 0, 2), (40, 0, 30)))
+    distiller(images, SOURCE, make_samples((3, 0, 2), (40, 0, 30)))
     handle.remove()
     assert crops_seen == [seen]
 
