@@ -68,17 +68,16 @@ def test_leaks_of_a_real_process_are_found(tmp_path, word, monkeypatch):
             process.stdin.flush()
             process.stdout.readline()
             samples.append(soak.take_sample(process, tmp_path, 10.0 * number))
-        assert soak.left_behind(tmp_path) == [f'process {process.pid} was left behind']
+        assert soak.left_behind(command) == [f'process {process.pid} was left behind']
         for child in [*process.children(), process]:
             child.kill()
     grown = {fault.split()[0] for fault in faults(samples)}
     assert grown - {'shared_files'} == ({*Sample._fields[1:]} - {'shared_files'} if word == 'leak' else set())
-    assert soak.left_behind(tmp_path) == []
+    assert soak.left_behind(command) == []
 
 
-def test_the_watch_ends_with_the_process_and_writes_its_samples(tmp_path):
-    started = psutil.Popen([sys.executable, '-c', 'import time; time.sleep(0.3)'])
-    samples = soak.watch(started, tmp_path, 60, 0.05, tmp_path / 'samples.csv')
-    assert started.wait() == 0
-    assert samples
-    assert len((tmp_path / 'samples.csv').read_text().splitlines()) == len(samples) + 1
+def test_a_command_that_ends_by_itself_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(soak, 'INTERVAL', 0.05)
+    with pytest.raises(ChildProcessError, match=r'ended with status 3: see .*soak\.log'):
+        soak.main(['60', str(tmp_path), sys.executable, '-c', 'import time; time.sleep(0.3); exit(3)'])
+    assert len((tmp_path / 'samples.csv').read_text().splitlines()) > 1

@@ -1,11 +1,10 @@
-"""Watch a long training for memory, handles, threads and processes that grow.
+"""Watch a long training for memory, handles, threads and processes that grow; tools/misc/soak.sh starts it.
 
-python tools/misc/soak.py 3600 --work-dir work_dirs/soak
+python tools/misc/soak.py SECONDS FOLDER COMMAND ...
 
-Draws photos, trains a small teacher, and then trains the quickstart's distilled student until the time is up:
-a checkpoint every epoch (seconds), new loader workers every epoch, an evaluation every tenth. What the
-process and its children hold is written to samples.csv every few seconds. Exit status 1 where something grew,
-a process was left behind, or the training ended by itself. Linux only; needs psutil (requirements/tests.txt).
+What the command and its children hold is written to FOLDER/samples.csv every few seconds. Exit status 1 where
+something grew, a process was left behind, or the command ended by itself. Linux only; needs psutil
+(requirements/tests.txt).
 """
 
 import argparse
@@ -14,30 +13,20 @@ import csv
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from terminaltables import AsciiTable
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmdet.cli import run_main
-from mmdet.synthetic.dataset import make_dataset
+from mmdet.cli import make_parser, run_main
 
-ROOT = Path(__file__).resolve().parents[2]
+INTERVAL = 10  # seconds between samples
 WARM_UP = 0.2  # share of the samples that is left out: caches fill, the allocator finds its size
 MEMORY_LIMIT = 20.0  # MiB an hour that count as noise
 LEAVING = 10  # seconds; loader workers look for their parent every five
-TRAINING = [
-    'train_cfg.max_iters=100000000',
-    'train_cfg.val_interval=10',
-    'train_dataloader.num_workers=2',
-    'train_dataloader.persistent_workers=False',
-    'default_hooks.checkpoint.interval=1',
-    'default_hooks.checkpoint.max_keep_ckpts=3',
-]
 
 
 class Sample(NamedTuple):
@@ -112,7 +101,7 @@ def faults(samples: Sequence[Sample], memory_limit: float = MEMORY_LIMIT) -> lis
     return found
 
 
-def watch(process: psutil.Popen, folder: Path, seconds: float, interval: float, file: Path) -> list[Sample]:
+def watch(process: psutil.Popen, folder: Path, seconds: float, file: Path) -> list[Sample]:
     """Sample a process until the time is up or it ends, and write a CSV meanwhile."""
     samples, start = list[Sample](), time.monotonic()
     with file.open('w', newline='') as stream, contextlib.suppress(psutil.Error):
@@ -122,73 +111,41 @@ def watch(process: psutil.Popen, folder: Path, seconds: float, interval: float, 
             samples.append(take_sample(process, folder, passed))
             writer.writerow(samples[-1])
             stream.flush()
-            time.sleep(interval)
+            time.sleep(INTERVAL)
     return samples
 
 
-@contextlib.contextmanager
-def training(folder: Path) -> Iterator[psutil.Popen]:
-    """Train the distilled student, on photos and with a teacher of its own; ended afterwards.
-
-    Raises:
-        ChildProcessError: The training of the teacher failed; names its log.
-    """
-    make_dataset(folder / 'data', 64, 16, size=96)
-
-    def train(config: str, name: str, *options: str) -> psutil.Popen:
-        command = [sys.executable, str(ROOT / 'tools/train.py'), str(ROOT / 'configs_dev' / config)]
-        command += ['--data-root', str(folder / 'data'), '--work-dir', str(folder / name)]
-        with (folder / f'{name}.log').open('w') as log:
-            return psutil.Popen([*command, '--cfg-options', *options], stdout=log, stderr=log)
-
-    if train('teachers/resnet18_tiny.py', 'teacher', 'train_cfg.max_iters=20').wait():
-        raise ChildProcessError(f'the teacher was not trained: see {folder / "teacher.log"}')
-    weights = f'model.distiller.teacher.checkpoint={folder / "teacher" / "model_best.pth.tar"}'
-    process = train('ssd/ssd_tiny_cls_loc.py', 'run', weights, *TRAINING)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        for running in psutil.wait_procs([process], timeout=60)[1]:
-            running.kill()
-        process.wait()
-
-
-def left_behind(folder: Path) -> list[str]:
-    """List processes that were started for a work dir and do not end by themselves."""
-    running = [p for p in psutil.process_iter(['cmdline']) if str(folder) in (p.info['cmdline'] or [])]
+def left_behind(command: Sequence[str]) -> list[str]:
+    """List processes of a command, its loader workers among them, that do not end by themselves."""
+    running = [process for process in psutil.process_iter(['cmdline']) if process.info['cmdline'] == command]
     return [f'process {p.pid} was left behind' for p in psutil.wait_procs(running, timeout=LEAVING)[1]]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train, watch, and report what grew.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Watch, end the command, and report what grew; returns the exit status, 1 where something did.
 
     Raises:
-        ChildProcessError: The training ended by itself.
-        SystemExit: With status 1 where something grew.
+        ChildProcessError: The command ended by itself.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('seconds', type=float, nargs='?', default=3600, help='of the watched training; 3600')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/soak'))
-    parser.add_argument('--interval', type=float, default=10, help='seconds between samples')
+    parser = make_parser(__doc__)
+    parser.add_argument('seconds', type=float)
+    parser.add_argument('folder', type=Path, help='that the command writes to')
+    parser.add_argument('command', nargs=argparse.REMAINDER)
     args = parser.parse_args(argv)
-    run, file = args.work_dir / 'run', args.work_dir / 'samples.csv'
-    with training(args.work_dir) as process:
-        samples = watch(process, run, args.seconds, args.interval, file)
-        ended = process.poll()
-    if ended is not None:
-        raise ChildProcessError(f'the training ended with status {ended}: see {args.work_dir / "run.log"}')
-    wrong = faults(samples) + left_behind(run)
-    rows = [['', 'at the end', 'growth (memory: MiB an hour)']]
-    rows += [[k, f'{getattr(samples[-1], k):.0f}', f'{v:+.1f}'] for k, v in growth(samples).items()]
-    print(AsciiTable(rows).table)
-    print(f'{len(samples)} samples over {samples[-1].seconds / 60:.1f} minutes: {file}')
-    if wrong:
-        print('\n'.join(wrong), file=sys.stderr)
-        raise SystemExit(1)
-    print('nothing grew')
+    log = args.folder / 'soak.log'
+    with log.open('w') as out, psutil.Popen(args.command, stdout=out, stderr=out) as process:
+        samples = watch(process, args.folder, args.seconds, args.folder / 'samples.csv')
+        if (status := process.poll()) is not None:
+            raise ChildProcessError(f'the command ended with status {status}: see {log}')
+        process.terminate()
+        for running in psutil.wait_procs([process], timeout=60)[1]:
+            running.kill()
+    for name, change in growth(samples).items():
+        unit = ' MiB an hour' if name.endswith('_mib') else ''
+        print(f'{name}: {getattr(samples[-1], name):.0f} at the end, growth {change:+.1f}{unit}')
+    wrong = faults(samples) + left_behind(args.command)
+    print('\n'.join(wrong) or 'nothing grew')
+    return int(bool(wrong))
 
 
 if __name__ == '__main__':

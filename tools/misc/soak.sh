@@ -9,7 +9,18 @@ install_requirements runtime tests
 for part in ${PARTS:-soak tests fuzz}; do
   echo "=== $part"
   case $part in
-    soak) "$PYTHON" tools/misc/soak.py "$SECONDS_OF_SOAK" --work-dir "${SOAK_DIR:-work_dirs/soak}" ;;
+    soak)  # a checkpoint every epoch (seconds), new loader workers every epoch, an evaluation every tenth
+      DIR=${SOAK_DIR:-work_dirs/soak}
+      "$PYTHON" tools/misc/make_synthetic.py "$DIR/data" --train 64 --val 16 --size 96
+      "$PYTHON" tools/train.py configs_dev/teachers/resnet18_tiny.py --data-root "$DIR/data" \
+        --work-dir "$DIR/teacher" --cfg-options train_cfg.max_iters=20
+      mkdir -p "$DIR/run"
+      "$PYTHON" tools/misc/soak.py "$SECONDS_OF_SOAK" "$DIR/run" \
+        "$PYTHON" tools/train.py configs_dev/ssd/ssd_tiny_cls_loc.py --data-root "$DIR/data" --work-dir "$DIR/run" \
+        --cfg-options "model.distiller.teacher.checkpoint=$DIR/teacher/model_best.pth.tar" \
+        train_cfg.max_iters=100000000 train_cfg.val_interval=10 train_dataloader.num_workers=2 \
+        train_dataloader.persistent_workers=False default_hooks.checkpoint.max_keep_ckpts=3
+      ;;
     tests) DISTILL_LONG=1 "$PYTHON" -m pytest ;;
     fuzz)
       install_requirements fuzz
