@@ -161,7 +161,7 @@ class Work(NamedTuple):
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones(self.sizes['steps']))
         train(
             student, teacher, CROP_SIZE, anchors_of(detector, torch.device('cpu')),
-            [(photo['img_path'], *photo['annotations']) for photo in photos],
+            [(photo['img_path'], *photo['annotations'][:2]) for photo in photos],
             self.sizes['batch_size'], self.sizes['steps'], optimizer, schedule, MAX_NORM,
             np.random.default_rng([seed, 1]),
         )  # fmt: skip

@@ -71,7 +71,7 @@ def contenders(dataset: CocoDataset, count: int) -> dict[str, Callable[[], None]
     def baseline() -> None:
         for row in range(count):
             given = _given(dataset, row, next(theirs))
-            boxes, labels = given['annotations']
+            boxes, labels, _ = given['annotations']
             baseline_pipeline(given['img_path'], boxes, labels, given['rng'])
 
     def decoding() -> None:
@@ -92,7 +92,7 @@ def check(dataset: CocoDataset, count: int) -> list[str]:
     for row in range(count):
         given = _given(dataset, row, row)
         photo = read_image(given['img_path'], given['ori_shape'])
-        boxes, labels = given['annotations']
+        boxes, labels, _ = given['annotations']
         theirs = reference_sample(photo, boxes, labels, given['rng'], contrast_first=bool(row % 2))
         ours: Any = dataset[row, row]
         img, boxes = ours['img'].numpy().transpose(1, 2, 0), ours['bboxes'].numpy()

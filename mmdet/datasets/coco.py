@@ -138,7 +138,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
             'img_path': self._file(row),
             'img_id': int(self.img_ids[row]),
             'ori_shape': (height, width),
-            'annotations': (self._boxes.bboxes[boxes], self._boxes.labels[boxes]),
+            'annotations': (self._boxes.bboxes[boxes], self._boxes.labels[boxes], self._boxes.ann_ids[boxes]),
             'rng': np.random.Generator(np.random.Philox(key=[self.seed, draw])),
         }
 

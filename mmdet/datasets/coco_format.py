@@ -239,6 +239,7 @@ class TrainingBoxes(NamedTuple):
 
     bboxes: NDArray[np.float32]  # (B, 4) xyxy, pixels of the annotated image, ends exclusive
     labels: NDArray[np.int64]  # (B,) in [0, K)
+    ann_ids: NDArray[np.int64]  # (B,)
     image_rows: NDArray[np.int64]  # (B,) in [0, M), ascending
     crowds: int  # regions that hold many objects; left out
     without_boxes: dict[str, int]  # why -> how many of the images have no box to train on
@@ -296,6 +297,7 @@ def select_boxes(coco: CocoFile, classes: Sequence[str]) -> TrainingBoxes:
     return TrainingBoxes(
         bboxes=bboxes[kept].astype(np.float32),
         labels=labels[wanted[kept]],
+        ann_ids=coco.ann_ids[wanted[kept]],
         image_rows=rows[kept],
         crowds=len(crowds),
         without_boxes={reason: int(images.sum()) for reason, images in without_boxes.items()},

@@ -52,11 +52,13 @@ def collate_detection(
     )
     bboxes = torch.zeros(len(good), rows, 4)
     labels = torch.zeros(len(good), rows, dtype=torch.int64)
+    ann_ids = torch.zeros_like(labels)
     valid = torch.zeros(len(good), rows, dtype=torch.bool)
     for i, sample in enumerate(good):
         count = len(sample['labels'])
         bboxes[i, :count] = sample['bboxes']
         labels[i, :count] = sample['labels']
+        ann_ids[i, :count] = sample['ann_ids']
         valid[i, :count] = True
     gt = GroundTruth(
         img_id=torch.tensor([sample['img_id'] for sample in good]),
@@ -65,6 +67,7 @@ def collate_detection(
         bboxes=bboxes,
         labels=labels,
         valid=valid,
+        ann_ids=ann_ids,
     )
     inputs = _stack_images([sample['img'] for sample in good], height, width)
     return {'inputs': inputs, 'gt': gt, 'bad_images': bad_images}
@@ -86,6 +89,7 @@ def _blank(shape: tuple[int, int]) -> dict[str, Any]:
         'img': torch.zeros(3, *shape, dtype=torch.uint8),
         'bboxes': torch.zeros(0, 4),
         'labels': torch.zeros(0, dtype=torch.int64),
+        'ann_ids': torch.zeros(0, dtype=torch.int64),
         'img_id': NO_IMAGE,
         'ori_shape': shape,
         'img_shape': shape,

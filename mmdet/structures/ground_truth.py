@@ -22,6 +22,7 @@ class GroundTruth(NamedTuple):
     bboxes: Tensor  # (N, Gmax, 4) float32; rows without an object are 0
     labels: Tensor  # (N, Gmax) int64 in [0, K); rows without an object are 0
     valid: Tensor  # (N, Gmax) bool, False where a row holds no object
+    ann_ids: Tensor  # (N, Gmax) int64, the ids in the annotation file; rows without an object are 0
 
     @property
     def gt_image(self) -> Tensor:
@@ -37,3 +38,8 @@ class GroundTruth(NamedTuple):
     def gt_labels(self) -> Tensor:
         """(G,) labels of the objects alone, in row order."""
         return self.labels[self.valid]
+
+    @property
+    def gt_ann_ids(self) -> Tensor:
+        """(G,) annotation ids of the objects alone, in row order."""
+        return self.ann_ids[self.valid]

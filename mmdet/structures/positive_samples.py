@@ -17,7 +17,8 @@ class PositiveSamples:
 
     cls_logits: Tensor  # (P, K) sigmoid head | (P, K + 1) softmax head, background last; has grad
     bboxes: Tensor  # (P, 4) decoded prediction, clipped to the true image; has grad
-    gt_index: Tensor  # (P,) row of the three tensors below
+    gt_index: Tensor  # (P,) row of the four tensors below
     gt_bboxes: Tensor  # (G, 4)
     gt_labels: Tensor  # (G,) in [0, K)
+    gt_ann_ids: Tensor  # (G,) ids in the annotation file
     gt_image: Tensor  # (G,) index of the image in the batch, in [0, N)

@@ -55,6 +55,7 @@ def padded_ground_truth(
         bboxes=torch.zeros(count, rows, 4),
         labels=torch.zeros(count, rows, dtype=torch.int64),
         valid=torch.zeros(count, rows, dtype=torch.bool),
+        ann_ids=torch.zeros(count, rows, dtype=torch.int64),
     )
     for i, (boxes_of_image, labels_of_image) in enumerate(zip(bboxes, labels, strict=True)):
         length = len(boxes_of_image)

@@ -21,9 +21,9 @@ from mmdet.structures import EncodedImages
 class PackDetInputs:
     """Decodes the image, draws what the window shows of it, and packs the sample as tensors.
 
-    Reads img or img_path, img_id, ori_shape, window, bboxes, labels, color, fill. Returns a dict:
+    Reads img or img_path, img_id, ori_shape, window, bboxes, labels, ann_ids, color, fill. Returns a dict:
     img uint8 (3, H, W) tensor, BGR · bboxes float32 (G, 4) xyxy in pixels of img, none empty ·
-    labels int64 (G,) · img_id int · ori_shape (h, w) · img_shape (H, W).
+    labels, ann_ids int64 (G,) · img_id int · ori_shape (h, w) · img_shape (H, W).
 
     Args:
         decode: Where a photo is decoded and drawn: here, in the 'worker', or on the 'device', by
@@ -50,12 +50,13 @@ class PackDetInputs:
             source = results['img'] if 'img' in results else read_image(results['img_path'], ori_shape)
             color, fill = results.get('color', ColorJitter()), results.get('fill', (0, 0, 0))
             img = torch.from_numpy(render(source, window, color, fill))
-        bboxes, labels = results['bboxes'], results['labels']
+        bboxes = results['bboxes']
         whole = (bboxes[:, 2:] > bboxes[:, :2]).all(1)
         return {
             'img': img,
             'bboxes': torch.from_numpy(bboxes[whole]),
-            'labels': torch.from_numpy(labels[whole]),
+            'labels': torch.from_numpy(results['labels'][whole]),
+            'ann_ids': torch.from_numpy(results['ann_ids'][whole]),
             'img_id': results['img_id'],
             'ori_shape': ori_shape,
             'img_shape': (window.height, window.width),

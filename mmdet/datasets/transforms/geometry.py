@@ -164,6 +164,7 @@ def _crop(results: Results, patch: NDArray[np.float32]) -> Results:
         'window': results['window'].cut(left, top, right, bottom),
         'bboxes': bboxes - corner,
         'labels': results['labels'][kept],
+        'ann_ids': results['ann_ids'][kept],
     }
 
 

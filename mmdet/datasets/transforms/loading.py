@@ -168,7 +168,8 @@ class LoadImageFromFile:
     Nothing is decoded yet: that is PackDetInputs' work, once it is known which part is seen. Only an image
     whose size nobody told (no `ori_shape`) is read here. An image given as pixels (`img`) is taken as it is.
 
-    Reads img_path, img, ori_shape; writes window, bboxes, labels, and what was missing of img, ori_shape.
+    Reads img_path, img, ori_shape; writes window, bboxes, labels, ann_ids, and what was missing of the first
+    three.
     """
 
     def __call__(self, results: Results) -> Results:
@@ -181,18 +182,18 @@ class LoadImageFromFile:
             results['ori_shape'] = (height, width)
         results['window'] = Window.whole(*results['ori_shape'])
         results['bboxes'] = np.zeros((0, 4), np.float32)
-        results['labels'] = np.zeros(0, np.int64)
+        results['labels'] = results['ann_ids'] = np.zeros(0, np.int64)
         return results
 
 
 @TRANSFORMS.register_module()
 class LoadAnnotations:
-    """Takes the boxes and labels of the image from the annotations.
+    """Takes the boxes, labels and ids of the image's annotations.
 
-    Reads annotations; writes bboxes, labels.
+    Reads annotations; writes bboxes, labels, ann_ids.
     """
 
     def __call__(self, results: Results) -> Results:
-        """Copy the boxes and labels."""
-        bboxes, labels = results['annotations']
-        return {**results, 'bboxes': bboxes.copy(), 'labels': labels.copy()}
+        """Copy them."""
+        bboxes, labels, ann_ids = results['annotations']
+        return {**results, 'bboxes': bboxes.copy(), 'labels': labels.copy(), 'ann_ids': ann_ids.copy()}

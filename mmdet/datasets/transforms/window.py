@@ -105,11 +105,13 @@ class Results(TypedDict, total=False):
     img: Image  # when the image is given as pixels and not as a file
     img_id: int
     ori_shape: tuple[int, int]  # (h, w) in the annotation file
-    annotations: tuple[NDArray[np.float32], NDArray[np.int64]]  # boxes (G, 4) of the source, labels (G,)
+    # boxes (G, 4) in pixels of the source, labels (G,), ids (G,)
+    annotations: tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
     rng: np.random.Generator  # the only source of random numbers
 
     window: Window
     bboxes: NDArray[np.float32]  # (G, 4)
     labels: NDArray[np.int64]  # (G,)
+    ann_ids: NDArray[np.int64]  # (G,) in the annotation file
     fill: tuple[float, float, float]  # BGR, shown where the window reaches beyond the source
     color: ColorJitter

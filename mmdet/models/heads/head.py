@@ -91,6 +91,7 @@ class Head(nn.Module, ABC):
             gt_index=flat_row[image, matched[image, anchor]],
             gt_bboxes=gt.gt_bboxes,
             gt_labels=gt.gt_labels,
+            gt_ann_ids=gt.gt_ann_ids,
             gt_image=gt.gt_image,
         )
 

@@ -36,7 +36,7 @@ def test_the_crops_are_those_of_the_distiller(
     monkeypatch.setattr(distiller.teacher, 'logits', lambda *given: seen.append(given[0]) or logits(*given))
     nothing = torch.zeros(0, dtype=torch.long)
     positives = PositiveSamples(
-        torch.zeros(0, 4), torch.zeros(0, 4), nothing, gt.gt_bboxes, gt.gt_labels, gt.gt_image
+        torch.zeros(0, 4), torch.zeros(0, 4), nothing, gt.gt_bboxes, gt.gt_labels, gt.gt_ann_ids, gt.gt_image
     )
     distiller.kd_loc = None
     distiller(batch.images, source, positives)

@@ -79,7 +79,8 @@ def our_geometry(draw: int, expand: Any = None, crop: Any = None, flip: Any = No
     """Through our transforms; each can be replaced."""
     expand = expand or Expand(augmentation.MEAN_RGB, ratio_range=(1, 4))
     whole = Window.whole(HEIGHT, WIDTH)
-    results: Any = {'rng': generator(1, draw), 'window': whole, 'bboxes': BOXES, 'labels': np.array([0, 1])}
+    given = {'bboxes': BOXES, 'labels': np.array([0, 1]), 'ann_ids': np.array([0, 1])}
+    results: Any = {'rng': generator(1, draw), 'window': whole, **given}
     for transform in (expand, crop or MinIoURandomCrop(), Resize((300, 300)), flip or RandomFlip(0.5)):
         results = transform(results)
     window = results['window']

@@ -91,8 +91,9 @@ def test_annotations_become_flat_arrays(tiny_coco):
     assert dataset.image_file(2) == root / 'train/2.jpg'
     assert dataset.faults == []
     for row in range(5):
-        bboxes, labels = dataset._results(row, 0)['annotations']
+        bboxes, labels, ann_ids = dataset._results(row, 0)['annotations']
         expected = [entry for entry in content['annotations'] if entry['image_id'] == row + 1]
+        assert ann_ids.tolist() == [entry['id'] for entry in expected]
         assert labels.tolist() == [(entry['category_id'] - 1) // 2 for entry in expected]
         xywh = np.concatenate([bboxes[:, :2], bboxes[:, 2:] - bboxes[:, :2]], 1)
         assert xywh.tolist() == [entry['bbox'] for entry in expected]

@@ -12,6 +12,7 @@ def sample(height, width, boxes, img_id=1):
         'img': torch.randint(1, 256, (3, height, width), dtype=torch.uint8, generator=generator),
         'bboxes': torch.cat([corners, corners + 5], 1),
         'labels': torch.arange(boxes),
+        'ann_ids': 100 + torch.arange(boxes),
         'img_id': img_id,
         'ori_shape': (2 * height, 2 * width),
         'img_shape': (height, width),
@@ -30,12 +31,14 @@ def test_padding_of_images_and_boxes():
         assert inputs[i].sum() == expected['img'].sum()
         assert (gt.bboxes[i][gt.valid[i]] == expected['bboxes']).all()
         assert (gt.labels[i][gt.valid[i]] == expected['labels']).all()
+        assert (gt.ann_ids[i][gt.valid[i]] == expected['ann_ids']).all()
     assert gt.valid.sum(1).tolist() == [3, 17, 0]
     assert not gt.bboxes[~gt.valid].any()
     assert gt.img_id.tolist() == [1, 2, 3]
     assert gt.ori_shape.tolist() == [[60, 80], [100, 40], [20, 20]]
     assert gt.img_shape.tolist() == [[30, 40], [50, 20], [10, 10]]
-    assert [part.dtype for part in gt] == [torch.int64] * 3 + [torch.float32, torch.int64, torch.bool]
+    dtypes = [torch.int64] * 3 + [torch.float32, torch.int64, torch.bool, torch.int64]
+    assert [part.dtype for part in gt] == dtypes
 
 
 def test_rows_come_in_sixteens_and_images_need_no_padding():

@@ -32,7 +32,7 @@ def batch(counts: tuple[int, ...], seed: int = 0) -> dict:
     size = torch.full((n, 2), 64)
     gt = GroundTruth(
         torch.arange(n), size, size, torch.zeros(n, 16, 4), torch.zeros(n, 16, dtype=torch.int64),
-        torch.zeros(n, 16, dtype=torch.bool),
+        torch.zeros(n, 16, dtype=torch.bool), torch.zeros(n, 16, dtype=torch.int64),
     )  # fmt: skip
     for i, count in enumerate(counts):
         for row in range(count):

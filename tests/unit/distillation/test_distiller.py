@@ -63,6 +63,7 @@ def make_samples(counts: tuple[int, ...], positives: tuple[int, ...], logits: in
         gt_index=gt_index,
         gt_bboxes=gt_bboxes,
         gt_labels=torch.randint(0, K, (sum(counts),), generator=generator),
+        gt_ann_ids=torch.arange(sum(counts)),
         gt_image=gt_image,
     )
 

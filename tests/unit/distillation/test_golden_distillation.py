@@ -80,6 +80,7 @@ def test_localization(losses_file: dict[str, np.ndarray], teacher: FrozenTeacher
         gt_index=torch.arange(7),
         gt_bboxes=torch.cat(target),
         gt_labels=torch.zeros(7, dtype=torch.int64),
+        gt_ann_ids=torch.arange(7),
         gt_image=image_index,
     )
     losses = ClassifierDistiller(teacher=teacher, kd_loc=loss)(images, SSD_INPUT, samples)

@@ -53,7 +53,9 @@ def collate_toys(samples, scale=1):
     ids = torch.tensor([index for index, _ in good])
     none = torch.zeros(len(good), 16)
     shape = torch.ones(len(good), 2, dtype=torch.int64)
-    gt = GroundTruth(ids, shape, shape, none[..., None].expand(-1, -1, 4), none.long(), none.bool())
+    gt = GroundTruth(
+        ids, shape, shape, none[..., None].expand(-1, -1, 4), none.long(), none.bool(), none.long()
+    )
     return {'inputs': scale * torch.stack([number for _, number in good]), 'gt': gt, 'bad_images': bad}
 
 

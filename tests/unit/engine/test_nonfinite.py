@@ -36,7 +36,7 @@ def test_what_is_said_of_each_image():
     labels = torch.tensor([[0, 1, 1, 1, 1, 1], [5, 0, 0, 0, 0, 0]])
     valid = torch.tensor([[True] * 6, [True] + [False] * 5])
     shape = torch.ones(2, 2, dtype=torch.int64)
-    gt = GroundTruth(torch.tensor([7, 3]), shape, shape, boxes, labels, valid)
+    gt = GroundTruth(torch.tensor([7, 3]), shape, shape, boxes, labels, valid, torch.zeros_like(labels))
     losses = {'loss': math.inf, 'loss_cls': 0.5, 'loss_bbox': -math.inf}
     said = describe_step(losses, 'iteration 9', {'gt': gt}, ToyDataset()).splitlines()
     assert said[0].startswith('loss_bbox is -inf in iteration 9, on these images')

@@ -16,7 +16,7 @@ SIDE = 600
 def match(anchors: Tensor, bboxes: Tensor, valid: Tensor, *thresholds: float) -> Tensor:
     """matched (N, A) in images of side `SIDE`. anchors (A, 4) or (N, A, 4) · bboxes (N, Gmax, 4)."""
     ids, shape, labels = torch.arange(len(valid)), torch.full((len(valid), 2), SIDE), valid.long()
-    gt = GroundTruth(ids, shape, shape, bboxes, labels, valid)
+    gt = GroundTruth(ids, shape, shape, bboxes, labels, valid, torch.zeros_like(labels))
     return MaxIoUAssigner(*thresholds)(Anchors(anchors, [anchors.shape[-2]]), gt)
 
 

@@ -11,7 +11,8 @@ def ground_truth(shapes: list[list[int]]) -> GroundTruth:
     n = len(shapes)
     shape = torch.tensor(shapes)
     empty = torch.zeros(n, 16, dtype=torch.bool)
-    return GroundTruth(torch.arange(n), shape, shape, torch.zeros(n, 16, 4), torch.zeros(n, 16).long(), empty)
+    ids = torch.zeros(n, 16).long()
+    return GroundTruth(torch.arange(n), shape, shape, torch.zeros(n, 16, 4), ids, empty, ids)
 
 
 def test_normalises_swaps_channels_and_zeroes_the_padding() -> None:

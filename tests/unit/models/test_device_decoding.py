@@ -61,6 +61,7 @@ def task(file: Path, window: Window, color: ColorJitter = PLAIN, img_id: int = 7
         'window': window,
         'bboxes': np.zeros((0, 4), np.float32),
         'labels': np.zeros(0, np.int64),
+        'ann_ids': np.zeros(0, np.int64),
         'color': color,
         'fill': FILL,
     }

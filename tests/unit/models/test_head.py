@@ -70,7 +70,10 @@ def ground_truth(valid: list[list[bool]]) -> GroundTruth:
     shape = torch.full((len(rows), 2), 64)
     bboxes = torch.tensor([[8.0, 8.0, 40.0, 40.0], [0.0, 16.0, 20.0, 60.0]]).expand(len(rows), 2, 4)
     labels = torch.tensor([[2, 0]]).expand(len(rows), 2)
-    return GroundTruth(torch.arange(len(rows)), shape, shape, bboxes * rows[..., None], labels * rows, rows)
+    none = torch.zeros_like(labels)
+    return GroundTruth(
+        torch.arange(len(rows)), shape, shape, bboxes * rows[..., None], labels * rows, rows, none
+    )
 
 
 def test_it_loads_its_own_checkpoint(detector: nn.Module) -> None:

@@ -32,7 +32,11 @@ def test_channels_are_last_where_a_cpu_detects_only() -> None:
 def test_a_step_with_the_channels_last_computes_the_same() -> None:
     """In float64: pooling and batch norms over a few pixels turn another rounding into another gradient."""
     torch.manual_seed(0)
-    box = {'bboxes': torch.tensor([[10.0, 20.0, 70.0, 80.0]]), 'labels': torch.tensor([1])}
+    box = {
+        'bboxes': torch.tensor([[10.0, 20.0, 70.0, 80.0]]),
+        'labels': torch.tensor([1]),
+        'ann_ids': torch.tensor([1]),
+    }
     shape = {'ori_shape': (96, 96), 'img_shape': (96, 96)}
     images = torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8)
     batch = collate_detection([{'img': img, 'img_id': i, **box, **shape} for i, img in enumerate(images)])
