@@ -194,7 +194,7 @@ def teacher_sheet(
     chosen = np.linspace(0, count, min(number, count), endpoint=False).astype(int).tolist()
     tiles = [shown[index * per_object + place] for index in chosen for place in range(per_object)]
     crops, logits, truth = (torch.stack([tile[part] for tile in tiles]) for part in range(3))
-    return draw_crops(crops, truth, classes, logits.softmax(1), titles=[title for *_, title in tiles])
+    return draw_crops(crops, truth, classes, logits.softmax(1), [title for *_, title in tiles])
 
 
 @torch.no_grad()

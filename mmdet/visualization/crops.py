@@ -4,7 +4,6 @@ M crops · S crop side · K classes
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +17,6 @@ from mmdet.visualization.canvas import (
     line_height,
     text_width,
     tile,
-    with_title,
     write_text,
 )
 
@@ -26,66 +24,54 @@ RIGHT: Color = (60, 140, 30)
 WRONG: Color = (40, 40, 210)
 BAR: Color = (225, 200, 160)
 QUIET: Color = (110, 110, 110)
-ANSWERS = 3
+ANSWERS, COLUMNS = 3, 8
 TEXT_SIZE = 12
 MIN_SIDE = 128  # pixels at which a crop is shown
 
 
 def draw_crops(
     crops: Tensor,
-    labels: Any,
+    labels: Tensor,
     classes: Sequence[str],
-    probabilities: Tensor | None = None,
-    columns: int = 8,
-    titles: Sequence[str] | None = None,
+    probabilities: Tensor,
+    titles: Sequence[str],
 ) -> Picture:
-    """Lay out crops on a canvas, each above its label and the three classes that the teacher finds likeliest.
+    """Lay out crops on a canvas, each above its title and the three classes that the teacher finds likeliest.
 
-    The label is green where the likeliest class is right and red where it is wrong. The last line is the
+    The title is green where the likeliest class is right and red where it is wrong. The last line is the
     entropy of the answer in nats.
 
     Args:
-        crops: (M, 3, S, S), RGB, 0..255, float or uint8.
-        labels: (M,) in [0, K); -1 where the class is not known.
+        crops: (M, 3, S, S), RGB, 0..255, float; M > 0.
+        labels: (M,) in [0, K).
         classes: K names.
-        probabilities: (M, K), or None without a teacher.
-        columns: Crops beside each other.
-        titles: (M,) shown in place of the label's name.
+        probabilities: (M, K), of the teacher.
+        titles: M lines, mostly the names of the labels.
 
     Returns:
         (H, W, 3) uint8, BGR.
     """
-    names = [int(label) for label in labels]
-    if len(names) != len(crops) or (probabilities is not None and len(probabilities) != len(crops)):
-        raise ValueError(f'{len(crops)} crops, but {len(names)} labels or another number of probabilities')
-    if not len(crops):
-        return with_title(np.full((MIN_SIDE, 2 * MIN_SIDE, 3), 255, np.uint8), 'no objects', TEXT_SIZE)
-    answers = [None] * len(names) if probabilities is None else list(probabilities.detach().float().cpu())
-    titles = titles or [classes[label] if label >= 0 else 'object' for label in names]
     cells = [
         _draw_cell(crop, title, label, classes, answer)
-        for crop, title, label, answer in zip(crops.detach().cpu(), titles, names, answers, strict=True)
+        for crop, title, label, answer in zip(
+            crops.cpu(), titles, labels.tolist(), probabilities.cpu(), strict=True
+        )
     ]
-    return tile(cells, columns, gap=10)
+    return tile(cells, COLUMNS, gap=10)
 
 
-def _draw_cell(
-    crop: Tensor, title: str, label: int, classes: Sequence[str], answer: Tensor | None
-) -> Picture:
+def _draw_cell(crop: Tensor, title: str, label: int, classes: Sequence[str], answer: Tensor) -> Picture:
     """Draw one crop (3, S, S) over its caption; answer (K,) probabilities."""
-    pixels = crop.float().clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
+    pixels = crop.clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
     scale = -(-MIN_SIDE // pixels.shape[0])  # whole, so that the pixels stay what they are
     picture = np.ascontiguousarray(pixels[..., ::-1].repeat(scale, 0).repeat(scale, 1))
-    color = INK
-    lines: list[tuple[str, Color, float | None]] = []
-    if answer is not None:
-        if label >= 0:
-            color = RIGHT if int(answer.argmax()) == label else WRONG
-        values, order = answer.topk(min(ANSWERS, len(answer)))
-        lines += [(classes[i], INK, share) for share, i in zip(values.tolist(), order.tolist(), strict=True)]
-        lines += [(f'entropy {float(torch.special.entr(answer).sum()):.2f}', QUIET, None)]
+    values, order = answer.topk(min(ANSWERS, len(answer)))
+    color = RIGHT if int(order[0]) == label else WRONG
+    lines: list[tuple[str, Color, float | None]] = [(title, color, None)]
+    lines += [(classes[i], INK, share) for share, i in zip(values.tolist(), order.tolist(), strict=True)]
+    lines += [(f'entropy {float(torch.special.entr(answer).sum()):.2f}', QUIET, None)]
     cv2.rectangle(picture, (0, 0), (picture.shape[1] - 1, picture.shape[0] - 1), color, 2)
-    return np.concatenate([picture, _draw_caption([(title, color, None), *lines], picture.shape[1])])
+    return np.concatenate([picture, _draw_caption(lines, picture.shape[1])])
 
 
 def _draw_caption(lines: Sequence[tuple[str, Color, float | None]], width: int) -> Picture:
