@@ -37,6 +37,7 @@ HEARTBEAT = 'mmdet.distributed.heartbeat'  # loads torch
 DEPRECATED_OPTIONS = {  # of MMDetection 2.x: what they are called now, or what to do in their place
     '--options': '--cfg-options',
     '--resume-from': '--resume',
+    '--eval-options': 'removed: --classwise gives the AP of every class, --out FILE.json writes detections',
     '--gpus': 'removed: bash tools/dist_train.sh CONFIG N starts N processes, one a GPU',
     '--gpu-ids': 'removed: the variable CUDA_VISIBLE_DEVICES chooses GPUs',
     '--gpu-collect': 'removed: leave it out',

@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet.cli import add_common_arguments, default_work_dir, hint, make_parser, parse
-from mmdet.config.options import DictAction
+from mmdet.cli import add_common_arguments, default_work_dir, make_parser, parse
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line.
 
     Raises:
-        ValueError: An evaluation option or a file type that is not known.
+        ValueError: Arguments that contradict each other, or a file type that is not known.
     """
     parser = make_parser(__doc__)
     add_common_arguments(parser)
@@ -29,27 +28,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--classwise', action='store_true', help='also give the AP of every class')
     parser.add_argument('--show-dir', help='folder for pictures of detections beside the ground truth')
     parser.add_argument('--show-score-thr', type=float, default=0.3, help='lowest score that is drawn')
-    parser.add_argument('--eval-options', nargs='+', action=DictAction, default={}, help=argparse.SUPPRESS)
     args = parse(parser, argv)
-    take_eval_options(args)
     if args.out is not None and not args.out.endswith(('.json', '.pkl')):
         raise ValueError(f'--out {args.out}: the name must end in .json (COCO results) or .pkl (arrays)')
     if args.format_only and (args.eval or args.classwise):
         raise ValueError('--format-only scores nothing: leave it out, or --eval and --classwise')
     return args
-
-
-def take_eval_options(args: argparse.Namespace) -> None:
-    """Move MMDetection 2.x's `--eval-options` to today's arguments, with a hint."""
-    for key, value in args.eval_options.items():
-        if key == 'classwise':
-            hint(f'--eval-options {key}={value}', '--classwise')
-            args.classwise = args.classwise or bool(value)
-        elif key == 'jsonfile_prefix':
-            hint(f'--eval-options {key}={value}', f'--out {value}.bbox.json')
-            args.out = args.out or f'{value}.bbox.json'
-        else:
-            raise ValueError(f'--eval-options {key}: only classwise and jsonfile_prefix are known')
 
 
 def configure(cfg: Any, args: argparse.Namespace) -> Any:
@@ -96,15 +80,12 @@ def metric_arguments(metric: Mapping[str, Any], args: argparse.Namespace, work_d
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Test; returns the numbers by name."""
     args = parse_args(argv)
-    from mmdet.config.resolve import annotation_metrics, load_config
+    from mmdet.config.resolve import load_config
     from mmdet.engine import DetRunner
     from mmdet.engine.hooks.draw import DrawHook
 
     cfg = configure(load_config(args.config, args.cfg_options, args.data_root, for_training=False), args)
     runner = DetRunner.from_cfg(cfg, args.trust_checkpoint)
     if args.show_dir is not None:
-        metric = annotation_metrics(cfg, 'test')[0]
-        runner.register_hook(
-            DrawHook(args.show_dir, metric['ann_file'], metric['classes'], args.show_score_thr)
-        )
+        runner.register_hook(DrawHook(args.show_dir, args.show_score_thr))
     return runner.test()

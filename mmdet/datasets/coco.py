@@ -174,6 +174,11 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         """Return the file of an image."""
         return self._file(self._row(img_id))
 
+    def boxes_of(self, img_id: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the boxes (G, 4) of an image, in its own pixels, and their labels (G,), crowds left out."""
+        bboxes, labels, _ = self._results(self._row(img_id), draw=0)['annotations']
+        return bboxes, labels
+
     def read_image_fault(self, img_id: int) -> str | None:
         """Decode the file of an image; return why it cannot be used, or None when it can."""
         row = self._row(img_id)
