@@ -74,7 +74,25 @@ class FocalLoss(ClassificationLoss):
 
 
 @MODELS.register_module()
-class MultiBoxLoss(ClassificationLoss):
+class CrossEntropyLoss(ClassificationLoss):
+    """Softmax cross-entropy over all anchors that are not ignored."""
+
+    def channels(self, num_classes: int) -> int:
+        """K + 1, background last."""
+        return num_classes + 1
+
+    def probabilities(self, cls_logits: Tensor) -> Tensor:
+        """Softmax, background dropped: (N, A, K + 1) -> (N, A, K)."""
+        return cls_logits.softmax(2)[..., :-1]
+
+    def forward(self, cls_logits: Tensor, labels: Tensor, matched: Tensor) -> Tensor:
+        """cls_logits (N, A, K + 1) · labels (N, A) in [0, K] · matched (N, A) -> scalar, summed."""
+        loss = F.cross_entropy(cls_logits.flatten(0, 1), labels.flatten(), reduction='none')
+        return (loss.view(labels.shape) * (matched != IGNORED)).sum()
+
+
+@MODELS.register_module()
+class MultiBoxLoss(CrossEntropyLoss):
     """Softmax cross-entropy over positives and mined hard negatives (SSD, arXiv 1512.02325).
 
     Each image contributes its positives and the `neg_pos_ratio` times as many negatives of largest loss; an
@@ -87,14 +105,6 @@ class MultiBoxLoss(ClassificationLoss):
     def __init__(self, neg_pos_ratio: float = 3) -> None:
         super().__init__()
         self.neg_pos_ratio = neg_pos_ratio
-
-    def channels(self, num_classes: int) -> int:
-        """K + 1, background last."""
-        return num_classes + 1
-
-    def probabilities(self, cls_logits: Tensor) -> Tensor:
-        """Softmax, background dropped: (N, A, K + 1) -> (N, A, K)."""
-        return cls_logits.softmax(2)[..., :-1]
 
     def forward(self, cls_logits: Tensor, labels: Tensor, matched: Tensor) -> Tensor:
         """cls_logits (N, A, K + 1) · labels (N, A) in [0, K] · matched (N, A) -> scalar, summed."""

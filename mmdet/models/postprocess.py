@@ -4,7 +4,7 @@ N images · A anchors · K classes · D detections · boxes xyxy in pixels of th
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,13 +25,14 @@ class Detections(NamedTuple):
 
 @MODELS.register_module()
 class NMSPostProcess:
-    """Keep the best boxes per level, then class-wise NMS.
+    """Keep the best boxes per level, then NMS among those of one class, or of one level.
 
     Args:
         nms_pre: Boxes per level that go on, by their best class score.
         score_thr: A box is a detection of every class that scores above this.
-        iou_threshold: Of two boxes of one class that overlap more than this the better one stays.
+        iou_threshold: Of two boxes of one group that overlap more than this the better one stays.
         max_per_img: Detections per image.
+        group: Boxes of different classes, or of different levels (RPN), leave each other alone.
     """
 
     def __init__(
@@ -40,46 +41,53 @@ class NMSPostProcess:
         score_thr: float = 0.02,
         iou_threshold: float = 0.45,
         max_per_img: int = 200,
+        group: Literal['class', 'level'] = 'class',
     ) -> None:
         self.nms_pre = nms_pre
         self.score_thr = score_thr
         self.iou_threshold = iou_threshold
         self.max_per_img = max_per_img
+        self.group = group
 
     def __call__(self, bboxes: Tensor, scores: Tensor, num_per_level: Sequence[int]) -> list[Detections]:
         """Select the detections of every image of a batch.
 
-        bboxes (N, A, 4) · scores (N, A, K) without background · num_per_level: anchors per level, sums to A
+        bboxes (N, A, 4), or class-specific (N, A, K, 4) · scores (N, A, K) without background ·
+        num_per_level: anchors per level, sums to A
         """
-        kept = self._top_of_each_level(scores.amax(2), num_per_level)  # (N, B)
-        bboxes = bboxes.gather(1, kept[..., None].expand(-1, -1, 4))
-        scores = scores.gather(1, kept[..., None].expand(-1, -1, scores.shape[2]))
-        return [self._nms_per_image(*image) for image in zip(bboxes, scores, strict=True)]
+        kept, levels = self._top_of_each_level(scores.amax(2), num_per_level)  # (N, B), (B,)
+        bboxes, scores = (
+            x.gather(1, kept[..., None].expand(-1, -1, x.shape[2])) for x in (bboxes.flatten(2), scores)
+        )
+        return [self._nms_per_image(*image, levels) for image in zip(bboxes, scores, strict=True)]
 
-    def _top_of_each_level(self, best_scores: Tensor, num_per_level: Sequence[int]) -> Tensor:
-        """(N, A) -> (N, B) indices of the anchors that go on."""
-        kept, start = [], 0
-        for level in best_scores.split(list(num_per_level), 1):
+    def _top_of_each_level(self, best_scores: Tensor, num_per_level: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(N, A) -> (N, B) indices of the anchors that go on, and (B,) their levels."""
+        kept, levels, start = [], [], 0
+        for number, level in enumerate(best_scores.split(list(num_per_level), 1)):
             count = level.shape[1]
             if self.nms_pre < count:
                 kept.append(level.topk(self.nms_pre, 1).indices + start)
             else:
                 every = torch.arange(start, start + count, device=level.device)
                 kept.append(every.expand(len(level), -1))
+            levels.append(kept[-1].new_full(kept[-1].shape[1:], number))
             start += count
-        return torch.cat(kept, 1)
+        return torch.cat(kept, 1), torch.cat(levels)
 
-    def _nms_per_image(self, bboxes: Tensor, scores: Tensor) -> Detections:
-        """bboxes (B, 4) · scores (B, K). One call for all classes: their boxes are shifted apart.
+    def _nms_per_image(self, bboxes: Tensor, scores: Tensor, levels: Tensor) -> Detections:
+        """bboxes (B, 4) or (B, K * 4) · scores (B, K) · levels (B,). One call for all groups, shifted apart.
 
         Whether a box stays depends on better ones alone, so the best few times `max_per_img` are tried first,
         and more only when too few of them stay; the time of NMS grows with the square of their number.
         """
         row, labels = (scores > self.score_thr).nonzero(as_tuple=True)
-        bboxes, scores = bboxes[row], scores[row, labels]
+        bboxes = bboxes.view(len(bboxes), -1, 4)  # (B, 1 or K, 4)
+        bboxes, scores = bboxes[row, labels % bboxes.shape[1]], scores[row, labels]
         if len(bboxes) == 0:
             return Detections(bboxes, scores, labels)
-        shifted = bboxes + labels[:, None] * (bboxes.max() + 1)
+        group = labels if self.group == 'class' else levels[row]
+        shifted = bboxes + group[:, None] * (bboxes.max() + 1)
         order = scores.argsort(descending=True, stable=True)
         count = NMS_CANDIDATES * self.max_per_img
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 NO_IMAGE = -1  # img_id of the blank image that stands for a batch of bad ones
@@ -33,6 +34,10 @@ class GroundTruth(NamedTuple):
     def gt_bboxes(self) -> Tensor:
         """(G, 4) boxes of the objects alone, in row order."""
         return self.bboxes[self.valid]
+
+    def class_agnostic(self) -> GroundTruth:
+        """Return the same objects as one class, 0, as RPN sees them."""
+        return self._replace(labels=torch.zeros_like(self.labels))
 
     @property
     def gt_labels(self) -> Tensor:

@@ -2,6 +2,8 @@
 
 from mmdet.models.heads.head import Head
 from mmdet.models.heads.retina_head import RetinaHead
+from mmdet.models.heads.roi_head import RoIHead
+from mmdet.models.heads.rpn_head import RPNHead
 from mmdet.models.heads.ssd_head import SSDHead
 
-__all__ = ['Head', 'RetinaHead', 'SSDHead']
+__all__ = ['Head', 'RPNHead', 'RetinaHead', 'RoIHead', 'SSDHead']

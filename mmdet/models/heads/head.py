@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from mmdet.models.losses import BoxLoss, ClassificationLoss
 from mmdet.models.postprocess import Detections, NMSPostProcess
 from mmdet.models.task_modules import Assigner, DeltaXYWHBBoxCoder, GridAnchors
-from mmdet.structures import Anchors, GroundTruth, HeadOutputs, PositiveSamples, clip_boxes
+from mmdet.structures import BACKGROUND, Anchors, GroundTruth, HeadOutputs, PositiveSamples, clip_boxes
 
 
 class Head(nn.Module, ABC):
@@ -24,32 +25,36 @@ class Head(nn.Module, ABC):
 
     Args:
         num_classes: K.
-        anchor_generator: Anchors of all levels from the feature maps' sizes.
+        anchor_generator: Anchors of all levels from the feature maps' sizes; None where RoIs are the anchors.
         bbox_coder: Boxes <-> deltas.
         assigner: Which anchor learns which object.
         cls_loss: Softmax or sigmoid: the number of logits, their probabilities, and their loss.
         bbox_loss: Loss of the deltas of the positives.
         postprocess: Scores and boxes -> detections.
+        avg_factor: What the losses are divided by: the sum over images of max(positives, 1); 'samples', where
+            the assigner samples, adds the anchors that are background.
     """
 
     def __init__(
         self,
         num_classes: int,
-        anchor_generator: GridAnchors,
+        anchor_generator: GridAnchors | None,
         bbox_coder: DeltaXYWHBBoxCoder,
         assigner: Assigner,
         cls_loss: ClassificationLoss,
         bbox_loss: BoxLoss,
         postprocess: NMSPostProcess,
+        avg_factor: Literal['positives', 'samples'] = 'positives',
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.anchor_generator = anchor_generator
+        self.anchor_generator = cast(GridAnchors, anchor_generator)
         self.bbox_coder = bbox_coder
         self.assigner = assigner
         self.cls_loss = cls_loss
         self.bbox_loss = bbox_loss
         self.postprocess = postprocess
+        self.avg_factor = avg_factor
 
     @abstractmethod
     def forward(self, feats: list[Tensor]) -> HeadOutputs:
@@ -60,20 +65,26 @@ class Head(nn.Module, ABC):
         return self.assigner(anchors, gt)
 
     def loss(self, outputs: HeadOutputs, matched: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
-        """`loss_cls` and `loss_bbox`, scalars; both divided by the sum over images of max(positives, 1).
-
-        matched (N, A)
-        """
+        """`loss_cls` and `loss_bbox`, scalars, both divided by the same average factor. matched (N, A)."""
         anchors = outputs.anchors.boxes
         positive, row = matched >= 0, matched.clamp(min=0)  # (N, A)
         labels = torch.where(positive, gt.labels.gather(1, row), self.num_classes)
         bboxes = gt.bboxes.gather(1, row[..., None].expand(-1, -1, 4))  # (N, A, 4)
         # An anchor without an object gets a finite target, and its loss is masked out.
-        deltas = torch.where(positive[..., None], self.bbox_coder.encode(anchors, bboxes), 0)
+        targets = torch.where(positive[..., None], self.bbox_coder.encode(anchors, bboxes), 0)
         loss_cls = self.cls_loss(outputs.cls_logits, labels, matched)
-        loss_bbox = self.bbox_loss(outputs.box_deltas, deltas, matched)
-        avg_factor = (matched >= 0).sum(1).clamp(min=1).sum()
+        loss_bbox = self.bbox_loss(self.deltas_for(outputs, labels), targets, matched)
+        avg_factor = positive.sum(1).clamp(min=1).sum()
+        if self.avg_factor == 'samples':
+            avg_factor = avg_factor + (matched == BACKGROUND).sum()
         return {'loss_cls': loss_cls / avg_factor, 'loss_bbox': loss_bbox / avg_factor}
+
+    def deltas_for(self, outputs: HeadOutputs, labels: Tensor) -> Tensor:
+        """Select the deltas (N, A, 4) of these classes, where there are some per class. labels (N, A)."""
+        if outputs.box_deltas.dim() == 3:
+            return outputs.box_deltas
+        index = labels.clamp(max=self.num_classes - 1)[..., None, None].expand(-1, -1, 1, 4)
+        return outputs.box_deltas.gather(2, index)[:, :, 0]
 
     def scores(self, outputs: HeadOutputs) -> Tensor:
         """Class probabilities without background, (N, A, K)."""
@@ -82,13 +93,17 @@ class Head(nn.Module, ABC):
     def positives(self, outputs: HeadOutputs, matched: Tensor, gt: GroundTruth) -> PositiveSamples:
         """Select the anchors that learn an object, for a distiller; the only step with dynamic shapes."""
         image, anchor = (matched >= 0).nonzero(as_tuple=True)  # (P,) each, images in order
-        bboxes = self.bbox_coder.decode(outputs.anchors.boxes[anchor], outputs.box_deltas[image, anchor])
+        row = matched[image, anchor]
+        labels = gt.labels.gather(1, matched.clamp(min=0))  # (N, A)
+        deltas = self.deltas_for(outputs, labels)[image, anchor]  # (P, 4)
+        anchors = outputs.anchors.boxes.expand(len(matched), -1, -1)[image, anchor]
+        bboxes = self.bbox_coder.decode(anchors, deltas)
         height, width = gt.img_shape[image].unbind(1)
         flat_row = gt.valid.flatten().cumsum(0).view_as(gt.valid) - 1  # (N, Gmax) row among all objects
         return PositiveSamples(
             cls_logits=outputs.cls_logits[image, anchor],
             bboxes=clip_boxes(bboxes, height, width),
-            gt_index=flat_row[image, matched[image, anchor]],
+            gt_index=flat_row[image, row],
             gt_bboxes=gt.gt_bboxes,
             gt_labels=gt.gt_labels,
             gt_ann_ids=gt.gt_ann_ids,
@@ -97,10 +112,15 @@ class Head(nn.Module, ABC):
 
     def predict(self, outputs: HeadOutputs, img_shape: Tensor) -> list[Detections]:
         """Detect objects; boxes are clipped to the true images of size `img_shape` (N, 2) (h, w)."""
-        bboxes = self.bbox_coder.decode(outputs.anchors.boxes, outputs.box_deltas)
-        height, width = img_shape[:, None].unbind(2)  # (N, 1)
-        bboxes = clip_boxes(bboxes, height.expand(bboxes.shape[:2]), width.expand(bboxes.shape[:2]))
+        bboxes = self.decode(outputs, img_shape)
         return self.postprocess(bboxes, self.scores(outputs), outputs.anchors.num_per_level)
+
+    def decode(self, outputs: HeadOutputs, img_shape: Tensor) -> Tensor:
+        """Decode the predicted boxes, clipped as in `predict`: (N, A, 4), class-specific (N, A, K, 4)."""
+        anchors, deltas = outputs.anchors.boxes, outputs.box_deltas
+        bboxes = self.bbox_coder.decode(anchors if deltas.dim() == 3 else anchors[..., None, :], deltas)
+        height, width = img_shape.view(-1, 2, *[1] * (deltas.dim() - 2)).unbind(1)  # (N, 1) or (N, 1, 1)
+        return clip_boxes(bboxes, height, width)
 
     def flatten_levels(self, cls_maps: Sequence[Tensor], box_maps: Sequence[Tensor]) -> HeadOutputs:
         """Collect what a dense head predicts per level: (N, B * C, H_l, W_l) and (N, B * 4, H_l, W_l)."""

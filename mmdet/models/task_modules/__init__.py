@@ -1,7 +1,7 @@
 """Anchors, box coding and matching."""
 
 from mmdet.models.task_modules.anchor_generator import AnchorGenerator, GridAnchors, SSDAnchorGenerator
-from mmdet.models.task_modules.assigner import Assigner, MaxIoUAssigner
+from mmdet.models.task_modules.assigner import Assigner, MaxIoUAssigner, SampledAssigner
 from mmdet.models.task_modules.bbox_coder import DeltaXYWHBBoxCoder
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     'GridAnchors',
     'MaxIoUAssigner',
     'SSDAnchorGenerator',
+    'SampledAssigner',
 ]

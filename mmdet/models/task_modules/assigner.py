@@ -81,3 +81,35 @@ class MaxIoUAssigner:
             return torch.where(iou == best_iou[:, :, None], rows[:, :, None], -1).amax(1)
         nobody = rows.new_full((len(iou), iou.shape[2]), -1)
         return nobody.scatter_reduce(1, best_anchor, rows, 'amax')
+
+
+@MODELS.register_module()
+class SampledAssigner:
+    """Keep a sample of the positives and of the background of each image; the surplus is ignored.
+
+    Args:
+        assigner: Whose match is reduced.
+        num: Anchors that are kept per image.
+        pos_fraction: The largest share of positives in it; background fills the rest.
+        random: Drawn anew each time; False keeps the first ones.
+    """
+
+    def __init__(self, assigner: Assigner, num: int, pos_fraction: float, random: bool = True) -> None:
+        self.assigner = assigner
+        self.num = num
+        self.pos_fraction = pos_fraction
+        self.random = random
+
+    @torch.no_grad()
+    def __call__(self, anchors: Anchors, gt: GroundTruth) -> Tensor:
+        """Match and sample; returns matched (N, A)."""
+        matched = self.assigner(anchors, gt)
+        order = torch.rand(matched.shape, device=matched.device).argsort(1)
+        if not self.random:
+            order = order.sort(1).values
+        shuffled = matched.gather(1, order)
+        positive, negative = shuffled >= 0, shuffled == BACKGROUND
+        positive &= positive.cumsum(1) <= int(self.num * self.pos_fraction)
+        negative &= negative.cumsum(1) <= self.num - positive.sum(1, keepdim=True)
+        sampled = torch.where(positive | negative, shuffled, IGNORED)
+        return sampled.scatter(1, order, sampled)

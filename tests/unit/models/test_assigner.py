@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmdet.models.task_modules import MaxIoUAssigner, assigner
+from mmdet.models.task_modules import MaxIoUAssigner, SampledAssigner, assigner
 from mmdet.structures import BACKGROUND, IGNORED, Anchors, GroundTruth, bbox_overlaps
 from tests.unit.structures.test_boxes import random_boxes
 
@@ -122,3 +122,35 @@ def test_any_batch_is_matched_as_its_images_one_by_one(
     matched = match(grid, bboxes, valid, *thresholds, every_tie)
     for i in range(len(images)):
         assert matched[i].tolist() == match_one_image(grid, bboxes[i, valid[i]], *thresholds, every_tie)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(st.lists(st.sampled_from([0, 1, BACKGROUND, IGNORED]), min_size=7, max_size=7), min_size=1),
+    num=st.integers(1, 8),
+    fraction=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    random=st.booleans(),
+)
+def test_a_sample_has_so_many_and_ignores_the_surplus(
+    rows: list[list[int]], num: int, fraction: float, random: bool
+) -> None:
+    matched = torch.tensor(rows)
+    sampled = SampledAssigner(lambda anchors, gt: matched, num, fraction, random)(None, None)
+    assert ((sampled == matched) | (sampled == IGNORED)).all()
+    for row, kept in zip(matched.tolist(), sampled.tolist(), strict=True):
+        positives = min(sum(x >= 0 for x in row), int(num * fraction))
+        background = min(row.count(BACKGROUND), num - positives)
+        assert sum(x >= 0 for x in kept) == positives
+        assert kept.count(BACKGROUND) == background
+        if not random:
+            first = [i for i, x in enumerate(row) if x >= 0][:positives]
+            first += [i for i, x in enumerate(row) if x == BACKGROUND][:background]
+            assert [i for i, x in enumerate(kept) if x != IGNORED] == sorted(first)
+
+
+def test_a_random_sample_is_another_each_time_and_reaches_every_anchor() -> None:
+    matched = torch.full((1, 9), BACKGROUND)
+    sample = SampledAssigner(lambda anchors, gt: matched, num=3, pos_fraction=0.5)
+    seen = torch.stack([sample(None, None)[0] == BACKGROUND for _ in range(60)])
+    assert (seen.sum(1) == 3).all()
+    assert seen.any(0).all()

@@ -1,4 +1,4 @@
-"""Parity of RetinaNet-R50-FPN with MMDetection 2.10 (tests/golden)."""
+"""Parity of RetinaNet-R50-FPN and Faster R-CNN-R50-FPN with MMDetection 2.10 (tests/golden)."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.golden import seeded
 from tests.helpers.golden_model import Golden, assert_same_detections, golden_fpn, gradient_norms
 
 
-@pytest.fixture(params=['retinanet_r50_fpn'], scope='module')
+@pytest.fixture(params=['retinanet_r50_fpn', 'faster_rcnn_r50_fpn'], scope='module')
 def case(request: pytest.FixtureRequest) -> Golden:
     return golden_fpn(request.param)
 
@@ -22,7 +22,7 @@ def feats(case: Golden) -> list[Tensor]:
 
 @pytest.fixture(scope='module')
 def step(case: Golden, feats: list[Tensor]) -> HeadStep:
-    return case.model.head_step(feats, case.gt)
+    return case.model.train().head_step(feats, case.gt)
 
 
 def test_inputs_and_trained_parameters_are_those_of_the_golden_file(case: Golden) -> None:
@@ -32,7 +32,6 @@ def test_inputs_and_trained_parameters_are_those_of_the_golden_file(case: Golden
     trained = {name for name, value in case.model.train().named_parameters() if value.requires_grad}
     assert trained == set(case.expected['param_names'])  # the stem and the first stage stay
     assert not any(x.training for x in case.model.modules() if isinstance(x, torch.nn.BatchNorm2d))
-    case.model.eval()
 
 
 def test_features(case: Golden, feats: list[Tensor]) -> None:
@@ -48,15 +47,33 @@ def test_losses(case: Golden, step: HeadStep) -> None:
         np.testing.assert_allclose(loss.item(), case.expected[name], rtol=1e-4)
 
 
-def test_gradients(case: Golden, step: HeadStep) -> None:
+@pytest.mark.parametrize('parts', ['neck and heads', pytest.param('all', marks=pytest.mark.long)])
+def test_gradients(case: Golden, step: HeadStep, parts: str) -> None:
+    """Norms to 2e-3: in float64 they agree to 3e-5, in float32 one of Faster R-CNN's is off by 1.01e-3."""
+    names = case.expected['param_names']
+    chosen = np.array([parts == 'all' or not name.startswith('backbone.') for name in names])
     for name, loss in step.losses.items():
-        norms = gradient_norms(case.model, loss, case.expected['param_names'])
-        np.testing.assert_allclose(norms, case.expected[f'grad_norm_{name}'], rtol=1e-3, atol=1e-7)
+        norms = gradient_norms(case.model, loss, names[chosen])
+        np.testing.assert_allclose(
+            norms, case.expected[f'grad_norm_{name}'][chosen], rtol=2e-3, atol=1e-7, err_msg=name
+        )
+
+
+@pytest.mark.parametrize('case', ['faster_rcnn_r50_fpn'], indirect=True)
+@torch.no_grad()
+def test_proposals(case: Golden, feats: list[Tensor]) -> None:
+    model, _, gt, expected = case
+    outputs = model.rpn_head(feats)
+    for training in (True, False):
+        model.rpn_head.train(training)
+        for i, found in enumerate(model.rpn_head.propose(outputs, gt.img_shape)):
+            assert len(found) == 1000
+            np.testing.assert_allclose(found[:100], expected[f'proposals_{i}'][:, :4], rtol=1e-4, atol=1e-3)
 
 
 @torch.no_grad()
 def test_detections(case: Golden) -> None:
-    assert_same_detections(case.model.detect(case.images, case.gt), case.expected)
+    assert_same_detections(case.model.eval().detect(case.images, case.gt), case.expected)
 
 
 def test_the_inputs_are_normalized_by_the_mean_and_std_of_the_golden_file(case: Golden) -> None:

@@ -30,6 +30,25 @@ def test_equals_a_loop_over_classes() -> None:
         torch.testing.assert_close(detections.bboxes, torch.tensor([box for _, _, box in rows]))
 
 
+def test_boxes_per_class_are_those_of_the_class() -> None:
+    bboxes, scores = random_boxes(0, 60).view(1, 20, 3, 4), torch.rand(1, 20, 3)
+    (found,) = NMSPostProcess(score_thr=0.3, iou_threshold=1.0)(bboxes, scores, [20])
+    assert len(found.scores) == (scores > 0.3).sum()
+    for box, score, label in zip(*found, strict=True):
+        (row,) = (scores[0, :, label] == score).nonzero()[0]
+        torch.testing.assert_close(box, bboxes[0, row, label])
+
+
+def test_boxes_of_different_levels_leave_each_other_alone() -> None:
+    bboxes = torch.tensor([[[0.0, 0.0, 9.0, 9.0]] * 5])  # one box five times, on three levels
+    scores = torch.tensor([[0.5, 0.6, 0.7, 0.8, 0.9]])[..., None]
+    (found,) = NMSPostProcess(score_thr=0.0, group='level')(bboxes, scores, [2, 1, 2])
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.7, 0.6]))
+    assert not found.labels.any()
+    (found,) = NMSPostProcess(score_thr=0.0, group='class')(bboxes, scores, [2, 1, 2])
+    assert len(found.scores) == 1
+
+
 def test_nothing_above_the_threshold() -> None:
     (found,) = NMSPostProcess()(random_boxes(0, 5)[None], torch.zeros(1, 5, 3), [5])
     assert found.bboxes.shape == (0, 4)
