@@ -21,16 +21,20 @@ USER_ERRORS = (ArithmeticError, ImportError, LookupError, OSError, SyntaxError, 
 STEPS = ('train_step', 'forward_step', 'update_params', 'val_step', 'test_step')  # where the model computes
 
 FEWER = '--cfg-options train_dataloader.num_workers=1 (likewise val_dataloader, test_dataloader)'
-WORKER_FAULTS = {  # words of torch's message -> what to say
-    'shared memory': '{worker} found no room in shared memory: see df -h /dev/shm. Give a container more '
-    f'(docker run --ipc=host, or --shm-size=8g), or use fewer workers: {FEWER}',
+OPEN_FILES = 'Too many open files'  # as every system says it
+WORKER_FAULTS = {  # pattern in torch's message -> what to say
+    OPEN_FILES: 'Too many open files: ulimit -n shows the limit, and ulimit -n 8192 raises it (for a '
+    f'container: docker run --ulimit nofile=8192). Fewer workers need less: {FEWER}',
+    'shared memory|/torch_': '{worker} got no shared memory ({said}): see df -h /dev/shm. Give a container '
+    f'more (docker run --ipc=host, or --shm-size=8g), or use fewer workers: {FEWER}',
     'signal: Killed': '{worker} was killed: most likely the machine or the container ran out of memory, as '
     f'dmesg then says. Fewer workers need less: {FEWER}. So does what waits in /dev/shm, in a container '
     'without --ipc=host. Go on from the last checkpoint with --resume',
     'timed out after': '{said}: does the disk of the images answer? How long to wait for a batch: '
     '--cfg-options train_dataloader.timeout=SECONDS, 0 for ever',
     'signal:': '{said} (--cfg-options train_dataloader.num_workers=0 shows more)',
-    'exited unexpectedly': '{said} (--cfg-options train_dataloader.num_workers=0 shows more)',
+    'exited unexpectedly': '{said} (see what it printed above: if that is "Too many open files", ulimit -n '
+    '8192 raises the limit; --cfg-options train_dataloader.num_workers=0 shows more)',
 }
 HEARTBEAT = 'mmdet.distributed.heartbeat'  # loads torch
 
@@ -116,7 +120,7 @@ def run_main(main: Callable[[], Any]) -> None:
 def _explain(error: Exception) -> str | None:
     """Explain an error to the user, and tell the other processes; None: it is a bug."""
     told = explain_worker(error)
-    if told is None and isinstance(error, USER_ERRORS) and not _inside_a_step(error):
+    if told is None and isinstance(error, USER_ERRORS) and not _inside(STEPS, error):
         told = message_of(error)
     heartbeat = sys.modules.get(HEARTBEAT)  # loaded where there are other processes
     if heartbeat is not None:
@@ -127,21 +131,26 @@ def _explain(error: Exception) -> str | None:
     return told
 
 
-def _inside_a_step(error: BaseException) -> bool:
-    """Tell whether the model was computing."""
+def _inside(functions: Sequence[str], error: BaseException) -> bool:
+    """Tell whether an error was raised in one of these functions, or in what they call."""
     frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_code.co_name in STEPS for frame, _ in frames)
+    return any(frame.f_code.co_name in functions for frame, _ in frames)
 
 
 def explain_worker(error: BaseException) -> str | None:
-    """Explain why a data worker has ended or does not answer; None for another error."""
+    """Explain why a data worker has ended, does not answer or cannot send; None for another error."""
     text = f'{error.__cause__ or ""}\n{error}'.strip()  # torch mostly chains what it knows of a worker's end
-    told = [told for words, told in WORKER_FAULTS.items() if words in text]
-    if not isinstance(error, RuntimeError) or 'DataLoader' not in text or not told:
+    if isinstance(error.__cause__ or error, EOFError | ConnectionError) and _inside(
+        ('_try_get_data',), error
+    ):
+        text = OPEN_FILES  # in the worker, which cannot open what it is to send
+    told = [told for pattern, told in WORKER_FAULTS.items() if re.search(pattern, text)]
+    of_worker = isinstance(error, RuntimeError) and ('DataLoader' in text or 'Pin memory' in text)
+    if not told or not (of_worker or OPEN_FILES in text):
         return None
     found = re.search(r'worker process (\d+)|\(pid(?:\(s\))? ([\d, ]+)\)', text)
     worker = f'data worker {found[1] or f"(pid {found[2]})"}' if found else 'a data worker'
-    return told[0].format(worker=worker, said=text.splitlines()[0])
+    return told[0].format(worker=worker, said=text.splitlines()[-1 if text.startswith('Caught ') else 0])
 
 
 def message_of(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from mmdet.apis import init_detector
 from mmdet.config.resolve import check_classes, load_config
 from mmdet.datasets import collate_detection
-from mmdet.datasets.collate import init_worker
+from mmdet.datasets.worker import init_worker
 from mmdet.distillation import ClassifierDistiller
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import DATASETS, MODELS

@@ -149,7 +149,7 @@ def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str]]
     """
     from torch.utils.data import DataLoader
 
-    from mmdet.datasets.collate import init_worker
+    from mmdet.datasets.worker import init_worker
 
     loader: Any = DataLoader(
         dataset.img_ids.tolist(),

@@ -2,9 +2,10 @@
 
 from mmdet.datasets.coco import CocoDataset
 from mmdet.datasets.coco_format import Fault
-from mmdet.datasets.collate import BadImage, collate_detection, init_worker
+from mmdet.datasets.collate import BadImage, collate_detection
 from mmdet.datasets.samplers import DetSampler
 from mmdet.datasets.transforms import BadImageError
+from mmdet.datasets.worker import init_worker
 
 __all__ = [
     'BadImage',

@@ -6,7 +6,6 @@ N images · H, W size of the padded batch in pixels · Gmax box rows · boxes xy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import torch
 from torch import Tensor
 
@@ -94,9 +93,3 @@ def _blank(shape: tuple[int, int]) -> dict[str, Any]:
         'ori_shape': shape,
         'img_shape': shape,
     }
-
-
-def init_worker(worker_id: int) -> None:
-    """Limit a data worker to one thread: `worker_init_fn` of a DataLoader."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

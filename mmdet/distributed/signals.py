@@ -7,9 +7,10 @@ outlive the step.
 import multiprocessing.util
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -33,35 +34,55 @@ class StoppedBySignal(SystemExit):
 class GracefulShutdown:
     """Note SIGTERM and SIGINT while it is entered; a second one, two seconds later or more, ends at once.
 
-    Does nothing outside the main thread, and leaves a signal alone that the process was started to ignore.
+    The second one also ends a process whose main thread is not running Python, but waits for other processes
+    or a device. Does nothing outside the main thread, and leaves a signal alone that the process was started
+    to ignore.
     """
 
     def __init__(self) -> None:
         self.received = 0  # number of the signal, 0: none
-        self._when = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in STOPS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._note)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in STOPS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
+        coming, self._sent = socket.socketpair()
+        self._sent.setblocking(False)
+        signal.set_wakeup_fd(self._sent.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=_watch, args=(coming, set(self._before)), daemon=True).start()
 
     def __exit__(self, *error: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(-1)
+            self._sent.send(b'\0')
+            self._sent.close()
         while self._before:
             number, handler = self._before.popitem()
             signal.signal(number, handler or signal.SIG_DFL)  # None: one that Python has not installed
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name.encode()
-        if not self.received:
-            self.received, self._when = number, time.monotonic()
-            # past the buffer of stderr, which the interrupted code may be writing to
-            os.write(2, name + b': finishing this step, then saving; a second signal ends at once\n')
-        elif time.monotonic() - self._when >= REPEAT:
-            os.write(2, name + b' again: ending at once\n')
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+        self.received = self.received or number
+
+
+def _watch(coming: socket.socket, stops: Collection[int]) -> None:
+    """Tell that a signal came, and end the process at the second one, whatever its main thread does."""
+    first = 0.0
+    while number := coming.recv(1)[0]:
+        if number in stops:
+            name, now = signal.Signals(number).name, time.monotonic()
+            if not first:
+                first = now
+                # past the buffer of stderr, which the main thread may be writing to
+                os.write(
+                    2, f'{name}: finishing this step, then saving; a second signal ends at once\n'.encode()
+                )
+            elif now - first >= REPEAT:
+                os.write(2, f'{name} again: ending at once\n'.encode())
+                _kill_workers()
+                os._exit(128 + number)
 
 
 @contextmanager
@@ -76,11 +97,15 @@ def block_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    multiprocessing.util.Finalize(None, _kill_workers, exitpriority=0)
+    multiprocessing.util.Finalize(None, _leave_workers, exitpriority=0)
+
+
+def _leave_workers() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch calls the end of a worker an error
+    _kill_workers()
 
 
 def _kill_workers() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch calls the end of a worker an error
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

@@ -37,7 +37,7 @@ from mmdet.checkpoint.io import (
 )
 from mmdet.config.check import MMENGINE_HOOKS, config_context
 from mmdet.config.resolve import CachedConfig, check_classes
-from mmdet.datasets.collate import init_worker
+from mmdet.datasets.worker import init_worker
 from mmdet.distributed.launch import check_cards, start_process_group
 from mmdet.distributed.signals import block_signals
 from mmdet.engine.compile import compile_network

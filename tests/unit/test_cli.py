@@ -1,6 +1,8 @@
 """The command line that all commands share, and what is said of errors."""
 
 import contextlib
+import errno
+import multiprocessing
 import os
 import re
 import resource
@@ -8,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import connection, reduction
+from pathlib import Path
 
 import pytest
 from torch.utils.data import get_worker_info
@@ -17,36 +21,69 @@ from mmdet.cli import command_names, explain_worker, run_main
 from mmdet.datasets.transforms.loading import LoadImageFromFile
 from tests.helpers.tiny_run import ROOT, be_quick, small_config, train, without_evaluation, write_sets
 
+OPEN_FILES = 'Too many open files.*ulimit -n 8192'
+
+
+def die(number):
+    os.kill(os.getpid(), number)
+
+
+def limit(what, lowest=0):
+    """As where /dev/shm is full, or too many files are open."""
+    resource.setrlimit(what, (lowest, resource.getrlimit(what)[1]))
+
+
+def limit_open_files():
+    with Path(os.devnull).open() as lowest:
+        limit(resource.RLIMIT_NOFILE, lowest.fileno())
+
+
+def refuse(where, name):
+    """As where one step on a batch's way to the main process fails."""
+
+    def refused(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    setattr(where, name, refused)
+
 
 @pytest.mark.parametrize(
     ('fault', 'message'),
     [
-        (signal.SIGKILL, r'data worker \(pid PID\) was killed: most likely .* ran out of memory'),
-        (signal.SIGBUS, r'data worker \(pid PID\) found no room in shared memory'),
-        (signal.SIGABRT, r'DataLoader worker \(pid PID\) is killed by signal: Aborted'),
-        (None, r'timed out after 1 seconds: does the disk'),
+        ((die, signal.SIGKILL), r'data worker \(pid PID\) was killed: most likely .* ran out of memory'),
+        ((die, signal.SIGBUS), r'data worker \(pid PID\) got no shared memory'),
+        ((die, signal.SIGABRT), r'DataLoader worker \(pid PID\) is killed by signal: Aborted'),
+        ((time.sleep, 2), r'timed out after 1 seconds: does the disk'),
+        ((limit, resource.RLIMIT_FSIZE), r'data worker 0 got no shared memory .*--ipc=host, or --shm-size'),
+        ((limit_open_files,), OPEN_FILES),
+        ((refuse, reduction, 'send_handle'), OPEN_FILES),
+        ((refuse, connection.Listener, 'accept'), OPEN_FILES),
+        ((refuse, connection.Connection, '_send'), OPEN_FILES),
     ],
 )
 def test_a_data_worker_that_ends_or_hangs(tiny_coco, tmp_path, monkeypatch, capfd, fault, message):
     be_quick(monkeypatch)
     monkeypatch.delenv('MMDET_TRACEBACK', raising=False)
-    load = LoadImageFromFile.__call__
+    load, (strike, *arguments) = LoadImageFromFile.__call__, fault
 
     def fail_in_worker(self, results):
         if get_worker_info() is not None and results['img_id'] == 5:
             (tmp_path / 'pid').write_text(str(os.getpid()))
-            while fault is None and not (tmp_path / 'over').exists():
-                time.sleep(0.05)
-            os.kill(os.getpid(), fault or signal.SIGTERM)
+            strike(*arguments)
         return load(self, results)
 
     monkeypatch.setattr(LoadImageFromFile, '__call__', fail_in_worker)
-    options = {'train_dataloader__num_workers': 1, 'train_dataloader__timeout': 0 if fault else 1}
+    patience = 1 if strike is time.sleep else 0
+    options = {'train_dataloader__num_workers': 1, 'train_dataloader__timeout': patience}
     cfg = small_config(write_sets(tiny_coco, tmp_path / 'set'), tmp_path / 'run', **options)
     with pytest.raises(SystemExit) as caught:
         run_main(lambda: train(without_evaluation(cfg)))
-    (tmp_path / 'over').touch()
     assert caught.value.code == 1
+    for worker in multiprocessing.active_children():
+        with contextlib.suppress(RuntimeError):  # torch's, when a worker ends
+            worker.kill()
+            worker.join()
+        worker.join()
     said = capfd.readouterr().err
     assert re.search(message.replace('PID', (tmp_path / 'pid').read_text()), said)
     assert 'train_dataloader.' in said
