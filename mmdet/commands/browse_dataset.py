@@ -6,7 +6,6 @@ python tools/misc/browse_dataset.py configs/ssd/ssd300.py --data-root data/coco2
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmdet.cli import add_config_arguments, default_work_dir, make_parser, parse
 
@@ -40,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = load_config(args.config, args.cfg_options, args.data_root, for_training=args.split == 'train')
     dataset_cfg = dict(cfg[f'{args.split}_dataloader'].dataset)
     dataset_cfg.setdefault('seed', dict(cfg.get('randomness') or {}).get('seed') or 0)
+    dataset_cfg['pipeline'][-1].pop('decode', None)  # the device would draw the same pictures
     dataset = DATASETS.build(dataset_cfg)
     out_dir = args.out_dir or default_work_dir(args.config) / f'browse_{args.split}'
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(sample, BadImage):
             print(f'left out: {sample.file}: {sample.reason}')
             continue
-        picture = np.ascontiguousarray(draw_image(sample).permute(1, 2, 0).numpy())
+        picture = np.ascontiguousarray(sample['img'].permute(1, 2, 0).numpy())
         picture = draw_detections(
             picture, sample['bboxes'], sample['labels'], classes=dataset.metainfo['classes']
         )
@@ -61,16 +61,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     if pictures:
         write_picture(out_dir / 'sheet.png', tile(pictures, SHEET_COLUMNS))
     print(f'{len(pictures)} samples of {args.split} in {out_dir}, all of them in {out_dir / "sheet.png"}')
-
-
-def draw_image(sample: dict[str, Any]) -> Any:
-    """Draw the image of a sample, uint8 (3, H, W), BGR, also where training leaves that to the device."""
-    import torch
-
-    from mmdet.models.device_decoding import draw_images
-    from mmdet.structures import EncodedImages
-
-    img = sample['img']
-    if isinstance(img, EncodedImages):
-        return draw_images(img, torch.device('cpu'), [sample['img_id']])[0].round().byte()
-    return img

@@ -20,31 +20,25 @@ Entry = dict[str, Any]  # of a COCO annotation file, without its ids
 
 
 def read_xml(xml_file: Path, images: Path) -> tuple[Entry, list[tuple[str, Entry]]]:
-    """Read one XML file; the image's size comes from the image where the XML does not say it.
+    """Read one XML file; the size comes from the image itself.
 
     Returns:
         The image, and the name of the class of each object with its annotation.
 
     Raises:
         ValueError: Not XML, or a needed element is missing or no number; names the file.
-        FileNotFoundError: The image is not in `images`.
+        OSError: The image is not in `images`, or is none.
     """
+    from PIL import Image
+
     try:
         root = ElementTree.parse(xml_file).getroot()
         objects = [_read_object(element) for element in root.iter('object')]
-        file_name = _image_name(root.findtext('filename', ''), xml_file, images)
-        width, height = (int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height'))
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f'{xml_file}: {error}') from error
-    if width < 1 or height < 1:
-        import cv2  # slow to load, and rarely needed
-
-        pixels = cv2.imread(str(images / file_name), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if pixels is None:
-            raise ValueError(
-                f'{xml_file} does not give the size of its image, and {file_name} cannot be read'
-            )
-        height, width = pixels.shape[:2]
+    file_name = _image_name(root.findtext('filename', ''), xml_file, images)
+    with Image.open(images / file_name) as image:  # reads the header alone
+        width, height = image.size
     return {'file_name': file_name, 'width': width, 'height': height}, objects
 
 

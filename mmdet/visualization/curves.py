@@ -17,44 +17,43 @@ Curve = tuple[list[float], list[float]]  # steps, values
 SCORES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'top1', 'class_mean')  # last parts of their names
 COLORS = ('#1f5fa8', '#d9622b', '#2f8f5b', '#a23b8f', '#8a6d1f', '#5b5b5b', '#c23b3b', '#3aa6b9')
 INK, GRAY = '#333333', '#dddddd'
+FEW = 30  # points, which are marked
 
 
-def plot_curves(scalars_json: Path | Sequence[Path], out: Path) -> Path:
+def plot_curves(files: Sequence[Path], out: Path) -> None:
     """Plot the losses, the learning rate and the scores of a run.
 
     Args:
-        scalars_json: What MMEngine writes to `<work dir>/<time>/vis_data/scalars.json`; of a resumed run
-            those of all its starts, in order.
-        out: Picture to write; its suffix chooses the format. Its folder is made when missing.
-
-    Returns:
-        `out`.
-
-    Raises:
-        FileNotFoundError: No such scalars file.
+        files: `<work dir>/<time>/vis_data/scalars.json` of all starts of the run, in order.
+        out: Picture to write; its suffix chooses the format.
     """
-    curves = dict(sorted(read_curves(scalars_json).items()))
+    curves = dict(sorted(read_curves(files).items()))
     last_parts = {name: name.rsplit('/', 1)[-1] for name in curves}
-    losses = {name: curves[name] for name in curves if 'loss' in last_parts[name]}
-    scores = {name: curves[name] for name in curves if last_parts[name] in SCORES}
+    losses = {name: curve for name, curve in curves.items() if 'loss' in last_parts[name]}
+    percent = {name: 100 * np.array(curves[name][1]) for name in curves if last_parts[name] in SCORES}
+    scores = {
+        f'{name} (best {np.fmax.reduce(values):.1f})': (curves[name][0], values)
+        for name, values in percent.items()
+    }
 
     figure = Figure(figsize=(11, 5.2), dpi=120, layout='constrained')
     grid = figure.add_gridspec(2, 2, width_ratios=(1.35, 1), height_ratios=(1.6, 1))
-    axes = _draw(figure.add_subplot(grid[:, 0]), 'losses', losses, smoothed=True)
+    axes = figure.add_subplot(grid[:, 0])
+    for color, (steps, values) in zip(cycle(COLORS), losses.values(), strict=False):
+        axes.plot(steps, values, color=color, alpha=0.25, linewidth=1)
+    _draw(axes, 'losses', {name: (steps, _smooth(values)) for name, (steps, values) in losses.items()})
     found = np.concatenate([[], *(values for _, values in losses.values())])
-    found = found[np.isfinite(found)]
-    if len(found) and found.min() > 0 and found.max() > 20 * found.min():
+    if len(found) and (found > 0).all():
         axes.set_yscale('log')
-    percent = {name: (steps, [100 * value for value in values]) for name, (steps, values) in scores.items()}
-    axes = _draw(figure.add_subplot(grid[0, 1]), 'evaluation, %', percent, with_best=True)
+    axes = figure.add_subplot(grid[0, 1])
+    _draw(axes, 'evaluation, %', scores)
     axes.set(xlim=(0, None), ylim=(0, max(1.5 * axes.get_ylim()[1], 1)))  # room for the names
-    rates = {name: curves[name] for name in ('lr',) if name in curves}
-    axes = _draw(figure.add_subplot(grid[1, 1]), 'learning rate', rates)
+    axes = figure.add_subplot(grid[1, 1])
+    _draw(axes, 'learning rate', {name: curves[name] for name in ('lr',) if name in curves})
     axes.ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
     axes.set(xlim=(0, None), ylim=(0, None))
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
-    return out
 
 
 def read_lines(files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -84,25 +83,19 @@ def _step(line: Mapping[str, Any], default: float = math.inf) -> float:
     return float(line.get('step', line.get('iter', default)))
 
 
-def read_curves(scalars_json: Path | Sequence[Path]) -> dict[str, Curve]:
+def read_curves(files: Sequence[Path]) -> dict[str, Curve]:
     """Read every scalar of a run as (steps, values); see `read_lines`.
 
     A line of an evaluation may count epochs; it is placed at the last training step before it. Where a step
     is repeated, the later value counts.
     """
-    files = [scalars_json] if isinstance(scalars_json, Path) else scalars_json
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f'no scalars file {file}; a run writes it to <work dir>/<time>/vis_data/')
     values: dict[str, dict[float, float]] = {}
     last = 0.0
     for entry in read_lines(files):
         step = _step(entry, last)
         if _is_training(entry):
             last = step
-        elif not any(
-            name.startswith('grad_norm/') for name in entry
-        ):  # measured between two lines of the log
+        elif not any(name.startswith('grad_norm/') for name in entry):  # between two lines of the log
             step = last or step
         for name, value in entry.items():
             if isinstance(value, (int, float)) and name not in ('step', 'iter', 'epoch'):
@@ -112,23 +105,11 @@ def read_curves(scalars_json: Path | Sequence[Path]) -> dict[str, Curve]:
     }
 
 
-def _draw(
-    axes: Axes, title: str, curves: Mapping[str, Curve], smoothed: bool = False, with_best: bool = False
-) -> Axes:
-    """Draw curves over the steps, as logged or smoothed over that; `with_best`: each with its best value."""
+def _draw(axes: Axes, title: str, curves: Mapping[str, tuple[Sequence[float], Any]]) -> None:
+    """Draw curves over the steps."""
     for color, (name, (steps, values)) in zip(cycle(COLORS), curves.items(), strict=False):
-        if smoothed:
-            axes.plot(steps, values, color=color, alpha=0.25, linewidth=1)
-        best = f' (best {np.nanmax(values):.1f})' if with_best and np.isfinite(values).any() else ''
-        axes.plot(
-            steps,
-            _smooth(values) if smoothed else values,
-            color=color,
-            linewidth=2.4 if name == 'loss' else 1.6,
-            label=name + best,
-            marker='o' if with_best or len(steps) < 3 else None,
-            markersize=4,
-        )
+        width, marker = 2.4 if name == 'loss' else 1.6, 'o' if len(steps) < FEW else None
+        axes.plot(steps, values, color=color, linewidth=width, label=name, marker=marker, markersize=4)
     axes.set_title(title, loc='left', color=INK, fontsize=11)
     axes.set_xlabel('step', color=INK)
     axes.grid(color=GRAY, linewidth=0.7)
@@ -136,9 +117,6 @@ def _draw(
     axes.spines[['top', 'right']].set_visible(False)
     if curves:
         axes.legend(frameon=True, edgecolor='none', framealpha=0.9, fontsize=9)
-    else:
-        axes.text(0.5, 0.5, 'nothing logged', transform=axes.transAxes, ha='center', color='#888888')
-    return axes
 
 
 def _smooth(logged: list[float]) -> np.ndarray:

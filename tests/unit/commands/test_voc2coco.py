@@ -7,8 +7,7 @@ import pytest
 from mmdet.commands.voc2coco import convert, main
 from mmdet.datasets import CocoDataset
 
-XML = """<annotation><filename>{file}</filename>{size}{objects}</annotation>"""
-SIZE = '<size><width>40</width><height>30</height><depth>3</depth></size>'
+XML = '<annotation><filename>{file}</filename>{objects}</annotation>'
 OBJECT = (
     '<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{box[0]}</xmin>'
     '<ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>'
@@ -20,13 +19,13 @@ def root(tmp_path):
     for folder in ('Annotations', 'ImageSets/Main', 'JPEGImages'):
         (tmp_path / folder).mkdir(parents=True)
 
-    def write(stem, file, objects, size=SIZE):
+    def write(stem, file, objects):
         text = ''.join(OBJECT.format(name=n, difficult=d, box=box) for n, d, box in objects)
-        (tmp_path / f'Annotations/{stem}.xml').write_text(XML.format(file=file, size=size, objects=text))
+        (tmp_path / f'Annotations/{stem}.xml').write_text(XML.format(file=file, objects=text))
         cv2.imwrite(str(tmp_path / f'JPEGImages/{stem}.jpg'), np.zeros((30, 40, 3), np.uint8))
 
     write('a', 'a.jpg', [('dog', 0, (1, 1, 40, 30)), ('cat', 1, (2.5, 3, 10, 12))])
-    write('b', 'C:\\photos\\renamed.jpg', [('bird', 0, (5, 6, 7, 8))], size='')
+    write('b', 'C:\\photos\\renamed.jpg', [('bird', 0, (5, 6, 7, 8))])
     write('c', 'c.jpg', [])
     (tmp_path / 'ImageSets/Main/train.txt').write_text('b  1\na -1\n')
     (tmp_path / 'ImageSets/Main/val.txt').write_text('c\n\n')
@@ -92,9 +91,8 @@ def test_the_command_and_what_the_data_set_makes_of_it(root, tmp_path, capsys):
     ('text', 'message'),
     [
         ('<annotation><object>', 'no element found'),
-        (XML.format(file='a.jpg', size=SIZE, objects='<object></object>'), 'no <name>'),
-        (XML.format(file='a.jpg', size=SIZE, objects='<object><name>x</name></object>'), 'not four numbers'),
-        (XML.format(file='a.jpg', size=SIZE.replace('40', 'wide'), objects=''), 'wide'),
+        (XML.format(file='a.jpg', objects='<object></object>'), 'no <name>'),
+        (XML.format(file='a.jpg', objects='<object><name>x</name></object>'), 'not four numbers'),
     ],
 )
 def test_a_broken_file_is_named(root, text, message):

@@ -19,9 +19,8 @@ def test_a_run_becomes_a_picture(tmp_path):
     lines = [step(n, loss_cls=2.0 / n, loss_bbox=1.0 / n, loss_kd_cls=0.1) for n in range(1, 90)]
     lines.insert(40, {'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_50': 0.3, 'step': 1})
     lines.append({'coco/bbox_mAP': 0.2, 'coco/bbox_mAP_50': 0.4, 'crops/top1': 0.9, 'step': 2})
-    out = plot_curves(write(tmp_path / 'scalars.json', *lines), tmp_path / 'new' / 'curves.png')
-    picture = cv2.imread(str(out))
-    assert out == tmp_path / 'new' / 'curves.png'
+    plot_curves([write(tmp_path / 'scalars.json', *lines)], tmp_path / 'new' / 'curves.png')
+    picture = cv2.imread(str(tmp_path / 'new' / 'curves.png'))
     assert min(picture.shape[:2]) > 400 and picture.std() > 10
 
 
@@ -33,7 +32,7 @@ def test_evaluations_stand_at_the_last_step_before_them(tmp_path):
         step(20),
         {'coco/bbox_mAP': 0.2, 'step': 20},
     )
-    curves = read_curves(file)
+    curves = read_curves([file])
     assert curves['coco/bbox_mAP'] == ([10, 20], [0.1, 0.2])
     assert curves['loss'] == ([10, 20], [0.3, 0.15])
     assert not curves.keys() & {'step', 'iter', 'epoch'}
@@ -41,7 +40,7 @@ def test_evaluations_stand_at_the_last_step_before_them(tmp_path):
 
 def test_repeated_steps_and_cut_lines(tmp_path):
     file = write(tmp_path / 's.json', step(1), step(2, loss=9.0), step(2, loss=5.0), tail='{"lr": 0.1, "lo')
-    assert read_curves(file)['loss'] == ([1, 2], [3.0, 5.0])
+    assert read_curves([file])['loss'] == ([1, 2], [3.0, 5.0])
 
 
 def test_starts_of_one_run(tmp_path):
@@ -68,10 +67,5 @@ def test_starts_of_one_run(tmp_path):
     ids=['nothing', 'evaluation only', 'not finite', 'zeros'],
 )
 def test_runs_with_little_to_show(tmp_path, lines):
-    out = plot_curves(write(tmp_path / 'scalars.json', *lines), tmp_path / 'curves.png')
-    assert cv2.imread(str(out)) is not None
-
-
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='nowhere'):
-        plot_curves(tmp_path / 'nowhere.json', tmp_path / 'curves.png')
+    plot_curves([write(tmp_path / 'scalars.json', *lines)], tmp_path / 'curves.png')
+    assert cv2.imread(str(tmp_path / 'curves.png')) is not None
