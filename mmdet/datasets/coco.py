@@ -43,6 +43,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
     Attributes:
         metainfo: `classes`, the names of the labels.
         img_ids: (M,) id of each image that is left, in the order of the file.
+        sizes: (M, 2) their (h, w) in the file.
         faults: Boxes that were dropped or clipped.
         without_boxes: How many images of the file have no box to train on, and why.
     """
@@ -84,7 +85,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         self.img_ids = coco.img_ids[rows]
         self.faults, self.without_boxes = boxes.faults, boxes.without_boxes
         # flat arrays, which forked processes share without a copy
-        self._file_names, self._sizes = coco.file_names[rows], coco.sizes[rows]
+        self._file_names, self.sizes = coco.file_names[rows], coco.sizes[rows]
         self._first = np.append(0, counts[rows].cumsum())  # boxes of row i are first[i] : first[i + 1]
         print_log(self._summary(len(counts)), 'current')
 
@@ -133,7 +134,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
     def _results(self, row: int, draw: int) -> Results:
         """Collect what the first transform gets."""
         boxes = slice(self._first[row], self._first[row + 1])
-        height, width = self._sizes[row].tolist()
+        height, width = self.sizes[row].tolist()
         return {
             'img_path': self._file(row),
             'img_id': int(self.img_ids[row]),
@@ -182,7 +183,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
     def read_image_fault(self, img_id: int) -> str | None:
         """Decode the file of an image; return why it cannot be used, or None when it can."""
         row = self._row(img_id)
-        height, width = self._sizes[row].tolist()
+        height, width = self.sizes[row].tolist()
         try:
             read_image(self._file(row), (height, width))
         except BadImageError as error:

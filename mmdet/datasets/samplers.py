@@ -34,9 +34,11 @@ class DetSampler(Sampler[tuple[int, int]]):
         repeat_thr: Share of the images: those with a class that fewer hold come several times in a pass, see
             `repeat_factors`. The fraction of a factor is drawn once from the seed, so all epochs are equally
             long. None: each image comes once.
+        group_size: Tall images and others come in runs of so many, so that a batch that keeps their shape has
+            little padding: a multiple of the images that all processes together take per step. 1: no runs.
 
     Raises:
-        ValueError: `repeat_thr` is no share, or `times` no whole number from 1 on.
+        ValueError: `repeat_thr` is no share, or `times` or `group_size` no whole number from 1 on.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class DetSampler(Sampler[tuple[int, int]]):
         times: int = 1,
         round_up: bool | None = None,
         repeat_thr: float | None = None,
+        group_size: int = 1,
     ) -> None:
-        if not isinstance(times, int) or times < 1:
-            raise ValueError(f'times is a whole number from 1 on; got {times!r}')
+        for name, value in (('times', times), ('group_size', group_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name} is a whole number from 1 on; got {value!r}')
         if repeat_thr is not None and not 0 < repeat_thr <= 1:
             raise ValueError(f'repeat_thr is a share of the images, above 0 and up to 1; got {repeat_thr!r}')
         self.dataset = dataset
@@ -57,6 +61,7 @@ class DetSampler(Sampler[tuple[int, int]]):
         self.seed = seed
         self.times = times
         self.round_up = shuffle if round_up is None else round_up
+        self.group_size = group_size
         self.rank, self.world_size = get_dist_info()
         self.epoch = 0
         self.offset = 0
@@ -91,6 +96,9 @@ class DetSampler(Sampler[tuple[int, int]]):
         rng = np.random.default_rng([self.seed, self.epoch])
         passes = [rng.permutation(self.images) if self.shuffle else self.images for _ in range(self.times)]
         order = np.concatenate(passes)
+        if self.group_size > 1:
+            height, width = self.dataset.sizes.T
+            order = order[group_in_runs((height > width)[order], self.group_size)]
         count = self._share(self.length - offset)
         positions = (offset + self.rank + self.world_size * np.arange(count)) % self.length
         draws = self.epoch * self.length + positions
@@ -111,6 +119,22 @@ class DetSampler(Sampler[tuple[int, int]]):
         """
         self.offset = min(offset, self.length)
         return self._share(self.length - self.offset)
+
+
+def group_in_runs(tall: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
+    """Reorder samples so that runs of `size` are all tall or all not; each run stands where it is complete.
+
+    The last samples of either kind, too few for a run, stand at the end.
+
+    tall (B,) · returns (B,) positions
+    """
+    complete = np.empty(len(tall), np.int64)  # position at which the run of each sample is complete
+    for kind in (False, True):
+        places = np.flatnonzero(tall == kind)
+        full = len(places) // size * size
+        complete[places[:full]] = places[size - 1 : full : size].repeat(size)
+        complete[places[full:]] = len(tall) + kind
+    return np.argsort(complete, kind='stable')
 
 
 def repeat_factors(

@@ -89,7 +89,7 @@ def test_it_builds_and_its_data_move_by_seven_keys(file, other_set, teachers, tm
     if file in TEACHERS:
         assert len(list(runner.model.network.parameters())[-1]) == len(CLASSES)
         return
-    assert runner.model.bbox_head.num_classes == len(CLASSES)
+    assert runner.model.head.num_classes == len(CLASSES)
     assert (runner.model.distiller is not None) == (file in DISTILLED)
     if teacher is not None:
         assert len(list(runner.model.distiller.teacher.parameters())[-1]) == len(CLASSES)

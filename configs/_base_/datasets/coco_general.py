@@ -26,7 +26,7 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     drop_last=False,
-    sampler=dict(type='DetSampler', shuffle=True),
+    sampler=dict(type='DetSampler', shuffle=True, group_size=16),  # 8 processes x 2 images
     collate_fn=dict(type='collate_detection', pad_size_divisor=32),
     dataset=dict(type='CocoDataset', pipeline=train_pipeline, filter_empty_gt=True, on_bad_image='fail'),
 )

@@ -162,3 +162,38 @@ def test_repeated_images_keep_one_global_order_and_resume(in_process, world_size
 def test_a_threshold_is_a_share(share):
     with pytest.raises(ValueError, match='share of the images'):
         DetSampler(LabeledImages(), repeat_thr=share)
+
+
+class Photos(list):
+    """A data set of which only the sizes are known."""
+
+    @property
+    def sizes(self):
+        return np.array(self)
+
+
+@pytest.mark.parametrize('world_size', [1, 2, 4])
+def test_a_step_of_all_processes_sees_one_orientation(in_process, world_size):
+    tall = np.random.default_rng(0).random(203) < 0.3
+    photos = Photos([(4, 3) if up else (3, 4) for up in tall])
+    plain = [index for index, _ in DetSampler(photos, seed=3)]
+    parts = [
+        [index for index, _ in in_process(rank, world_size, dataset=photos, seed=3, group_size=8)]
+        for rank in range(world_size)
+    ]
+    order = interleaved(parts)[:203]
+    assert sorted(order) == list(range(203))
+    for kind in (False, True):  # within a kind, the order of the shuffle
+        assert [x for x in order if tall[x] == kind] == [x for x in plain if tall[x] == kind]
+    steps = [tall[order[first : first + 8]] for first in range(0, 203, 8)]
+    assert sum(step.any() and not step.all() for step in steps) <= 2  # the rests at the end
+    assert {step.all() for step in steps[:10]} == {False, True}
+    wide = Photos([(3, 4)] * 20)
+    assert list(DetSampler(wide, seed=1, group_size=8)) == list(DetSampler(wide, seed=1))[:20]
+
+
+@pytest.mark.parametrize('option', ['times', 'group_size'])
+@pytest.mark.parametrize('value', [0, 1.5])
+def test_counts_are_whole_numbers(option, value):
+    with pytest.raises(ValueError, match=f'{option} is a whole number'):
+        DetSampler(range(3), **{option: value})

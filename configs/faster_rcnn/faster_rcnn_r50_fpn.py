@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/faster_rcnn_r50_fpn.py',
+    '../_base_/datasets/coco_general.py',
+    '../_base_/schedule_2x.py',
+    '../_base_/default_runtime.py',
+]
+env_cfg = dict(cudnn_benchmark=False)  # batches of many sizes
