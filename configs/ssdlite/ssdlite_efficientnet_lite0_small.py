@@ -37,7 +37,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-train_cfg = dict(type='TrainLoop', max_iters=2500, val_interval=500)
+train_cfg = dict(type='TrainLoop', max_iters=2500, val_interval=6)  # epochs
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2),

@@ -22,7 +22,7 @@ from mmdet.apis import init_detector
 from mmdet.config.resolve import check_classes, load_config
 from mmdet.datasets import collate_detection
 from mmdet.datasets.worker import init_worker
-from mmdet.distillation import ClassifierDistiller
+from mmdet.distillation import ClassifierDistiller, FrozenTeacher
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import GroundTruth, Normalization, bbox_overlaps, crop_boxes
@@ -54,6 +54,8 @@ def load_distilled_config(
 ) -> Config:
     """Load the config of a distilled student, with another teacher's file where one is given.
 
+    A `StoredTeacher` gives way to its network.
+
     Args:
         path: The config file.
         teacher: File in place of the one in the config.
@@ -62,7 +64,7 @@ def load_distilled_config(
         split: 'train' or 'val': which annotations must be there.
 
     Raises:
-        ValueError: The config has no `model.distiller.teacher`.
+        ValueError: The config has no `model.distiller.teacher`, or none that can be asked.
     """
     cfg = load_config(path, cfg_options, data_root, for_training=split == 'train')
     if not (cfg.model.get('distiller') or {}).get('teacher'):
@@ -70,6 +72,10 @@ def load_distilled_config(
             f'{path} has no model.distiller.teacher: give the config of a distilled student, e.g. '
             'configs_dev/ssd/ssd300_coco_cls_loc.py'
         )
+    if cfg.model.distiller.teacher.type == 'StoredTeacher':
+        cfg.model.distiller.teacher = cfg.model.distiller.teacher.get('network')
+    if cfg.model.distiller.teacher is None:
+        raise ValueError(f'{path} has stored answers alone: give a config with the teacher that gave them')
     if teacher is not None:
         cfg.model.distiller.teacher.checkpoint = teacher
     return cfg
@@ -89,11 +95,18 @@ def read_batches(cfg: Config, split: str, preprocessor: Any, number: int | None 
     dataset = DATASETS.build({'seed': seed, **loader.dataset})
     chosen = min(number or len(dataset), len(dataset))
     order = np.linspace(0, len(dataset), chosen, endpoint=False).astype(int).tolist()
+    yield from load_batches(loader, dataset, [(index, index) for index in order], preprocessor)
+
+
+def load_batches(
+    loader: Any, dataset: Any, draws: Sequence[tuple[int, int]], preprocessor: Any
+) -> Iterator[Batch]:
+    """Load batches as the `loader` of a config says, but in the order of `draws`, (index, draw)."""
     collate = {key: value for key, value in loader.get('collate_fn', {}).items() if key != 'type'}
     batches = DataLoader(
         dataset,
         batch_size=loader.batch_size,
-        sampler=[(index, index) for index in order],
+        sampler=draws,
         collate_fn=partial(collate_detection, **collate),
         num_workers=loader.get('num_workers', 0),
         worker_init_fn=init_worker,
@@ -122,7 +135,7 @@ def teacher_predict(
     images (N, 3, H, W), normalized as `normalization` says · bboxes (M, 4) · image_index (M,) in [0, N)
     """
     crops = crop_boxes(images, bboxes, image_index, distiller.crop_size)  # (M, 3, S, S)
-    assert distiller.teacher is not None  # see `load_distilled_config`
+    assert isinstance(distiller.teacher, FrozenTeacher)  # see `load_distilled_config`
     logits = distiller.teacher.logits(crops, normalization)
     mean, std = (value[:, None, None] for value in normalization)
     return TeacherOutputs((crops * std + mean).clamp(0, 255), logits)

@@ -134,8 +134,8 @@ def resolve(cfg: Config, for_training: bool = True) -> Config:
     """Write the data's paths and class names wherever the config needs them; changes `cfg` and returns it.
 
     Data sets get `data_root`, `ann_file`, `data_prefix` and `metainfo`, metrics `ann_file` and `classes`. In
-    the model every key `num_classes` and `classes` is set, also in heads and in the teacher. Resolving twice
-    changes nothing.
+    the model every key `num_classes`, `classes` and `ann_file` is set, also in heads and in the teacher.
+    Resolving twice changes nothing.
 
     Class names come from the training annotations, ordered by category id. For testing these may be absent;
     then they come from the annotations that are tested on.
@@ -187,6 +187,9 @@ def _place_paths(cfg: Config) -> None:
             dataset['data_prefix'] = {**(dataset.get('data_prefix') or {}), 'img': _value(cfg, split, 'img')}
         for metric in annotation_metrics(cfg, split):
             metric['ann_file'] = str(_annotations(cfg, split))
+    for _, part in find_dicts(cfg.get('model'), 'model'):
+        if 'ann_file' in part:  # of a StoredTeacher
+            part['ann_file'] = str(_annotations(cfg, 'train'))
 
 
 def _value(cfg: Config, split: str, kind: str) -> str:

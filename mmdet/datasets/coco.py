@@ -147,6 +147,11 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         """Return the labels (B,) and image rows (B,) of the objects to train on, crowds left out."""
         return self._boxes.labels, np.repeat(np.arange(len(self)), np.diff(self._first))
 
+    @property
+    def ann_ids(self) -> NDArray[np.int64]:
+        """Annotation ids (B,) of the `objects`."""
+        return self._boxes.ann_ids
+
     def class_table(self, times_shown: NDArray[np.int64] | None = None) -> str:
         """Count the images that hold each class, and its objects without crowds; a table as text.
 

@@ -1,4 +1,4 @@
-"""Teachers, distillers and their losses: the only room that knows the word "teacher"."""
+"""Teachers, distillers and their losses."""
 
 from mmdet.distillation.crop_classifier import CropClassifier
 from mmdet.distillation.distiller import ClassifierDistiller
@@ -10,6 +10,7 @@ from mmdet.distillation.losses import (
     SoftmaxKDLoss,
     StandardizedKDLoss,
 )
+from mmdet.distillation.stored_teacher import StoredTeacher
 from mmdet.distillation.teacher import FrozenTeacher
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     'SigmoidKDLoss',
     'SoftmaxKDLoss',
     'StandardizedKDLoss',
+    'StoredTeacher',
 ]

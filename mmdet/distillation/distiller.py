@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmdet.distillation.fast.chunked import sum_in_chunks
 from mmdet.distillation.losses import PIXELS, CropL1Loss
+from mmdet.distillation.stored_teacher import StoredTeacher
 from mmdet.distillation.teacher import FrozenTeacher
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
@@ -41,7 +42,7 @@ class ClassifierDistiller(nn.Module):
     def __init__(
         self,
         crop_size: int = 112,
-        teacher: FrozenTeacher | None = None,
+        teacher: FrozenTeacher | StoredTeacher | None = None,
         kd_cls: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
         kd_loc: CropL1Loss | None = None,
     ) -> None:
@@ -75,7 +76,7 @@ class ClassifierDistiller(nn.Module):
         image_index = samples.gt_image[samples.gt_index]  # (P,)
         crops = crop_boxes(images, samples.gt_bboxes, samples.gt_image, self.crop_size)  # (G, 3, S, S)
         if self.kd_cls is not None:
-            targets = self.teacher.logits(crops, normalization)[samples.gt_index]  # (P, K)
+            targets = self.teacher.logits(crops, normalization, samples.gt_ann_ids)[samples.gt_index]
             labels = samples.gt_labels[samples.gt_index]
             avg_factor = positives_per_image(image_index, len(images)).clamp(min=1).sum()
             losses['loss_kd_cls'] = self.kd_cls(samples.cls_logits, targets, avg_factor, labels)
@@ -98,9 +99,9 @@ class ClassifierDistiller(nn.Module):
         return kd_loc.pool({PIXELS: crops, **features})
 
     @property
-    def teacher(self) -> FrozenTeacher:
+    def teacher(self) -> FrozenTeacher | StoredTeacher:
         """The frozen classifier; None where no loss needs one."""
-        return cast(FrozenTeacher, self._teacher[0])
+        return cast(FrozenTeacher | StoredTeacher, self._teacher[0])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> ClassifierDistiller:
         if self.teacher is not None:

@@ -64,8 +64,9 @@ class FrozenTeacher(nn.Module):
                 'your data: `python tools/train.py configs_dev/teachers/resnet50_ssd.py --data-root DIR`'
             ) from error
         self._load(file, checkpoint)
+        self.checkpoint = checkpoint
         self.crop_size: int | None = file.get('crop_size')
-        _check_classes(file.get('classes'), num_classes, classes, checkpoint)
+        check_classes(file.get('classes'), num_classes, classes, checkpoint)
         self.mean, self.std = (
             _resolve(name, value, file.get(name), checkpoint)
             for name, value in (('mean', mean), ('std', std))
@@ -110,8 +111,11 @@ class FrozenTeacher(nn.Module):
         own = Normalization(cached_tensor(self.mean, crops), cached_tensor(self.std, crops))
         return own.convert(crops, source)
 
-    def logits(self, crops: Tensor, source: Normalization) -> Tensor:
-        """Classify crops (M, 3, S, S), normalized as `source` says: logits (M, K), float32, no gradient."""
+    def logits(self, crops: Tensor, source: Normalization, ann_ids: Tensor | None = None) -> Tensor:
+        """Classify crops (M, 3, S, S), normalized as `source` says: logits (M, K), float32, no gradient.
+
+        ann_ids (M,) are for a teacher that knows its objects, see `StoredTeacher`
+        """
         with torch.no_grad():
             inputs = pad_batch(self.normalize(crops, source))
             return self.network(inputs)[: len(crops)].float()
@@ -145,9 +149,14 @@ def pad_batch(crops: Tensor) -> Tensor:
     return F.pad(crops, [0] * 7 + [missing]) if missing else crops
 
 
-def _check_classes(
+def check_classes(
     in_file: Sequence[str] | None, num_classes: int, expected: Sequence[str] | None, checkpoint: str
 ) -> None:
+    """Compare the class names in a teacher's file with those of the data set.
+
+    Raises:
+        ValueError: Other names, or another order.
+    """
     if in_file is None:
         warnings.warn(
             f'{checkpoint} names no classes: their number ({num_classes}) fits, their order cannot be '

@@ -17,7 +17,7 @@ CONFIGS = sorted(
     file.relative_to(ROOT)
     for folder in ('configs', 'configs_dev')
     for file in (ROOT / folder).rglob('*.py')
-    if '_base_' not in file.parts
+    if '_base_' not in file.parts and not file.stem.endswith('_stored')  # tests/unit/analysis/test_answers.py
 )
 TEACHERS = [file for file in CONFIGS if 'teachers' in file.parts]
 DISTILLED = [file for file in CONFIGS if file.parts[0] == 'configs_dev' and file not in TEACHERS]

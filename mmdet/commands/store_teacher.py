@@ -1,0 +1,54 @@
+"""Ask the teacher of a distilled student once about every object, and store its answers for `StoredTeacher`.
+
+python tools/store_teacher.py configs_dev/ssd/ssd300_coco_cls_loc.py --data-root data/coco2017
+
+Each object is shown in some views of the student's own augmentation; the mean of the logits is kept. A run
+that was stopped goes on when it is started again. Several processes share the images:
+torchrun --nproc_per_node=4 tools/store_teacher.py CONFIG --launcher pytorch
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmdet.cli import add_config_arguments, make_parser, parse
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Ask, and store."""
+    parser = make_parser(__doc__)
+    add_config_arguments(parser)
+    parser.add_argument('--teacher', help='file of another teacher than the config names')
+    parser.add_argument('--views', type=int, default=8, help='of each object; default: 8')
+    parser.add_argument('--out', type=Path, help="default: answers.pth beside the teacher's file")
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    args = parse(parser, argv)
+    if args.views < 1:
+        raise ValueError(f'--views must be at least 1, but is {args.views}')
+    from mmengine.dist import barrier, get_dist_info
+
+    from mmdet.analysis.answers import ask_teacher, merge_answers
+    from mmdet.analysis.teacher import load_distilled_config
+    from mmdet.checkpoint.io import check_writable
+    from mmdet.distillation.stored_teacher import checksum
+    from mmdet.distributed.launch import start_process_group
+
+    cfg = load_distilled_config(args.config, args.teacher, args.cfg_options, args.data_root, 'train')
+    teacher, data = cfg.model.distiller.teacher, cfg.train_dataloader.dataset
+    out = args.out or Path(teacher.checkpoint).with_name('answers.pth')
+    if args.launcher != 'none':
+        start_process_group(args.launcher)
+    rank, world_size = get_dist_info()
+    check_writable(out.parent)
+    facts = {
+        'annotations': checksum(Path(data.data_root, data.ann_file)),
+        'teacher': checksum(teacher.checkpoint),
+        'arch': teacher.arch,
+        'classes': list(data.metainfo['classes']),
+        'crop_size': cfg.model.distiller.crop_size,
+    }
+    parts = [out.with_name(f'{out.stem}.part{i + 1}of{world_size}.pth') for i in range(world_size)]
+    ask_teacher(cfg, args.views, parts[rank], rank, world_size, facts)
+    barrier()
+    if rank == 0:
+        counts = merge_answers(parts, out, {**facts, 'views': args.views})
+        print(f'{out}: the answers about {len(counts)} objects, each from {counts.float().mean():.1f} views')

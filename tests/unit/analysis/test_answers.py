@@ -1,0 +1,163 @@
+"""Answers of a teacher: stored by the command, read by a student."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmdet.analysis import answers
+from mmdet.checkpoint.io import load_checkpoint
+from mmdet.commands.store_teacher import main
+from mmdet.config.resolve import load_config
+from mmdet.distillation import FrozenTeacher, StoredTeacher
+from mmdet.registry import DATASETS, MODELS
+from mmdet.structures import Normalization, crop_boxes
+from tests.helpers.tiny_run import (
+    CLASSES,
+    DISTILLED,
+    ROOT,
+    as_arguments,
+    be_quick,
+    options_of,
+    save_teacher,
+    train,
+    write_sets,
+)
+
+STORED = ROOT / 'configs_dev/ssd/ssd_tiny_cls_loc_stored.py'
+SOURCE = Normalization(torch.zeros(3), torch.ones(3))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    be_quick(monkeypatch)
+
+
+@pytest.fixture
+def arguments(tiny_coco: Any, tmp_path: Path) -> list[str]:
+    """Of the command, for a set of six photos; three views of each object."""
+    root = write_sets(tiny_coco, tmp_path / 'set')
+    teacher = save_teacher(tmp_path / 'teacher.pth')
+    out = ['--out', str(tmp_path / 'answers.pth'), '--views', '3', '--data-root', str(root)]
+    return [str(DISTILLED), *out, *as_arguments(options_of(teacher))]
+
+
+def mean_one_by_one(cfg: Config, views: int) -> dict[int, torch.Tensor]:
+    """The mean of the logits of each object, one crop at a time."""
+    teacher: FrozenTeacher = MODELS.build(cfg.model.distiller.teacher)
+    preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    dataset = DATASETS.build({'seed': 0, **cfg.train_dataloader.dataset})
+    found: dict[int, list[torch.Tensor]] = {}
+    for row in range(len(dataset)):
+        for view in range(views):
+            sample = dataset[row, view * len(dataset) + row]
+            mean, std = preprocessor.normalization
+            image = (sample['img'].flip(0).float() - mean[:, None, None]) / std[:, None, None]
+            for box, ann_id in zip(sample['bboxes'], sample['ann_ids'].tolist(), strict=True):
+                crop = crop_boxes(image[None], box[None], torch.tensor([0]), cfg.model.distiller.crop_size)
+                found.setdefault(ann_id, []).append(teacher.logits(crop, preprocessor.normalization)[0])
+    return {ann_id: torch.stack(logits).mean(0) for ann_id, logits in found.items()}
+
+
+def test_the_mean_over_the_views_of_each_object(arguments: list[str], tmp_path: Path, capsys: Any) -> None:
+    main(arguments)
+    file = load_checkpoint(tmp_path / 'answers.pth')
+    ids, logits = file['state_dict']['ann_ids'], file['state_dict']['answers']
+    assert f'{len(ids)} objects, each from 3.0 views' in capsys.readouterr().out
+    assert (file['classes'], file['views'], file['arch']) == (list(CLASSES), 3, 'resnet18')
+    assert logits.dtype == torch.float16
+    cfg = load_config(DISTILLED, options_of(tmp_path / 'teacher.pth'), tmp_path / 'set')
+    expected = mean_one_by_one(cfg, 3)
+    assert ids.tolist() == sorted(expected)
+    torch.testing.assert_close(
+        logits.float(), torch.stack([expected[i] for i in ids.tolist()]), rtol=2e-3, atol=2e-3
+    )
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['answers.pth', 'teacher.pth']
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(arguments)
+    whole = load_checkpoint(tmp_path / 'answers.pth')['state_dict']
+    monkeypatch.setattr(answers, 'SAVE_EVERY', 0.0)
+    load, asked = answers.load_batches, []
+
+    def stop_at_the_fourth(*given: Any) -> Any:
+        for batch in load(*given):
+            asked.append(batch)
+            if len(asked) == 4:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(answers, 'load_batches', stop_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments)
+    main(arguments)
+    assert len(asked) == 4 + 9 - 3  # 18 views in batches of 2, three of which were saved
+    again = load_checkpoint(tmp_path / 'answers.pth')['state_dict']
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_objects_that_no_view_shows_are_asked_about_as_in_an_evaluation(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, orders = answers.load_batches, []
+
+    def note_order(loader: Any, dataset: Any, draws: Any, preprocessor: Any) -> Any:
+        orders.append(draws)
+        return load(loader, dataset, draws, preprocessor)
+
+    monkeypatch.setattr(answers, 'load_batches', note_order)
+    crop = {'type': 'MinIoURandomCrop', 'min_ious': (0.1,), 'min_crop_size': 0.3}
+    pipeline = load_config(DISTILLED, options_of(), tmp_path / 'set').train_pipeline
+    config = tmp_path / 'crops.py'
+    config.write_text(
+        f'_base_ = {str(DISTILLED)!r}\n'
+        f'train_dataloader = dict(dataset=dict(pipeline={[*pipeline[:2], *[crop] * 4, *pipeline[2:]]}))\n'
+    )
+    main([str(config), *arguments[1:3], '--views', '1', *arguments[5:]])
+    assert len(orders[0]) == 6
+    assert orders[1]  # cut away by the crops
+    assert load_checkpoint(tmp_path / 'answers.pth')['state_dict']['answers'].isfinite().all()
+
+
+def test_a_student_learns_from_them(arguments: list[str], tmp_path: Path) -> None:
+    main(arguments)
+    teacher = {'file': str(tmp_path / 'answers.pth'), 'network.checkpoint': str(tmp_path / 'teacher.pth')}
+    options = options_of(**{f'model__distiller__teacher__{key}': value for key, value in teacher.items()})
+    cfg = load_config(STORED, options, tmp_path / 'set')
+    cfg.work_dir, cfg.log_level = str(tmp_path / 'run'), 'WARNING'
+    assert cfg.model.distiller.teacher.ann_file == str(tmp_path / 'set/annotations/train.json')
+    runner = train(cfg)
+    assert runner.iter == 3
+    assert not any('teacher' in name or 'answers' in name for name in runner.model.state_dict())
+
+
+def test_what_does_not_belong_together_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    file, root = tmp_path / 'answers.pth', tmp_path / 'set'
+    with pytest.raises(FileNotFoundError, match=r'store_teacher\.py CONFIG --out .*answers\.pth'):
+        StoredTeacher(str(file))
+    main(arguments)
+    teacher = StoredTeacher(str(file), CLASSES, str(root / 'annotations/train.json'))
+    crops = torch.zeros(1, 3, 32, 32)
+    assert teacher.logits(crops, SOURCE, teacher.ann_ids[:1]).shape == (1, 3)
+    assert teacher.logits(crops[:0], SOURCE, teacher.ann_ids[:0]).shape == (0, 3)
+    with pytest.raises(KeyError, match='no answer about the object 999'):
+        teacher.logits(crops, SOURCE, torch.tensor([999]))
+    with pytest.raises(ValueError, match='network'):
+        teacher.build_feature_extractor(['stem'])
+    with pytest.raises(ValueError, match='in another order'):
+        StoredTeacher(str(file), CLASSES[::-1])
+    with pytest.raises(ValueError, match='another ann_file'):
+        StoredTeacher(str(file), CLASSES, str(root / 'annotations/val.json'))
+    shutil.copy(tmp_path / 'teacher.pth', tmp_path / 'old.pth')
+    other = FrozenTeacher('resnet18', str(save_teacher(tmp_path / 'other.pth', classes=CLASSES)), 3)
+    torch.save({**torch.load(tmp_path / 'old.pth'), 'epoch': 1}, tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match=r'another network\.checkpoint'):
+        StoredTeacher(str(file), CLASSES, None, other)
+    with pytest.raises(ValueError, match='does not hold the answers'):
+        StoredTeacher(str(tmp_path / 'old.pth'))
