@@ -11,7 +11,6 @@ Exit status 1 where a way ends elsewhere than float32, by the rule of `benchmark
 """
 
 import contextlib
-import csv
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ import numpy as np
 import torch
 import torchvision
 from mmengine.config import Config
-from terminaltables import AsciiTable
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -31,10 +29,11 @@ from benchmarks.parity import compare
 from benchmarks.reference.augmentation import PIPELINE
 from benchmarks.reference.network import BaselineSSD300
 from benchmarks.reference.training import train
-from benchmarks.report import ROOT, machine
+from benchmarks.report import ROOT, machine, write_csv
 from benchmarks.settings import Settings
 from benchmarks.students import CONFIG, DISTILLED_CONFIG, anchors_of, narrowed
 from mmdet.analysis.comparison import mean_and_spread
+from mmdet.analysis.markdown import table
 from mmdet.analysis.runs import load_or_run
 from mmdet.checkpoint.io import load_checkpoint, load_weights, save_checkpoint
 from mmdet.cli import make_parser, run_main
@@ -187,12 +186,8 @@ class Work(NamedTuple):
             load_weights(runner.model, weights, 'the weights of a training')
             found = runner.test()
             about = machine(Settings(threads=torch.get_num_threads(), quick=self.sizes == QUICK))
-            return {
-                'AP': found['coco/bbox_mAP'],
-                'AP50': found['coco/bbox_mAP_50'],
-                'seconds': seconds,
-                **about,
-            }
+            scores = {'AP': found['coco/bbox_mAP'], 'AP50': found['coco/bbox_mAP_50']}
+            return {**scores, 'seconds': seconds, **about}
 
         settings = {'way': way, 'seed': seed, **self.sizes}
         found = load_or_run(self.folder / f'{way}_seed{seed}.json', settings, measure)
@@ -205,24 +200,17 @@ def milestones(steps: int) -> list[int]:
     return [steps * 2 // 3, steps * 8 // 9]
 
 
-def report(runs: Sequence[Mapping[str, Any]], out: Path) -> bool:
-    """Print and write all results; returns whether every way ends where float32 does."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open('w', newline='') as stream:
-        writer = csv.DictWriter(stream, runs[0])
-        writer.writeheader()
-        writer.writerows(runs)
+def report(runs: Sequence[Mapping[str, Any]]) -> bool:
+    """Print all results; returns whether every way ends where float32 does."""
     aps = {name: [run['AP'] for run in runs if run['way'] == name] for name in ('start', *WAYS)}
     found = {way: compare(aps[WAYS[0]], aps[way]) for way in WAYS[1:] if aps[way]}
-    body = [['way', 'AP of each seed', 'mean AP', 'difference', 'allowed', '']]
+    lines = []
     for way, of_seeds in aps.items():
         difference, allowed, verdict = found.get(way, (0, 0, ''))
-        seeds = ' '.join(f'{ap:.4f}' for ap in of_seeds)
-        body.append(
-            [way, seeds, mean_and_spread(of_seeds, '.4f'), f'{difference:+.4f}', f'{allowed:.4f}', verdict]
-        )
-    print(AsciiTable(body).table)
-    learned = min(aps[WAYS[0]]) > aps['start'][0]
+        seeds, mean = ' '.join(f'{ap:.4f}' for ap in of_seeds), mean_and_spread(of_seeds, '.4f')
+        lines.append((way, seeds, mean, f'{difference:+.4f}', f'{allowed:.4f}', verdict))
+    print(table(('way', 'AP of each seed', 'mean AP', 'difference', 'allowed', ''), lines))
+    learned: bool = min(aps[WAYS[0]]) > aps['start'][0]
     if not learned:
         print(f'{WAYS[0]} is not better than its start: the comparison says nothing')
     return learned and all(comparison.verdict == 'same' for comparison in found.values())
@@ -247,7 +235,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     work = Work(args.work_dir, QUICK if args.quick else SIZES)
     work.prepare()
     runs = [work.run('start', 0), *(work.run(way, seed) for seed in args.seeds for way in args.ways)]
-    if WAYS[0] in args.ways and not report(runs, args.out):
+    write_csv(runs, args.out)
+    if WAYS[0] in args.ways and not report(runs):
         raise SystemExit(1)
 
 

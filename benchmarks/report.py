@@ -1,4 +1,7 @@
-"""Rows of a benchmark: in a CSV file, and as a table in Markdown."""
+"""Rows of a benchmark: in a CSV file, and as a table in Markdown.
+
+`python -m benchmarks.report` prints the table of docs/performance.md from the files of benchmarks/results.
+"""
 
 import csv
 import os
@@ -20,6 +23,7 @@ from mmdet.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENDERS = ('ours', 'reference', 'torchvision')
+ORDER = ('data', 'step', 'distill', 'end_to_end', 'infer', 'eval', 'startup')
 FIGURES = (*CONTENDERS, 'ratio')
 HEAD = ('', 'unit', 'ours', 'baseline', 'torchvision', 'ratio', 'target', '', 'on', 'commit')
 NOT_MEASURED, NO_GPU = 'not measured', 'no GPU in this run'
@@ -146,7 +150,7 @@ def record(row: Row, about: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def write_csv(records: Sequence[Mapping[str, str]], file: Path) -> None:
+def write_csv(records: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Write one line a record; replaces the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open('w', newline='') as stream:
@@ -158,6 +162,12 @@ def write_csv(records: Sequence[Mapping[str, str]], file: Path) -> None:
 def table_of(records: Sequence[Mapping[str, str]]) -> str:
     """Lay out records in Markdown: median and, in brackets, the quartiles where they differ from it."""
     return table(HEAD, [_cells(row) for row in records])
+
+
+def performance_table() -> str:
+    """Lay out the committed results, in the order of docs/performance.md."""
+    texts = [(ROOT / f'benchmarks/results/{name}.csv').read_text() for name in ORDER]
+    return table_of([row for text in texts for row in csv.DictReader(text.splitlines())])
 
 
 def _cells(row: Mapping[str, str]) -> list[str]:
@@ -180,3 +190,7 @@ def _processor() -> str:
     info = Path('/proc/cpuinfo')
     names = re.findall(r'^model name\s*: (.+)$', info.read_text() if info.exists() else '', re.MULTILINE)
     return names[0] if names else platform.processor() or platform.machine()
+
+
+if __name__ == '__main__':
+    print(performance_table())

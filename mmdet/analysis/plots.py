@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmdet.analysis.calibration import Reliability, calibration_error
-from mmdet.visualization.curves import COLORS, GRAY, INK
+from mmdet.visualization.curves import COLORS, INK, style_axes
 
 
 def plot_rows(rows: Mapping[str, Mapping[str, Sequence[float]]], label: str, out: Path) -> Path:
@@ -74,15 +74,11 @@ def plot_reliability(panels: Mapping[str, Reliability], out: Path) -> Path:
 
 
 def _save(figure: Figure, out: Path, titles: Mapping[Axes, str], label: str) -> Path:
-    """Style all axes, write titles and legends to those of `titles`, and write the picture."""
+    """Style all axes, write titles and labels to those of `titles`, and write the picture."""
     for axes in figure.axes:
-        axes.grid(axis='y', color=GRAY, linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[['top', 'right']].set_visible(False)
-    for axes, title in titles.items():
-        axes.set_title(title, loc='left', color=INK, fontsize=11)
+        style_axes(axes, titles.get(axes, ''))
+    for axes in titles:
         axes.set_ylabel(label, color=INK)
-        axes.legend(frameon=True, edgecolor='none', framealpha=0.9, fontsize=9)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     return out

@@ -83,7 +83,6 @@ def autocast_dtype(name: str | None = None) -> torch.dtype:
     if name is None:
         old_card = torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
         name = 'float16' if old_card else 'bfloat16'
-    types = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
-    if name not in types:
-        raise ValueError(f'mixed precision computes in {" or ".join(types)}; got {name}')
-    return types[name]
+    if name not in ('bfloat16', 'float16'):
+        raise ValueError(f'mixed precision computes in bfloat16 or float16; got {name}')
+    return torch.bfloat16 if name == 'bfloat16' else torch.float16

@@ -110,12 +110,17 @@ def _draw(axes: Axes, title: str, curves: Mapping[str, tuple[Sequence[float], An
     for color, (name, (steps, values)) in zip(cycle(COLORS), curves.items(), strict=False):
         width, marker = 2.4 if name == 'loss' else 1.6, 'o' if len(steps) < FEW else None
         axes.plot(steps, values, color=color, linewidth=width, label=name, marker=marker, markersize=4)
-    axes.set_title(title, loc='left', color=INK, fontsize=11)
     axes.set_xlabel('step', color=INK)
+    style_axes(axes, title)
+
+
+def style_axes(axes: Axes, title: str = '') -> None:
+    """Give axes a grid, a title, and a legend where something has a label."""
     axes.grid(color=GRAY, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
-    if curves:
+    axes.set_title(title, loc='left', color=INK, fontsize=11)
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=True, edgecolor='none', framealpha=0.9, fontsize=9)
 
 

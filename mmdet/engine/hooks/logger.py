@@ -1,6 +1,6 @@
 """Log the training: images per second, memory, and a line for the last step."""
 
-import sys
+import resource
 from collections import deque
 from typing import Any
 
@@ -11,9 +11,6 @@ from mmengine.runner import Runner
 
 from mmdet.engine.loops import image_ids
 from mmdet.registry import HOOKS
-
-if sys.platform != 'win32':
-    import resource
 
 RECENT = 50  # steps that the images per second are taken over
 HISTORY = 1000  # values of each scalar that are kept in memory; MMEngine copies them all in every step
@@ -60,7 +57,7 @@ class LoggerHook(MMEngineLoggerHook):
         images, seconds = map(sum, zip(*self.recent, strict=True))
         if images:
             hub.update_scalar('train/images/s', images * runner.world_size / seconds)
-        if sys.platform != 'win32' and not torch.cuda.is_available():  # MMEngine logs that of a GPU
+        if not torch.cuda.is_available():  # MMEngine logs that of a GPU
             megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
             hub.update_scalar('train/memory', megabytes)
         for scalar in hub.log_scalars.values():

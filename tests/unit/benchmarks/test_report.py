@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.parity import differing_numbers
-from benchmarks.report import Row, Target, machine, record, table_of, write_csv
+from benchmarks.report import ORDER, Row, Target, machine, performance_table, record, table_of, write_csv
 from benchmarks.settings import Settings
 from benchmarks.timing import Spread
+from mmdet.commands.benchmark import BENCHMARKS
+from tests.helpers.tiny_run import ROOT
 
 ONE, TWO = Spread(1234.4, 1234.4, 1234.4), Spread(2.0, 1.5, 2.5)
 
@@ -59,3 +61,11 @@ def test_numbers_that_differ() -> None:
     named = [fault.split()[0] for fault in differing_numbers(ours, theirs, 1e-4)]
     assert named == ['only', 'only', 'b', 'c']
     assert len(differing_numbers({'a': 1.00001}, {'a': 1.0}, {'a': 1e-6})) == 1
+
+
+def test_the_document_holds_what_was_measured() -> None:
+    assert f'\n\n{performance_table()}\n\n' in (ROOT / 'docs/performance.md').read_text()
+
+
+def test_every_benchmark_has_its_place() -> None:
+    assert {*ORDER, 'profile'} == set(BENCHMARKS)  # whose tables of kernels stand in no document
