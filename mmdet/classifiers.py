@@ -66,7 +66,11 @@ def load_pretrained(network: nn.Module, arch: str, weights: str, key: str = 'mod
     own = network.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     if not fitting:
-        raise ValueError(f'{weights} holds nothing that fits {arch}; {remedy(key)}')
+        there = ', '.join([*state][:3])
+        raise ValueError(
+            f'{weights} holds nothing that fits {arch}: it has {there}, ..., and not {next(iter(own))}; '
+            f'{remedy(key)}'
+        )
     network.load_state_dict(fitting, strict=False)
     random = [name for name, _ in network.named_parameters() if name not in fitting]
     print_log(f'{arch} starts from {weights}; at random: {", ".join(random) or "nothing"}', 'current')

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from mmdet.checkpoint.safety import PythonObjectError, check_file
+from mmdet.files import HEAD, describe, suggest
 
+STATE_KEYS = ('state_dict', 'model_ema', 'model')  # under which weights are found, the first of them
+WRAPPERS = ('module.', '_orig_mod.', 'model.')  # of DataParallel and averages, torch.compile, Lightning
 SHOWN = 6  # names that an error message lists before it only counts
 
 
@@ -158,19 +162,20 @@ def _sync_folder(folder: Path) -> None:
 
 
 def load_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
-    """Load a checkpoint safely: ours, MMDetection's, a classifier's, or a bare state dict.
+    """Load a checkpoint safely: ours, MMDetection's, a classifier's, a bare state dict, safetensors.
 
-    A damaged file is noticed by its checksums. Files in the format before torch 1.6 hold none: there only
-    what changes the size or the structure is noticed, a flipped bit of a weight is not. Weights that are not
-    finite are loaded, with a warning.
+    The weights are a dict of tensors: the whole file, or what it holds under one of `STATE_KEYS` or any other
+    key. A damaged file is noticed by its checksums. Files in the format before torch 1.6 and safetensors hold
+    none: there only what changes the size or the structure is noticed, a flipped bit of a weight is not.
+    Weights that are not finite are loaded, with a warning.
 
     Args:
         path: The file.
         trust: Unpickle whatever it holds, with a warning. That runs code from the file.
 
     Returns:
-        A dict with `state_dict` (tensors on the CPU, names without the prefix `module.`), `meta` (a dict,
-        perhaps empty) and whatever else the file holds.
+        A dict with `state_dict` (tensors on the CPU, names without the prefixes in `WRAPPERS`), `meta` (a
+        dict, perhaps empty) and whatever else the file holds.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -181,9 +186,7 @@ def load_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         if trust:
             warnings.warn(f'{path} is trusted: code inside it runs', stacklevel=2)
         try:
-            check_file(file, trust)
-            file.seek(0)
-            content = torch.load(file, map_location='cpu', weights_only=not trust, mmap=False)
+            content = _read(file, trust)
         except PythonObjectError as error:
             target = path.with_name(f'{path.stem}_plain.pth')
             raise ValueError(
@@ -213,6 +216,27 @@ def load_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
     return checkpoint
 
 
+def _read(file: BinaryIO, trust: bool) -> Any:
+    """Read what `torch.save` or safetensors has written, after a check; the latter holds no checksums."""
+    head = file.read(HEAD)
+    file.seek(0)
+    if describe(head) == 'a safetensors file':
+        return safetensors.torch.load(file.read())
+    check_file(file, trust)
+    file.seek(0)
+    # the settings of a training script, read as a dict
+    with torch.serialization.safe_globals([(Settings, 'argparse.Namespace')]):
+        return torch.load(file, map_location='cpu', weights_only=not trust, mmap=False)
+
+
+class Settings(dict[str, Any]):
+    """What an `argparse.Namespace` of a file becomes: its entries, and no object of that class."""
+
+    def __setstate__(self, entries: dict[str, Any]) -> None:
+        """Take the entries."""
+        self.update(entries)
+
+
 def _open(path: Path) -> BinaryIO:
     """Open a checkpoint file.
 
@@ -225,8 +249,8 @@ def _open(path: Path) -> BinaryIO:
     if not path.is_file():
         link = f', which links to {path.readlink()}' if path.is_symlink() else ''
         raise FileNotFoundError(
-            f'checkpoint not found: {path.absolute()}{link}\n  Training writes its newest one to '
-            'work_dirs/<config name>/latest.pth, or to latest.pth in its --work-dir.'
+            f'checkpoint not found: {path.absolute()}{link}.{suggest(path)}\n  Training writes its newest '
+            'one to work_dirs/<config name>/latest.pth, or to latest.pth in its --work-dir.'
         )
     try:
         return path.open('rb')
@@ -235,23 +259,28 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Any]:
-    """Find the weights of a file, and check its meta.
+    """Find the weights of a file, free their names of what wrappers put before them, and check its meta.
 
     Raises:
         ValueError: There are no weights, or the meta is of another form.
     """
-    has_key = isinstance(content, Mapping) and 'state_dict' in content
-    checkpoint = dict(content) if has_key else {'state_dict': content}
-    state, meta = checkpoint['state_dict'], checkpoint.get('meta') or {}
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items())
-    ):
-        found = ', '.join(map(str, list(content)[:SHOWN])) if isinstance(content, Mapping) else type(content)
-        raise ValueError(f'{path} holds no weights: neither "state_dict" nor a dict of tensors, but {found}')
-    prefix = 'module.' if all(name.startswith('module.') for name in state) else ''
-    checkpoint |= {'meta': meta, 'state_dict': {name.removeprefix(prefix): state[name] for name in state}}
+    entries = dict(content) if isinstance(content, Mapping) else {'': content}
+    wrappers = WRAPPERS[
+        : 2 if 'meta' in entries else 3
+    ]  # our own models, and MMDetection's, may have a `model`
+    states = {key: state for key, item in entries.items() if (state := _tensors(item, wrappers))}
+    known = [key for key in STATE_KEYS if key in states] or ([*states] if len(states) == 1 else [])
+    bare = _tensors(content, wrappers)
+    if not bare and not known:
+        found = {key: type(item).__name__ for key, item in list(entries.items())[:SHOWN]}
+        raise ValueError(
+            f'{path} holds no weights: neither a dict of tensors, nor one under {", ".join(STATE_KEYS)}, but '
+            f'{found}'
+        )
+    if known[:1] == ['model_ema']:
+        warnings.warn(f'{path}: the averaged weights are taken, model_ema', stacklevel=3)
+    checkpoint = {'state_dict': bare} if bare else entries | {'state_dict': states[known[0]]}
+    meta = checkpoint['meta'] = checkpoint.get('meta') or {}
     if (
         not isinstance(meta, Mapping)
         or not isinstance(meta.get('dataset_meta') or {}, Mapping)
@@ -259,6 +288,20 @@ def _unwrap(content: Any, path: Path) -> dict[str, Any]:
     ):
         raise ValueError(f'{path}: its "meta" is not a dict, or the class names in it are not strings')
     return checkpoint
+
+
+def _tensors(value: Any, wrappers: Sequence[str]) -> dict[str, Tensor]:
+    """Take the tensors of a state dict, under names without prefixes of wrappers; {} where it is none."""
+    if isinstance(value, nn.Module):  # in a trusted file
+        value = value.state_dict()
+    if not isinstance(value, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+    ):
+        return {}
+    state = {name: tensor for name, tensor in value.items() if name != 'n_averaged'}  # AveragedModel counts
+    while state and (prefix := next((one for one in wrappers if all(n.startswith(one) for n in state)), '')):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return {name.replace(WRAPPERS[1], ''): tensor for name, tensor in state.items()}
 
 
 def not_finite(value: Any, place: str = '') -> list[str]:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from mmdet.checkpoint.io import load_checkpoint
+from mmdet.files import suggest
 
 
 def remedy(key: str) -> str:
@@ -35,7 +36,7 @@ def state_of_file(file: str, key: str) -> dict[str, Tensor]:
         return dict(load_checkpoint(file)['state_dict'])
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f'weights to start from not found: {Path(file).absolute()}; {remedy(key)}'
+            f'weights to start from not found: {Path(file).absolute()}.{suggest(file)} Else {remedy(key)}'
         ) from error
 
 

@@ -10,10 +10,11 @@ key of a dict: a million nested tuples end the process with a segmentation fault
 import math
 import mmap
 import pickletools
-import re
 import zipfile
 from collections import OrderedDict
 from typing import Any, BinaryIO
+
+from mmdet.files import HEAD, describe
 
 LEGACY_HEAD = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # how files from before torch 1.6 begin
 ITEM_SIZES = {  # bytes of a number in each kind of storage
@@ -29,6 +30,7 @@ ITEM_SIZES = {  # bytes of a number in each kind of storage
     'torch ShortStorage': 2,
 }
 FUNCTIONS = (
+    'argparse Namespace',  # the settings of a training script; torch reads a dict in its place, see `io`
     'collections OrderedDict',
     'collections Counter',  # in the schedule of many a classifier's file
     'torch Size',
@@ -43,23 +45,10 @@ OPCODES = (  # the instructions that `torch.save` writes, by the number of value
         'TUPLE APPENDS SETITEMS'  # these take all down to a mark
     ),
     'TUPLE1 APPEND BUILD BINPERSID STOP',
-    'TUPLE2 SETITEM REDUCE',
+    'TUPLE2 SETITEM REDUCE NEWOBJ',
     'TUPLE3',
 )
 TAKEN = {name: number for number, names in enumerate(OPCODES) for name in names.split()}
-OTHER_FORMATS = (  # how a file begins, and what it is
-    (rb'\xff\xd8\xff', 'a JPEG image'),
-    (rb'\x89PNG', 'a PNG image'),
-    (rb'\x1f\x8b', 'a gzip file, to be unpacked first'),
-    (rb'.{257}ustar', 'a tar archive'),
-    (rb'.{8}\{"', 'a safetensors file'),
-    (rb'version https://git-lfs', 'the pointer of a git-lfs file, which `git lfs pull` fetches'),
-    (rb'\s*<', 'a web page, perhaps of a download that failed'),
-    (rb'\x80', 'a pickle that torch.save has not written'),
-    (rb'\0*\Z', 'empty, or begins with zeros'),
-    (rb'[\x01-\x7f]*\Z', 'text'),
-    (rb'', 'of no known format'),
-)
 
 
 class PythonObjectError(ValueError):
@@ -81,14 +70,13 @@ def check_file(file: BinaryIO, trust: bool = False) -> None:
         ValueError: It is damaged, of another format, or claims more than it holds. A damaged file may also
             raise what zipfile and operations on values of the wrong type raise.
     """
-    head = file.read(512)
+    head = file.read(HEAD)
     size = file.seek(0, 2)
     if head.startswith(b'PK\x03\x04'):
         _check_zip(file, size, trust)
     elif not trust:
         if not head.startswith(LEGACY_HEAD):
-            name = next(name for start, name in OTHER_FORMATS if re.match(start, head, re.DOTALL))
-            raise ValueError(f'it is {name}')
+            raise ValueError(f'it is {describe(head)}')
         _check_legacy(file, size)
 
 
@@ -131,6 +119,10 @@ def _check_zip(file: BinaryIO, size: int, trust: bool) -> None:
     for key, claimed in storages.items():
         if (found := sizes.get(f'{folder}/data/{key}', 0)) != claimed:
             raise ValueError(f'tensor record {key} should have {claimed:,} bytes; it has {found:,}')
+
+
+class _Settings:
+    """Stands for an `argparse.Namespace`."""
 
 
 def _is_plain(info: zipfile.ZipInfo) -> bool:
@@ -197,9 +189,9 @@ def _follow_pickle(stream: Any, storages: dict[str, int]) -> Any:
                 stack[-1].extend(taken)
             case 'SETITEM' | 'SETITEMS':
                 stack[-1].update(_check_keys(taken[::2]))
-            case 'BUILD' if type(stack[-1]) is not OrderedDict or taken[0].keys() != {'_metadata'}:
-                raise PythonObjectError('attributes of an object')
-            case 'REDUCE':
+            case 'BUILD':
+                _check_state(stack[-1], taken[0])
+            case 'REDUCE' | 'NEWOBJ':
                 stack.append(_call(*taken))
             case 'BINPERSID':
                 stack.append(_claim_storage(storages, *taken[0]))
@@ -208,6 +200,15 @@ def _follow_pickle(stream: Any, storages: dict[str, int]) -> Any:
             case _ if opcode.stack_after and not opcode.stack_before:
                 stack.append({'EMPTY_LIST': [], 'EMPTY_DICT': {}}.get(opcode.name, value))
     return taken[0]
+
+
+def _check_state(value: Any, state: Any) -> None:
+    """Refuse to set attributes, but for the metadata of a state dict and the entries of settings."""
+    if not (
+        (type(value) is OrderedDict and state.keys() == {'_metadata'})
+        or (type(value) is _Settings and type(state) is dict)
+    ):
+        raise PythonObjectError('attributes of an object')
 
 
 def _check_keys(keys: list[Any]) -> dict[Any, None]:
@@ -237,6 +238,8 @@ def _call(function: str, args: Any) -> Any:
             return OrderedDict(_check_keys([pair[0] for pairs in args for pair in pairs]))
         case 'collections Counter' if all(type(counts) is dict for counts in args):
             return {}
+        case 'argparse Namespace' if args == ():
+            return _Settings()
         case 'torch Size':
             return tuple(*args)
         case 'torch._utils _rebuild_parameter':

@@ -23,6 +23,7 @@ from mmdet.cli import (
     parse,
     usable_cores,
 )
+from mmdet.files import suggest
 
 SPLITS = ('train', 'val', 'test')
 AT_A_TIME = 16  # images that a worker is given together
@@ -120,9 +121,11 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         refused = {'split': split, 'kind': 'refused', 'file': file, 'img_id': None, 'ann_id': None}
         return Found([refused | {'reason': reason}], [], [f'{split} would stop: {reason}'], 0)
     annotations = fault_entries(split, dataset.faults)
+    looked_at = read_images(split, dataset, workers)
     images: list[Entry] = [
         {'split': split, 'img_id': img_id, 'file': str(dataset.image_file(img_id)), 'reason': reason}
-        for img_id, reason in read_images(split, dataset, workers)
+        for img_id, reason, _ in looked_at
+        if reason is not None
     ]
     kinds = Counter(entry['kind'] for entry in annotations)
     print(f'{split}: {cfg["ann_file"]}, {len(dataset)} images to read')
@@ -130,19 +133,44 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
     print(f'  images without boxes to train on: {counts(dataset.without_boxes)}')
     print(f'  image files that cannot be used: {len(images)}')
     for entry in images[:SHOWN]:
-        print(f'    {entry["file"]} (image {entry["img_id"]}): {entry["reason"]}')
+        near = suggest(entry['file'], similar=False)
+        print(f'    {entry["file"]} (image {entry["img_id"]}): {entry["reason"]}{near and "."}{near}')
     if len(images) > SHOWN:
         print(f'    and {len(images) - SHOWN} more, see the report')
+    print_advice(dataset, {img_id: reading for img_id, _, reading in looked_at if reading})
     stop = (
         f'{split} would stop at {len(images)} image files; mend them, or leave them out: '
         f'--cfg-options {split}_dataloader.dataset.on_bad_image=skip'
     )
     stops = [stop] if images and dataset.on_bad_image == 'fail' else []
+    if len(images) == len(dataset):
+        stops = [f'{split} has not one image file that can be used: is its folder {dataset.img_folder}?']
     return Found(annotations, images, stops, len(dataset))
 
 
-def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str]]:
-    """List the images that cannot be used, in the order of the data set: (id, reason) of each.
+def print_advice(dataset: Any, readings: dict[int, str]) -> None:
+    """Print what is odd about a split as a whole.
+
+    Args:
+        dataset: Of the split.
+        readings: Image id -> how an image is read that its EXIF data turn.
+    """
+    if dataset.advice:
+        print(f'  {dataset.advice}')
+    found = Counter(readings.values())
+    print(f'  images that EXIF data turn: {counts({f"read {how}": found[how] for how in sorted(found)})}')
+    if len(found) > 1:
+        upright, stored = (
+            next(img_id for img_id, how in readings.items() if how == one) for one in ('upright', 'as stored')
+        )
+        print(
+            f'    the set mixes two ways: the size in the annotations is that of image {stored} as stored, '
+            f'but image {upright} is read upright. Where boxes lie wrong see docs/data.md, EXIF'
+        )
+
+
+def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str | None, str]]:
+    """List what `decode` says of the images, in the order of the data set.
 
     Raises:
         OSError: A worker was killed.
@@ -158,12 +186,12 @@ def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str]]
         collate_fn=partial(decode, dataset),  # in the worker
         worker_init_fn=init_worker,
     )
-    bad: list[tuple[int, str]] = []
+    found: list[tuple[int, str | None, str]] = []
     with make_progress() as progress:
         task = progress.add_task(split, total=len(dataset))
         try:
             for answers in loader:
-                bad += [(img_id, reason) for img_id, reason in answers if reason is not None]
+                found += answers
                 progress.advance(task, len(answers))
         except RuntimeError as error:
             if 'worker' not in str(error):
@@ -173,14 +201,15 @@ def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str]]
                 f'a process was killed, perhaps for want of memory, at one of the images from {first} on. '
                 f'Use fewer: --workers {workers // 2} (0: none, then the culprit ends this one)'
             ) from error
-    return bad
+    return found
 
 
-def decode(dataset: Any, img_ids: list[int]) -> list[tuple[int, str | None]]:
-    """Decode images: (id, why it cannot be used or None) of each."""
-    return [(img_id, dataset.read_image_fault(img_id)) for img_id in img_ids]
+def decode(dataset: Any, img_ids: list[int]) -> list[tuple[int, str | None, str]]:
+    """Decode images: (id, why it cannot be used or None, how it is read if EXIF data turn it) of each."""
+    faults = [(img_id, dataset.read_image_fault(img_id)) for img_id in img_ids]
+    return [(img_id, why, '' if why else dataset.exif_reading(img_id)) for img_id, why in faults]
 
 
 def counts(numbers: dict[str, int]) -> str:
-    """Format counts: '3 empty, 1 crowds only', without what does not occur."""
+    """Format counts: '3 empty, 1 all boxes dropped', without what does not occur."""
     return ', '.join(f'{number} {name}' for name, number in numbers.items() if number) or 'none'

@@ -7,6 +7,7 @@ them; they are not trained on either. Category ids count from 1 in the order of 
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mmdet.cli import make_parser
+from mmdet.files import suggest
 
+SECOND_COLUMN = re.compile(r'\s+(-1|0|1)$')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')
 Entry = dict[str, Any]  # of a COCO annotation file, without its ids
 
 
 def read_xml(xml_file: Path, images: Path) -> tuple[Entry, list[tuple[str, Entry]]]:
-    """Read one XML file; the size comes from the image itself.
+    """Read one XML file; the size comes from the image, turned where the XML says so.
 
     Returns:
         The image, and the name of the class of each object with its annotation.
@@ -38,7 +41,9 @@ def read_xml(xml_file: Path, images: Path) -> tuple[Entry, list[tuple[str, Entry
         raise ValueError(f'{xml_file}: {error}') from error
     file_name = _image_name(root.findtext('filename', ''), xml_file, images)
     with Image.open(images / file_name) as image:  # reads the header alone
-        width, height = image.size
+        stored = image.size
+    said = [root.findtext(f'size/{side}') for side in ('width', 'height')]
+    width, height = stored[::-1] if said == [*map(str, stored[::-1])] else stored  # labeled as EXIF turns it
     return {'file_name': file_name, 'width': width, 'height': height}, objects
 
 
@@ -52,7 +57,9 @@ def _read_object(element: ElementTree.Element) -> tuple[str, Entry]:
     except ValueError as error:
         raise ValueError(f'the <bndbox> of a {name} is {sides}, not four numbers') from error
     width, height = x2 - x1 + 1, y2 - y1 + 1
-    difficult = (element.findtext('difficult') or '0').strip() == '1'
+    difficult = (element.findtext('difficult') or '0').strip()
+    if difficult not in ('0', '1'):
+        raise ValueError(f'the <difficult> of a {name} is {difficult!r}, not 0 or 1')
     bbox = [x1 - 1, y1 - 1, width, height]
     return name, {'bbox': bbox, 'area': width * height, 'iscrowd': int(difficult)}
 
@@ -63,7 +70,8 @@ def _image_name(said: str, xml_file: Path, images: Path) -> str:
     for name in names:
         if name and (images / name).is_file():
             return name
-    raise FileNotFoundError(f'{xml_file}: neither {said!r} nor {names[1]} is in {images}')
+    near = suggest(images / names[0], similar=False)
+    raise FileNotFoundError(f'{xml_file}: neither {said!r} nor {names[1]} is in {images}.{near}')
 
 
 def convert(root: Path, split: str | None = None, classes: Sequence[str] | None = None) -> dict[str, Any]:
@@ -78,7 +86,7 @@ def convert(root: Path, split: str | None = None, classes: Sequence[str] | None 
     files = sorted((root / 'Annotations').glob('*.xml'))
     if not files:
         raise FileNotFoundError(f'{root / "Annotations"} holds no XML files: VOC_ROOT is the folder above it')
-    chosen = files if split is None else [root / f'Annotations/{name}.xml' for name in _names(root, split)]
+    chosen = files if split is None else _listed(root, split)
     needed = dict.fromkeys([*chosen, *files] if classes is None else chosen)
     read = {file: read_xml(file, root / 'JPEGImages') for file in needed}
     if classes is None:
@@ -98,14 +106,28 @@ def convert(root: Path, split: str | None = None, classes: Sequence[str] | None 
     }
 
 
-def _names(root: Path, split: str) -> list[str]:
-    """Read the names in a list; lists of one class carry a second column, which is ignored."""
+def _listed(root: Path, split: str) -> list[Path]:
+    """Find the XML files that a list names, each once; the second column of lists of one class is ignored.
+
+    Raises:
+        FileNotFoundError: No such list, nothing in it, or no such XML file; names list and line.
+    """
     lists = root / 'ImageSets' / 'Main'
     file = lists / f'{split}.txt'
     if not file.is_file():
         there = ', '.join(sorted(path.stem for path in lists.glob('*.txt'))) or 'none'
-        raise FileNotFoundError(f'{file} is missing; lists that are there: {there}')
-    return [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+        raise FileNotFoundError(f'{file} is missing; lists that are there: {there}.{suggest(file)}')
+    found: dict[Path, None] = {}
+    for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), start=1):
+        whole = line.strip()
+        name = SECOND_COLUMN.sub('', whole)
+        tries = [root / f'Annotations/{one}.xml' for one in (whole, name, Path(whole).stem, Path(name).stem)]
+        found |= dict.fromkeys([xml_file for xml_file in tries if whole and xml_file.is_file()][:1])
+        if whole and not any(map(Path.is_file, tries)):
+            raise FileNotFoundError(f'{file}, line {number}: there is no {tries[1]}.{suggest(tries[1])}')
+    if not found:
+        raise FileNotFoundError(f'{file} names nothing')
+    return [*found]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

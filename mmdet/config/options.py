@@ -5,6 +5,21 @@ import ast
 import contextlib
 from typing import Any
 
+TEXT_KEYS = {  # how keys of paths and names end: their values are text, whatever that looks like
+    *('data_root', 'train_ann', 'train_img', 'val_ann', 'val_img', 'test_ann', 'test_img', 'ann_file', 'img'),
+    *('load_from', 'work_dir', 'experiment_name', 'arch', 'checkpoint', 'weights', 'file', 'out_dir'),
+    *(
+        'outfile_prefix',
+        'jsonfile_prefix',
+        'save_dir',
+        'img_save_dir',
+        'config_save_file',
+        'scalar_save_file',
+    ),
+    *('collect_dir', 'out_file_path', 'json_trace_path', 'result_path', 'artifact_location', 'exp_name'),
+    *('run_name', 'log_code_name', 'filename_tmpl'),
+}
+
 
 class DictAction(argparse.Action):
     """Collects `KEY=VALUE` arguments in a dict; of a key that is given twice, the later value counts."""
@@ -22,8 +37,16 @@ class DictAction(argparse.Action):
             key, equals, text = pair.partition('=')
             if not key or not equals:
                 parser.error(f'{option_string} takes KEY=VALUE, got {pair!r} (quote values that hold spaces)')
-            pairs[key] = parse_value(text)
+            pairs[key] = parse_text(text) if key.rpartition('.')[2] in TEXT_KEYS else parse_value(text)
         setattr(namespace, self.dest, pairs)
+
+
+def parse_text(text: str) -> Any:
+    """Parse the value of one of `TEXT_KEYS`: text, without quotes around it; None, and a dict in braces."""
+    text = text.strip()
+    if text.lower() == 'none' or text.startswith('{'):
+        return parse_value(text)
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] in '"\'' else text
 
 
 def parse_value(text: str) -> Any:

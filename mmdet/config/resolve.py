@@ -6,7 +6,7 @@ file, `--cfg-options` or `--data-root`; `resolve` copies their final values to e
 """
 
 import copy
-import difflib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmdet.config.check import DATA_DEFAULTS, REPLACED, check_keys, find_dicts
 from mmdet.config.rows import apply_row
 from mmdet.datasets.coco_format import read_classes
+from mmdet.files import suggest
 
 
 def load_config(
@@ -49,10 +50,8 @@ def merge_config(
         ValueError: The file cannot be read, or an override does not fit into it.
     """
     if not Path(path).is_file():
-        there = [str(file) for file in Path(path).parent.glob('*.py')]
-        near = difflib.get_close_matches(str(path), there, n=1)
-        advice = f'Did you mean {near[0]}?' if near else 'Students are in configs/ and configs_dev/'
-        raise FileNotFoundError(f'config file not found: {path}. {advice}')
+        advice = suggest(path) or ' Students are in configs/ and configs_dev/'
+        raise FileNotFoundError(f'config file not found: {path}.{advice}')
     try:
         cfg = Config.fromfile(str(path))
     except (SyntaxError, OSError) as error:
@@ -174,6 +173,8 @@ def _place_paths(cfg: Config) -> None:
     for key, default in DATA_DEFAULTS.items():
         if cfg.get(key) is None:
             cfg[key] = default
+        if not isinstance(cfg[key], (str, os.PathLike, type(None))):
+            raise TypeError(f'{key} is a path; {cfg[key]!r} is none. Put quotes around it: {key} = "..."')
     if str(cfg.data_root).startswith('~'):  # a shell leaves it alone in `data_root=~/coco`
         cfg.data_root = str(Path(cfg.data_root).expanduser())
     for key in ('test_dataloader', 'test_evaluator'):  # a config may say `test_dataloader = val_dataloader`
@@ -224,7 +225,7 @@ def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
         files = files[1:] or files
     if not files[0].is_file():
         raise FileNotFoundError(
-            f'annotations not found: {files[0].absolute()}\n'
+            f'annotations not found: {files[0].absolute()}.{suggest(files[0])}\n'
             f'  Say where the data set is: --data-root FOLDER, or edit the line "data_root = ..." in '
             f'{cfg.filename or "the config"}.\n'
             '  If its files have other names: --cfg-options train_ann=annotations/train.json train_img=train/'

@@ -1,9 +1,9 @@
 """Data sets, samplers and the collate function."""
 
 from mmdet.datasets.coco import CocoDataset
-from mmdet.datasets.coco_format import Fault
 from mmdet.datasets.collate import BadImage, collate_detection
 from mmdet.datasets.samplers import DetSampler
+from mmdet.datasets.training_boxes import Fault
 from mmdet.datasets.transforms import BadImageError
 from mmdet.datasets.worker import init_worker
 

@@ -3,6 +3,7 @@
 H, W size of a sample in pixels · G boxes of an image · boxes xyxy in pixels
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,10 +15,14 @@ from numpy.typing import NDArray
 from terminaltables import AsciiTable
 from torch.utils.data import Dataset
 
-from mmdet.datasets.coco_format import match_classes, read_coco, select_boxes
+from mmdet.datasets.coco_format import match_classes, read_coco
 from mmdet.datasets.collate import BadImage
-from mmdet.datasets.transforms import BadImageError, Results, read_image
+from mmdet.datasets.training_boxes import select_boxes
+from mmdet.datasets.transforms import BadImageError, Results, exif_reading, read_image
+from mmdet.files import suggest
 from mmdet.registry import DATASETS
+
+REMEDY = 'Set data_root (`--data-root DIR`) and the images in it (`--cfg-options train_img=... val_img=...`).'
 
 
 @DATASETS.register_module()
@@ -46,6 +51,11 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         sizes: (M, 2) their (h, w) in the file.
         faults: Boxes that were dropped or clipped.
         without_boxes: How many images of the file have no box to train on, and why.
+        advice: What most boxes look like, where most are faulty; else ''.
+
+    Raises:
+        FileNotFoundError: No annotation file, no image folder, or not one of the images in it.
+        ValueError: Annotations that cannot be used; not one box, where not `test_mode`.
     """
 
     def __init__(
@@ -76,29 +86,30 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         self._boxes = boxes = select_boxes(coco, classes)
         counts = np.bincount(boxes.image_rows, minlength=len(coco.img_ids))
         rows = np.flatnonzero(counts) if filter_empty_gt and not test_mode else np.arange(len(counts))
-        if not len(rows):
-            raise ValueError(
-                f'{self.ann_file}: no image has a box of the classes {classes}. Choose other classes, or '
-                'keep such images: `--cfg-options train_dataloader.dataset.filter_empty_gt=False`.'
-            )
+        if not test_mode and not len(boxes.labels):
+            raise ValueError(f'{boxes.advice} There is nothing to train on.')
         self.metainfo = {'classes': classes}
         self.img_ids = coco.img_ids[rows]
-        self.faults, self.without_boxes = boxes.faults, boxes.without_boxes
+        self.faults, self.without_boxes, self.advice = boxes.faults, boxes.without_boxes, boxes.advice
         # flat arrays, which forked processes share without a copy
         self._file_names, self.sizes = coco.file_names[rows], coco.sizes[rows]
         self._first = np.append(0, counts[rows].cumsum())  # boxes of row i are first[i] : first[i + 1]
         print_log(self._summary(len(counts)), 'current')
+        if self.advice and coco.has_annotations:
+            print_log(self.advice, 'current', logging.WARNING)
+        self._require_images()
 
     def _summary(self, listed: int) -> str:
         """Sum up what was read in one line; `listed`: images in the file."""
         kinds = Counter(fault.kind for fault in self.faults)
         clipped = kinds.pop('clipped', 0)
         dropped = ', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))
+        ignored = f' and {self._boxes.ignored} ignored' if self._boxes.ignored else ''
         return (
             f'{self.ann_file}: {len(self)} images, {len(self._boxes.labels)} boxes of '
             f'{len(self.metainfo["classes"])} classes; dropped {kinds.total()} boxes'
             f'{f" ({dropped})" if dropped else ""}, clipped {clipped}, passed over {self._boxes.crowds} '
-            f'crowds, left out {listed - len(self)} images without boxes'
+            f'crowds{ignored}, left out {listed - len(self)} images without boxes'
         )
 
     def __len__(self) -> int:
@@ -126,8 +137,8 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
             loaders = ('val_dataloader', 'test_dataloader') if self.test_mode else ('train_dataloader',)
             remedy = ' '.join(f'{loader}.dataset.on_bad_image=skip' for loader in loaders)
             raise BadImageError(
-                f'{file} (image {img_id} of {self.ann_file}): {error}. Mend the file, or leave such images '
-                f'out: `--cfg-options {remedy}`.'
+                f'{file} (image {img_id} of {self.ann_file}): {error}.{suggest(file, similar=False)} Mend '
+                f'the file, or leave such images out: `--cfg-options {remedy}`.'
             ) from error
         return results
 
@@ -170,6 +181,15 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
     def _file(self, row: int) -> Path:
         return self.img_folder / self._file_names[row].decode()
 
+    def _require_images(self) -> None:
+        """Look for images until one is found: without any this is another folder."""
+        if not any(self._file(row).is_file() for row in range(len(self))):
+            first = self._file(0)
+            raise FileNotFoundError(
+                f'{self.img_folder} holds none of the {len(self)} images of {self.ann_file}, such as '
+                f'{first}.{suggest(first, similar=False)} {REMEDY}'
+            )
+
     def _row(self, img_id: int) -> int:
         rows = np.flatnonzero(self.img_ids == img_id)
         if not len(rows):
@@ -195,6 +215,12 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
             return str(error)
         return None
 
+    def exif_reading(self, img_id: int) -> str:
+        """Say how an image is read that its EXIF data turn: 'upright' or 'as stored'; '' without them."""
+        row = self._row(img_id)
+        height, width = self._sizes[row].tolist()
+        return exif_reading(self._file(row).read_bytes(), (height, width))
+
 
 def _require_dir(folder: Path) -> Path:
     """Check that a folder exists, and return it.
@@ -203,8 +229,5 @@ def _require_dir(folder: Path) -> Path:
         FileNotFoundError: There is none.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f'{folder}: there is no such folder. Set data_root (`--data-root DIR`) and the images in it '
-            '(`--cfg-options train_img=... val_img=...`).'
-        )
+        raise FileNotFoundError(f'{folder}: there is no such folder.{suggest(folder)} {REMEDY}')
     return folder

@@ -10,23 +10,23 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
+from mmdet.files import suggest
 from mmdet.structures import NO_IMAGE
 
 REMEDY = 'Choose another annotation file (`--cfg-options train_ann=... val_ann=...`) or mend this one.'
 MAX_EXACT_INT = 2**53  # up to here a whole number that was written as a float is meant exactly
 SHOWN = 200  # characters of what is wrong in a message
-ROUNDING = 0.01  # pixels; so much of a box may lie outside without being called a fault
-MIN_SIDE = 1 - 1e-6  # pixels, width and height; a side of exactly 1 may come out of x + w - x a bit shorter
 
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Flag = Literal[0, 1] | bool | None
 Box = tuple[float | None, float | None, float | None, float | None]  # null is how strict JSON writes NaN
 NOT_TEXT = re.compile('[\ud800-\udfff]')  # half of a surrogate pair, which JSON allows and UTF-8 does not
 # No path inside a folder: empty, absolute or climbing, for both kinds of slashes, or no text.
@@ -54,7 +54,8 @@ class _Annotation(msgspec.Struct, gc=False):
     category_id: Integer
     bbox: Box
     area: float | None = None
-    iscrowd: Any = 0
+    iscrowd: Flag = 0
+    ignore: Flag = 0
 
 
 class _Categories(msgspec.Struct):
@@ -79,7 +80,8 @@ class CocoFile(NamedTuple):
     category_rows: NDArray[np.int64]  # (B,) in [0, K)
     bboxes: NDArray[np.float64]  # (B, 4) xywh in pixels, as given; null is NaN
     areas: NDArray[np.float64]  # (B,) NaN where none is given
-    crowd: NDArray[np.bool_]  # (B,)
+    crowd: NDArray[np.bool_]  # (B,) regions of many objects
+    ignored: NDArray[np.bool_]  # (B,) what MMDetection does not train on either, and the metric scores
     has_annotations: bool  # COCO's test set comes without
 
 
@@ -118,8 +120,9 @@ def read_coco(file: str | Path, boxes_needed: bool = True) -> CocoFile:
         category_rows=_rows(np.array([*category_ids.values()]), category_of, 'category', ann_ids, file),
         bboxes=np.array([one.bbox for one in annotations], np.float64).reshape(-1, 4),
         areas=np.array([one.area for one in annotations], np.float64),
-        crowd=np.array([bool(one.iscrowd) for one in annotations], bool),
-        has_annotations=content.annotations is not None,
+        crowd=np.array([one.iscrowd for one in annotations], bool),
+        ignored=np.array([one.ignore for one in annotations], bool),
+        has_annotations=bool(annotations),
     )
 
 
@@ -145,8 +148,8 @@ def _decode(file: Path, kind: type[T]) -> T:
         data = file.read_bytes()
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f'{file}: the annotation file is missing. Set data_root (`--data-root DIR`) and the file within '
-            'it (`--cfg-options train_ann=annotations/... val_ann=...`).'
+            f'{file}: the annotation file is missing.{suggest(file)} Set data_root (`--data-root DIR`) and '
+            'the file within it (`--cfg-options train_ann=annotations/... val_ann=...`).'
         ) from error
     with contextlib.suppress(ValueError, RecursionError):
         return msgspec.json.decode(data, type=kind)
@@ -224,28 +227,6 @@ def _rows(
     return rows
 
 
-class Fault(NamedTuple):
-    """A box that was dropped or clipped."""
-
-    kind: str  # 'not_finite' | 'outside' | 'too_small': dropped; 'clipped': kept
-    file: str
-    img_id: int
-    ann_id: int
-    reason: str
-
-
-class TrainingBoxes(NamedTuple):
-    """The B boxes that can be trained on, grouped by image, and what was dropped."""
-
-    bboxes: NDArray[np.float32]  # (B, 4) xyxy, pixels of the annotated image, ends exclusive
-    labels: NDArray[np.int64]  # (B,) in [0, K)
-    ann_ids: NDArray[np.int64]  # (B,)
-    image_rows: NDArray[np.int64]  # (B,) in [0, M), ascending
-    crowds: int  # regions that hold many objects; left out
-    without_boxes: dict[str, int]  # why -> how many of the images have no box to train on
-    faults: list[Fault]
-
-
 def match_classes(coco: CocoFile, classes: Sequence[str] | None) -> tuple[str, ...]:
     """Check the names of the labels against an annotation file.
 
@@ -269,77 +250,3 @@ def match_classes(coco: CocoFile, classes: Sequence[str] | None) -> tuple[str, .
     if missing:
         print_log(f'{coco.file} knows no class {", ".join(missing)}; nothing will be labeled so.', 'current')
     return tuple(classes)
-
-
-def select_boxes(coco: CocoFile, classes: Sequence[str]) -> TrainingBoxes:
-    """Clip the boxes to their images; drop crowds, boxes of other classes and boxes without an area.
-
-    Args:
-        coco: From `read_coco`.
-        classes: Name of each label.
-    """
-    label_of = {name: label for label, name in enumerate(classes)}
-    labels = np.array([label_of.get(name, -1) for name in coco.category_ids])[coco.category_rows]
-    crowds, wanted = (np.flatnonzero((labels >= 0) & (coco.crowd == kind)) for kind in (True, False))
-    rows = coco.image_rows[wanted]
-    bboxes, verdict = _clip_boxes(coco.bboxes[wanted], coco.sizes[rows])
-    kept = np.flatnonzero((verdict == '') | (verdict == 'clipped'))
-    kept = kept[np.argsort(rows[kept], kind='stable')]
-    has_crowd, has_box, has_good = (
-        np.bincount(found, minlength=len(coco.img_ids)) > 0
-        for found in (coco.image_rows[crowds], rows, rows[kept])
-    )
-    without_boxes = {
-        'empty': ~has_box & ~has_crowd,
-        'crowds only': ~has_box & has_crowd,
-        'all boxes dropped': has_box & ~has_good,
-    }
-    return TrainingBoxes(
-        bboxes=bboxes[kept].astype(np.float32),
-        labels=labels[wanted[kept]],
-        ann_ids=coco.ann_ids[wanted[kept]],
-        image_rows=rows[kept],
-        crowds=len(crowds),
-        without_boxes={reason: int(images.sum()) for reason, images in without_boxes.items()},
-        faults=[_fault(coco, wanted[i], str(verdict[i])) for i in np.flatnonzero(verdict != '')],
-    )
-
-
-def _clip_boxes(
-    given: NDArray[np.float64], sizes: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
-    """Clip boxes to their images and name what is wrong with each.
-
-    given xywh (B, 4) · sizes (h, w) (B, 2) · returns xyxy (B, 4) and the kind of fault or '' (B,)
-    """
-    limits = sizes[:, [1, 0, 1, 0]]
-    with np.errstate(over='ignore', invalid='ignore'):  # of infinite sides; the verdict names them
-        xyxy = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], 1)
-    bboxes = np.clip(xyxy, 0, limits)
-    small = (bboxes[:, 2:] - bboxes[:, :2] < MIN_SIDE).any(1)
-    outside = (xyxy[:, 2:] <= 0).any(1) | (xyxy[:, :2] >= limits[:, :2]).any(1)
-    verdict = np.select(
-        [~np.isfinite(given).all(1), outside, small, (np.abs(bboxes - xyxy) > ROUNDING).any(1)],
-        ['not_finite', 'outside', 'too_small', 'clipped'],
-        '',
-    )
-    return bboxes, verdict
-
-
-def _fault(coco: CocoFile, row: int, kind: str) -> Fault:
-    """Describe what is wrong with the box in a row of the file."""
-    what = {
-        'not_finite': 'is not finite',
-        'outside': 'lies outside',
-        'too_small': 'is less than a pixel wide or high',
-        'clipped': 'was clipped',
-    }[kind]
-    height, width = coco.sizes[coco.image_rows[row]]
-    box = ', '.join(f'{side:g}' for side in coco.bboxes[row])
-    return Fault(
-        kind=kind,
-        file=str(coco.file),
-        img_id=int(coco.img_ids[coco.image_rows[row]]),
-        ann_id=int(coco.ann_ids[row]),
-        reason=f'bbox [{box}] {what} (x, y, width, height; the image is {width} x {height})',
-    )

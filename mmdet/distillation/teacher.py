@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmdet.checkpoint.io import load_checkpoint, load_weights
 from mmdet.classifiers import build_classifier, feature_extractor
 from mmdet.distillation.fast.inference_optimizations import fold_batch_norms, optimize_first_conv
+from mmdet.files import suggest
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization, cached_tensor
 
@@ -60,8 +61,9 @@ class FrozenTeacher(nn.Module):
             file = load_checkpoint(checkpoint)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f'teacher file {checkpoint} not found. Put the published file there, or train a teacher on '
-                'your data: `python tools/train.py configs_dev/teachers/resnet50_ssd.py --data-root DIR`'
+                f'teacher file {checkpoint} not found.{suggest(checkpoint)} Put the published file '
+                'there, or train a teacher on your data: '
+                '`python tools/train.py configs_dev/teachers/resnet50_ssd.py --data-root DIR`'
             ) from error
         self._load(file, checkpoint)
         self.checkpoint = checkpoint
@@ -92,7 +94,8 @@ class FrozenTeacher(nn.Module):
             raise ValueError(
                 f'{checkpoint} is not the teacher of this config: {len(different)} tensors differ, the first '
                 f'is {key}, {shapes[0]} in {type(self.network).__name__} with these classes, {shapes[1]} in '
-                'the file. Check arch, and that the teacher was trained on this data set'
+                f'the file, which has {", ".join([*state][:3])}, ... '
+                'Check arch, and that the teacher was trained on this data set'
             )
         load_weights(self.network, state, checkpoint)
 

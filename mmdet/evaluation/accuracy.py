@@ -3,11 +3,13 @@
 G objects · K classes
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmdet.distributed.gather import gather_rows
@@ -54,17 +56,21 @@ class CropAccuracy(BaseMetric):
         return {f'{self.prefix}/{name}': value for name, value in metrics.items()}
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
-        """Average; `results`: (label, in top 1, in top 5) per object, (G, 3) int64 of each process."""
+        """Average; no number without an object.
+
+        results: (label, in top 1, in top 5) per object, (G, 3) int64 of each process.
+        """
         rows = torch.cat(results)
         classified = rows[:, 0] != NOT_CLASSIFIED
         labels, top1, top5 = rows[classified].unbind(1)
-        numbers = {'objects': float(len(labels)), 'left_out': float(len(rows) - len(labels))}
         if len(labels) == 0:
-            return {'top1': 0.0, 'top5': 0.0, 'class_mean': 0.0, **numbers}
+            print_log('nothing to score: no object could be classified', 'current', logging.WARNING)
+            return {}
         per_class = [top1[labels == label].double().mean() for label in labels.unique()]
         return {
             'top1': top1.double().mean().item(),
             'top5': top5.double().mean().item(),
             'class_mean': torch.stack(per_class).mean().item(),
-            **numbers,
+            'objects': float(len(labels)),
+            'left_out': float(len(rows) - len(labels)),
         }

@@ -6,11 +6,12 @@ boxes xywh in pixels of the original image
 
 import contextlib
 import io
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -174,7 +175,8 @@ def to_pycocotools(file: CocoFile) -> COCO:
     """Convert annotations to what the box metric needs of pycocotools' `COCO`, without its prints.
 
     Objects are numbered anew from 1, because pycocotools takes a match with object 0 for no match. `area`
-    defaults to that of the box. Objects whose box is not finite (null, in strict JSON) are dropped: training
+    defaults to that of the box, also where it is negative: pycocotools would pass over such an object.
+    Objects whose box is not finite (null, in strict JSON) are dropped: training
     leaves them out too, and nothing can match them. Without annotations `dataset` has no such key.
     """
     coco = COCO()
@@ -187,8 +189,16 @@ def to_pycocotools(file: CocoFile) -> COCO:
     }
     if file.has_annotations:
         rows = np.flatnonzero(np.isfinite(file.bboxes).all(1))
+        if odd := np.flatnonzero(file.areas <= 0).tolist():
+            print_log(
+                f'{file.file}: {len(odd)} annotations have an area of 0 or less, the first is '
+                f'{file.ann_ids[odd[0]]}: 0 counts as small, in the place of a negative one that of the box',
+                'current',
+                logging.WARNING,
+            )
         with np.errstate(over='ignore'):  # of boxes that are larger than any image
-            areas = np.where(np.isfinite(file.areas), file.areas, file.bboxes[:, 2] * file.bboxes[:, 3])
+            given = np.isfinite(file.areas) & (file.areas >= 0)
+            areas = np.where(given, file.areas, file.bboxes[:, 2] * file.bboxes[:, 3])
         columns = {
             'id': np.arange(1, len(rows) + 1),
             'image_id': file.img_ids[file.image_rows[rows]],

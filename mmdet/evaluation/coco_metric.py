@@ -19,6 +19,7 @@ from terminaltables import AsciiTable
 from torch import Tensor
 
 from mmdet.datasets.coco_format import read_coco
+from mmdet.datasets.training_boxes import select_boxes
 from mmdet.distributed.gather import gather_rows
 from mmdet.evaluation.coco_eval import (
     CocoDetections,
@@ -32,16 +33,20 @@ from mmdet.structures import NO_IMAGE
 
 AP_NAMES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
 
+AS_ASKED = 'as asked for'
+
 
 @METRICS.register_module()
 class CocoMetric(BaseMetric):
     """COCO's box metric over all images of an annotation file.
 
     An image for which no detections arrive, because it holds nothing or could not be read, counts as an image
-    without detections. The numbers are those of pycocotools on the written results, to the last digit.
+    without detections. Without any box that `select_boxes` leaves, or without any image that could be read,
+    there is nothing to score, and no number. The numbers are those of pycocotools on the written results, to
+    the last digit.
 
     Args:
-        ann_file: COCO annotations. Without the key `annotations` results are written and nothing is scored.
+        ann_file: COCO annotations.
         classes: Name of each label; default the categories of `ann_file`, ordered by id.
         metric: 'bbox', the only one there is.
         classwise: Also give the AP of every class, `coco/<class>_precision`.
@@ -78,7 +83,6 @@ class CocoMetric(BaseMetric):
         self.coco = to_pycocotools(content)
         self.ann_file = ann_file
         self.classwise = classwise
-        self.scored = content.has_annotations and not format_only
         self.outfile = None
         if outfile_prefix is not None:
             whole = outfile_prefix.endswith(('.json', '.pkl'))
@@ -92,6 +96,9 @@ class CocoMetric(BaseMetric):
                 f'  categories of the file: {", ".join(ids)}'
             )
         self.category_ids = [ids[name] for name in self.classes]  # per label
+        boxes = select_boxes(content, self.classes)
+        # why there is nothing to score; '' where there is
+        self.unscored = AS_ASKED if format_only else '' if len(boxes.labels) else boxes.advice
 
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
         """Store the detections of one batch; `img_id` -1 stands for no image.
@@ -115,7 +122,7 @@ class CocoMetric(BaseMetric):
         by_image = gather_detections(self.results)
         self.results.clear()
         per_class = [f'{name}_precision' for name in self.classes] if self.classwise else []
-        names = [*AP_NAMES, *per_class] if self.scored else []
+        names = [] if self._why_unscored(by_image) else [*AP_NAMES, *per_class]
         values = torch.zeros(len(names), dtype=torch.float64)
         if dist.is_main_process():
             numbers = self.compute_metrics([by_image])
@@ -144,8 +151,8 @@ class CocoMetric(BaseMetric):
             else:
                 self.outfile.write_bytes(pickle.dumps(_as_arrays(by_image)))
             logger.info(f'{len(found.scores)} detections of {len(by_image)} images written to {self.outfile}')
-        if not self.scored:
-            logger.info(f'{self.ann_file}: nothing to score, as asked for or for want of annotations')
+        if reason := self._why_unscored(by_image):
+            (logger.info if reason == AS_ASKED else logger.warning)(f'nothing to score: {reason}')
             return {}
         scores = evaluate_boxes(self.coco, found, self.category_ids)
         per_class = [mean_precision(column) for column in np.moveaxis(scores.precision, 2, 0)]
@@ -155,6 +162,10 @@ class CocoMetric(BaseMetric):
         return dict(zip(AP_NAMES, map(float, scores.stats[:6]), strict=True)) | {
             f'{name}_precision': value for name, value in zip(self.classes, per_class, strict=True)
         }
+
+    def _why_unscored(self, by_image: dict[int, Tensor]) -> str:
+        unread = '' if by_image else f'not one of the images of {self.ann_file} could be used'
+        return self.unscored or unread
 
     def detections(self, by_image: dict[int, Tensor]) -> CocoDetections:
         """Convert to COCO: ids of the annotation file, boxes xywh, in the order of the image ids.

@@ -6,8 +6,10 @@ end at them.
 
 import io
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import _weights_only_unpickler
 
@@ -48,8 +50,11 @@ def seeds() -> list[bytes]:
     """Small checkpoints in both formats of torch."""
     state = {'a.weight': torch.ones(2, 2), 'b': torch.zeros(1, dtype=torch.int64)}
     meta = {'epoch': 1, 'dataset_meta': {'classes': ['cat']}}
-    contents = [CONTENT, {'state_dict': state, 'meta': meta}, state, {'meta': 'none'}]
-    return [saved(content, new) for content in contents for new in (True, False)]
+    foreign = {'model': state, 'args': Namespace(lr=0.1)}
+    contents = [CONTENT, {'state_dict': state, 'meta': meta}, state, foreign, {'meta': 'none'}]
+    return [safetensors.torch.save(state)] + [
+        saved(content, new) for content in contents for new in (True, False)
+    ]
 
 
 if __name__ == '__main__':

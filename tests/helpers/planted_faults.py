@@ -150,8 +150,10 @@ BAD: dict[str, Callable[[Size, float], File]] = {  # the number in [0, 1) says w
     ),
     'truncated PNG': lambda size, at: File(cut(encoded(size, kind='PNG'), at), size, TRUNCATED),
     'truncated WebP': lambda size, at: File(cut(encoded(size, kind='WEBP'), at), size, NO_IMAGE),
-    'text': lambda size, at: File(b'sorry, not found', size, NO_IMAGE),
-    'zeros': lambda size, at: File(bytes(500), size, NO_IMAGE),
+    'text': lambda size, at: File(b'sorry, not found', size, f'{NO_IMAGE} that OpenCV reads: it is text'),
+    'zeros': lambda size, at: File(
+        bytes(500), size, f'{NO_IMAGE} that OpenCV reads: it is empty, or begins with zeros'
+    ),
     'corrupt PNG': lambda size, at: File(corrupt(size), size, NO_IMAGE),
     'other size': lambda size, at: File(encoded((32, 24)), size, other((32, 24), size)),
     'EXIF rotation, other size': lambda size, at: File(turned((32, 24)), size, other((32, 24), size)),
@@ -247,7 +249,7 @@ def plant_box(kind: str, size: Size, number: int, rng: np.random.Generator) -> t
 
 # Splits
 
-WITHOUT_BOXES = ('empty', 'crowds only', 'all boxes dropped')
+WITHOUT_BOXES = ('empty', 'crowds or ignored only', 'all boxes dropped')
 FOLDERS = ('', 'sub/', 'a b/', 'é/', 'x..y/')  # '..' as a part of a name is none
 
 
@@ -313,7 +315,7 @@ def plant(root: Path, split: str, images: int, seed: int) -> Expected:
         content = str(rng.choice(['boxes', *WITHOUT_BOXES], p=[0.8, 0.07, 0.06, 0.07]))
         if content != 'boxes':
             expected.without_boxes[content] += 1
-        kinds = {'empty': [], 'crowds only': [], 'all boxes dropped': list(DROPPED)}.get(
+        kinds = {'empty': [], 'crowds or ignored only': [], 'all boxes dropped': list(DROPPED)}.get(
             content, ['good', 'clipped', *DROPPED]
         )
         left = []
@@ -326,7 +328,7 @@ def plant(root: Path, split: str, images: int, seed: int) -> Expected:
                 left.append((label, bounds))
             if reason:
                 expected.faults[ann_id] = kind, img_id, reason
-        crowds = int(content == 'crowds only') + int(content != 'empty' and rng.random() < 0.1)
+        crowds = int(content == 'crowds or ignored only') + int(content != 'empty' and rng.random() < 0.1)
         for _ in range(crowds):
             counts['crowds'] += 1
             add(img_id, int(rng.integers(len(BY_ID))), xywh(*inside(w, h, rng)), crowd=True)

@@ -289,15 +289,41 @@ def test_a_bad_image_stops_training(stopped, root, workers):
 
 def test_batches_without_any_good_image_are_blank(root, teacher, tmp_path):
     """What is listed of them: tests/integration/test_planted_faults.py."""
-    for img_id, reason in enumerate(DAMAGES, start=1):
+    for img_id, reason in enumerate(['the file is empty', 'the file is truncated'], start=1):
         damage(root / f'train/{img_id}.jpg', reason)
     skip = {'train_dataloader__dataset__on_bad_image': 'skip'}
     cfg = small_config(root, tmp_path / 'run', teacher, train_dataloader__sampler__shuffle=False, **skip)
     runner = train(cfg)
     assert runner.iter == 3
     assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
-    log = ''.join(file.read_text() for file in (tmp_path / 'run').rglob('*.log'))
-    assert all(f'no image of batch {batch} could be used' in log for batch in (1, 2))
+    assert 'no image of batch 1 could be used' in log_of(tmp_path / 'run')
+
+
+def log_of(folder: Path) -> str:
+    return ''.join(file.read_text() for file in folder.rglob('*.log'))
+
+
+def empty_photos(root: Path) -> None:
+    for file in (root / 'val').iterdir():
+        file.write_bytes(b'')
+
+
+def without_boxes(root: Path) -> None:
+    edit(root / 'annotations/val.json', lambda content: content.update(annotations=[]))
+
+
+@pytest.mark.parametrize('change', [empty_photos, without_boxes])
+def test_without_anything_to_score_there_is_no_best(root, tmp_path, change):
+    change(root)
+    train(small_config(root, tmp_path / 'run', train_cfg__max_iters=1))
+    assert not [*(tmp_path / 'run').glob('best*')]
+    assert 'nothing to score: ' in log_of(tmp_path / 'run')
+
+
+def test_all_photos_of_a_split_missing_stops_training(stopped, root):
+    for file in (root / 'val').iterdir():
+        file.unlink()
+    assert 'val holds none of the 3 images of' in stopped('train', PLAIN)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / 'mmdet'
 ROOMS = (  # from the lowest
-    *('version', 'registry', 'structures', 'distributed', 'checkpoint', 'classifiers'),
+    *('version', 'files', 'registry', 'structures', 'distributed', 'checkpoint', 'classifiers'),
     *('visualization', 'synthetic', 'datasets', 'models', 'distillation', 'evaluation', 'config', 'engine'),
     *('cli', 'apis', 'analysis', 'commands'),
 )

@@ -7,6 +7,7 @@ from mmdet.datasets.transforms.loading import (
     BadImageError,
     LoadAnnotations,
     LoadImageFromFile,
+    exif_reading,
     read_image,
     read_photo,
 )
@@ -25,6 +26,7 @@ __all__ = [
     'Resize',
     'Results',
     'Window',
+    'exif_reading',
     'read_image',
     'read_photo',
 ]

@@ -3,6 +3,8 @@
 H, W height and width of an image · images are uint8 (H, W, 3) BGR
 """
 
+import contextlib
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +12,7 @@ import cv2
 import numpy as np
 
 from mmdet.datasets.transforms.window import Image, Results, Window
+from mmdet.files import HEAD, describe
 from mmdet.registry import TRANSFORMS
 
 JPEG_START = b'\xff\xd8'
@@ -19,6 +22,12 @@ START_OF_SCAN = 0xDA
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers behind which a JPEG says its size
 PLAIN_FRAMES = {0xC0, 0xC2}  # baseline, progressive; others are lossless, arithmetically coded, extended
 ADOBE = 0xEE  # says which colors three or four components are
+EXIF = 0xE1
+ORIENTATION = 0x0112  # the tag in EXIF data: 1 as stored; 2 to 4 keep the size, 5 to 8 swap height and width
+TURNED_BY_OPENCV = ('JPEG', 'MPO', 'PNG', 'WEBP')  # the formats of which it reads the tag
+SHALLOW_STARTS = (b'BM', b'RIFF', b'GIF8')  # how files begin that cannot hold more than 8 bits
+READABLE = ('a JPEG image', 'a PNG image', 'of no known format')  # of these it is no help to name the format
+MIN_LEVELS = 32  # gray levels of 256 that a 16-bit image must have left with 8 bits: data of 12 bits have 16
 
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 AS_SHOWN = cv2.IMREAD_COLOR  # turned as its EXIF data says
@@ -34,17 +43,18 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image:
     Args:
         path: The file; its content decides the format, not its name.
         size: (h, w) that the annotations were made for. The image is turned as its EXIF data says only
-            when that gives this size and the stored pixels do not: boxes of most sets, COCO among them,
-            belong to the pixels as stored. Without a size it is turned, as every viewer does.
+            wherever that gives this size, as viewers and labeling tools show it, and as MMDetection reads
+            it; else it is taken as stored. Without a size it is turned.
 
     Returns:
         uint8 (H, W, 3), BGR.
 
     Raises:
-        BadImageError: The file is missing, empty, truncated, not an image, or of another size.
+        BadImageError: The file is missing, empty, truncated, not an image, of another size, or holds
+            numbers that 8 bits would lose.
     """
-    data, _ = _read(path, size)
-    return _decode_as_annotated(data, size)
+    data, head = _read(path, size)
+    return _decode_as_annotated(data, size, head.deep)
 
 
 def read_photo(path: Path, size: tuple[int, int]) -> bytes | Image:
@@ -61,7 +71,26 @@ def read_photo(path: Path, size: tuple[int, int]) -> bytes | Image:
         BadImageError: As `read_image`, except for damage that only decoding would find.
     """
     data, head = _read(path, size)
-    return data if head.plain_jpeg and head.size == size else _decode_as_annotated(data, size)
+    turned = head.exif and exif_reading(data, size) == 'upright'
+    if head.plain_jpeg and head.size == size and not turned:
+        return data
+    return _decode_as_annotated(data, size, head.deep)
+
+
+def exif_reading(data: bytes, size: tuple[int, int]) -> str:
+    """Say how a photo is read that its EXIF data turn: 'upright' or 'as stored'; '' where they do not.
+
+    Args:
+        data: The file.
+        size: (h, w) that the annotations were made for.
+    """
+    from PIL import Image as Pillow  # slow to load, and rarely needed
+
+    with contextlib.suppress(OSError, SyntaxError, ValueError), Pillow.open(io.BytesIO(data)) as img:
+        turn = img.getexif().get(ORIENTATION, 1)
+        if img.format in TURNED_BY_OPENCV and turn in range(2, 9):
+            return 'upright' if img.size == (size if turn > 4 else size[::-1]) else 'as stored'
+    return ''
 
 
 class _Header(NamedTuple):
@@ -70,6 +99,8 @@ class _Header(NamedTuple):
     size: tuple[int, int] | None = None  # (h, w), where it says one
     truncated: bool = False
     plain_jpeg: bool = False  # of 8 bits, baseline or progressive, gray or YCbCr
+    exif: bool = False  # whether it is a JPEG with EXIF data
+    deep: bool = False  # whether it may hold more than 8 bits
 
 
 def _read(path: Path, size: tuple[int, int] | None) -> tuple[bytes, _Header]:
@@ -93,14 +124,12 @@ def _read(path: Path, size: tuple[int, int] | None) -> tuple[bytes, _Header]:
     return data, head
 
 
-def _decode_as_annotated(data: bytes, size: tuple[int, int] | None) -> Image:
-    if size is None:
-        return decode_image(data, AS_SHOWN)
-    img = decode_image(data, AS_STORED)
-    if img.shape[:2] != size:
-        stored, img = img.shape[:2], decode_image(data, AS_SHOWN)
+def _decode_as_annotated(data: bytes, size: tuple[int, int] | None, deep: bool) -> Image:
+    img = decode_image(data, AS_SHOWN, deep)
+    if size is not None and img.shape[:2] != size:
+        img = decode_image(data, AS_STORED)
         if img.shape[:2] != size:
-            raise _other_size(stored, size)
+            raise _other_size(img.shape, size)
     return img
 
 
@@ -111,22 +140,58 @@ def _other_size(stored: tuple[int, ...], size: tuple[int, int]) -> BadImageError
     )
 
 
-def decode_image(data: bytes | Image, flags: int) -> Image:
+def decode_image(data: bytes | Image, flags: int, deep: bool = False) -> Image:
     """Decode the content of an image file with OpenCV: uint8 (H, W, 3), BGR.
 
+    Args:
+        data: The content.
+        flags: OpenCV's.
+        deep: Whether it may hold more than 8 bits, and is to be looked at before it is cut to them.
+
     Raises:
-        BadImageError: It cannot be decoded.
+        BadImageError: It cannot be decoded, or holds numbers that 8 bits would lose.
     """
+    img = _decode(data, flags | cv2.IMREAD_ANYDEPTH if deep else flags)
+    if deep and (img is None or img.dtype != np.uint8):
+        _refuse_loss(_decode(data, cv2.IMREAD_UNCHANGED) if img is None else img)
+        img = _decode(data, flags)
+    if img is None:
+        what = describe(bytes(data[:HEAD]))
+        told = '' if what in READABLE else f' that OpenCV reads: it is {what}'
+        raise BadImageError(f'the file is not an image{told}')
+    return img
+
+
+def _decode(data: bytes | Image, flags: int) -> Image | None:
     try:
-        img = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         reason = ' '.join(error.err.split())
         if 'CV_IO_MAX_IMAGE_PIXELS' in reason:
             reason = 'it has more pixels than OPENCV_IO_MAX_IMAGE_PIXELS allows (2^30 when unset)'
         raise BadImageError(f'the file cannot be decoded: {reason}') from error
-    if img is None:
-        raise BadImageError('the file is not an image')
-    return img
+
+
+def _refuse_loss(img: Image | None) -> None:
+    """Refuse an image of which hardly anything is left with 8 bits.
+
+    Raises:
+        BadImageError: Says what it holds, and what to do.
+    """
+    if img is None or img.dtype == np.uint8:
+        return
+    low, high = img.min(), img.max()
+    if img.dtype != np.uint16:
+        raise BadImageError(
+            f'the file holds {img.dtype} numbers from {low:g} to {high:g}, not colors of 8 or 16 bits; scale '
+            'them to 0 ... 255 and write them so'
+        )
+    levels = (int(high) >> 8) - (int(low) >> 8) + 1
+    if low != high and levels < MIN_LEVELS:
+        raise BadImageError(
+            f'the file holds 16-bit numbers from {low} to {high}, of which {levels} gray levels are left '
+            'with 8 bits; scale them to 0 ... 65535 (data of 12 bits: times 16), or to 0 ... 255 and 8 bits'
+        )
 
 
 def _parse_header(data: bytes) -> _Header:
@@ -140,10 +205,10 @@ def _parse_header(data: bytes) -> _Header:
     """
     if data.startswith(PNG_START):
         height, width = (int.from_bytes(data[at : at + 4], 'big') for at in (20, 16))
-        return _Header((height, width), data.rfind(b'IEND') < 0)
+        return _Header((height, width), data.rfind(b'IEND') < 0, deep=data[24:25] == b'\x10')
     if not data.startswith(JPEG_START):
-        return _Header()
-    height, width, at, plain, as_rgb = 0, 0, 2, False, False
+        return _Header(deep=not data.startswith(SHALLOW_STARTS))
+    height, width, at, plain, as_rgb, exif = 0, 0, 2, False, False, False
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != START_OF_SCAN:
         marker = data[at + 1]
         if marker in START_OF_FRAME:
@@ -155,10 +220,11 @@ def _parse_header(data: bytes) -> _Header:
             as_rgb |= names == b'RGB'
         elif marker == ADOBE:
             as_rgb |= data[at + 4 : at + 9] == b'Adobe' and data[at + 15 : at + 16] == b'\x00'
+        exif |= marker == EXIF
         padding = marker == 0xFF  # any number of fill bytes may stand in front of a marker
         at += 1 if padding else 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
     size = (height, width) if height and width else None
-    return _Header(size, data.rfind(JPEG_END, at) < 0, plain and not as_rgb)
+    return _Header(size, data.rfind(JPEG_END, at) < 0, plain and not as_rgb, exif)
 
 
 @TRANSFORMS.register_module()

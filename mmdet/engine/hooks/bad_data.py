@@ -37,6 +37,7 @@ class BadDataHook(Hook):
         self.annotations: list[dict[str, Any]] = []
         self.images: Images = {}
         self.found: Images = {}  # by this process, and not yet told to the others
+        self.blank = 0  # batches of this epoch without an image
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """List the annotations of a data set before it is used for the first time."""
@@ -67,6 +68,26 @@ class BadDataHook(Hook):
             runner.logger.warning(
                 f'no image of batch {batch_idx + 1} could be used; an empty one takes its place'
             )
+            self._count_blank(runner)
+
+    def _count_blank(self, runner: Runner) -> None:
+        """Count a batch without an image.
+
+        Raises:
+            ValueError: They are more than half of what is trained on in this epoch.
+        """
+        self.blank += 1
+        loop = runner.train_loop
+        batches = min(loop.epoch_length, loop.max_iters - loop.iter + loop.batch)
+        if 2 * self.blank > batches:
+            self.images |= self.found
+            self._write(runner)
+            bad = next(iter(self.found.values()))
+            raise ValueError(
+                f'{self.blank} of {batches} batches of this epoch hold no image that can be used, as '
+                f'{bad["file"]}: {bad["reason"]}. Mend the files that {_report_path(runner)} lists, or '
+                'choose others by data_root and train_img.'
+            )
 
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Collect the images of all processes; the main one writes the list if any is new."""
@@ -74,7 +95,7 @@ class BadDataHook(Hook):
         found = {(image['split'], image['img_id']): image for text in texts for image in json.loads(text)}
         new = {key: found[key] for key in sorted(found.keys() - self.images.keys())}
         self.images |= new
-        self.found = {}
+        self.found, self.blank = {}, 0
         if new:
             self._write(runner)
             runner.logger.warning(f'{len(new)} more {mode} images left out; see {_report_path(runner)}')

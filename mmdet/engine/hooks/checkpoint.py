@@ -12,6 +12,8 @@ from mmdet.checkpoint.io import update_symlink
 from mmdet.engine.state import NUMBERED
 from mmdet.registry import HOOKS
 
+NOTHING_SCORED = -1  # what COCO's numbers are where the set holds no such object
+
 
 @HOOKS.register_module()
 class CheckpointHook(Hook):
@@ -122,6 +124,9 @@ class CheckpointHook(Hook):
                 f'{", ".join(metrics)}'
             )
         score = float(metrics[self.save_best])
+        if score == NOTHING_SCORED:
+            runner.logger.warning(f'{self.save_best} is -1: there was nothing to score, and no best is saved')
+            return
         if not math.isfinite(score) or self.sign * score <= self.sign * self.best[0]:
             return
         when = f'iter_{runner.iter}' if runner.train_loop.samples else f'epoch_{runner.epoch}'

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -24,6 +25,7 @@ from mmdet.checkpoint.io import (
     to_serializable,
     update_symlink,
 )
+from mmdet.checkpoint.io import main as convert
 from mmdet.cli import run_main
 from mmdet.commands import test as test_tool
 from tests.helpers.tiny_run import (
@@ -123,6 +125,79 @@ def test_layouts(file, prefix, new_format):
         assert checkpoint['meta'] == {}
 
 
+MODEL = nn.Sequential(OrderedDict(fc=nn.Linear(3, 2)))
+MODEL.load_state_dict(WEIGHTS)
+AVERAGE = torch.optim.swa_utils.AveragedModel(nn.DataParallel(MODEL)).state_dict()  # and a count
+SETTINGS = {'lr': 0.1, 'data_path': '/data', 'sizes': [1, 2], 'inner': Namespace(amp=True)}
+
+
+def prefixed(prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in WEIGHTS.items()}
+
+
+@pytest.mark.parametrize('new_format', [True, False])
+@pytest.mark.parametrize(
+    'content',
+    [
+        {'model': WEIGHTS, 'optimizer': {'state': {}, 'param_groups': []}, 'args': Namespace(**SETTINGS)},
+        {'model': {'fc.bias': torch.zeros(2)}, 'model_ema': AVERAGE, 'args': Namespace()},
+        {'net': WEIGHTS, 'acc': 91.5, 'epoch': 3},
+        {'state_dict': prefixed('model.'), 'pytorch-lightning_version': '2.0', 'hyper_parameters': {'lr': 1}},
+        *map(prefixed, ('_orig_mod.', 'model.', 'module._orig_mod.', 'module.model.module.')),
+    ],
+    ids=lambda content: str(list(content)),
+)
+@pytest.mark.filterwarnings('ignore:.*averaged weights are taken')
+def test_weights_of_other_programs(file, content, new_format):
+    """Of torchvision's reference scripts, Lightning, torch.compile, averages of several processes."""
+    torch.save(content, file, _use_new_zipfile_serialization=new_format)
+    checkpoint = load_checkpoint(file)
+    assert list(checkpoint['state_dict']) == list(WEIGHTS)
+    assert torch.equal(checkpoint['state_dict']['fc.bias'], WEIGHTS['fc.bias'])
+    if 'optimizer' in content:
+        assert checkpoint['args'] == SETTINGS | {'inner': {'amp': True}}
+        assert not isinstance(checkpoint['args'], Namespace)
+
+
+def test_names_that_a_model_has_itself_stay(file):
+    for content in (
+        {'state_dict': prefixed('model.'), 'meta': {}},  # of this toolbox
+        {'a.model.fc.bias': torch.ones(1), 'model.fc.bias': torch.ones(1)},
+    ):
+        torch.save(content, file)
+        assert 'model.fc.bias' in load_checkpoint(file)['state_dict']
+    torch.save(prefixed('backbone._orig_mod.'), file)
+    assert list(load_checkpoint(file)['state_dict']) == list(prefixed('backbone.'))
+
+
+def test_averaged_weights_are_told(file):
+    torch.save({'model': WEIGHTS, 'model_ema': AVERAGE}, file)
+    with pytest.warns(UserWarning, match=r'a\.pth: the averaged weights are taken, model_ema'):
+        load_checkpoint(file)
+
+
+def test_safetensors(tmp_path):
+    file = tmp_path / 'model.safetensors'
+    safetensors.torch.save_file(prefixed('module.') | {'module.n': torch.ones(2, dtype=torch.bfloat16)}, file)
+    state = load_checkpoint(file)['state_dict']
+    assert torch.equal(state['fc.bias'], WEIGHTS['fc.bias']) and state['n'].dtype == torch.bfloat16
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r'model\.safetensors \(\d+ bytes\) is damaged'):
+        load_checkpoint(file)
+
+
+def test_the_advised_conversion_works(file, tmp_path, capsys):
+    """Of a whole model, and of settings that hold other objects."""
+    for content in ({'model': WEIGHTS, 'args': Namespace(out=tmp_path)}, {'model': MODEL}, MODEL):
+        torch.save(content, file)
+        with pytest.raises(ValueError, match='holds Python objects') as error:
+            load_checkpoint(file)
+        command = shlex.split(str(error.value).partition('its weights: ')[2].partition('\n')[0])
+        with pytest.warns(UserWarning, match='code inside it runs'):
+            convert(command[-2:])
+        assert list(load_checkpoint(command[-1])['state_dict']) == list(WEIGHTS)
+
+
 def test_pairs_as_python_2_wrote_them(file):
     """The oldest weights of torchvision: byte strings, OrderedDict([[name, tensor], ...])."""
     storage = b'(U\x07storagectorch\nFloatStorage\nU\x015U\x03cpuK\x01NtQ'
@@ -137,6 +212,9 @@ def test_what_holds_no_weights(file):
         torch.save(content, file)
         with pytest.raises(ValueError, match=r'a\.pth holds no weights'):
             load_checkpoint(file)
+    torch.save({'student': WEIGHTS, 'critic': WEIGHTS, 'epoch': 1}, file)
+    with pytest.raises(ValueError, match=r"\{'student': 'dict', 'critic': 'dict', 'epoch': 'int'\}"):
+        load_checkpoint(file)
     for meta in ('text', [1], {'dataset_meta': 'a'}, {'CLASSES': 3}, {'dataset_meta': {'classes': [1]}}):
         torch.save({'state_dict': WEIGHTS, 'meta': meta}, file)
         with pytest.raises(ValueError, match=r'a\.pth: its "meta" is'):
@@ -144,6 +222,14 @@ def test_what_holds_no_weights(file):
 
 
 def test_what_is_no_file(tmp_path):
+    (tmp_path / 'epoch_3.pth').touch()
+    for near, words in (
+        ('"epoch_3.pth"', rf'Did you mean {tmp_path}/epoch_3\.pth\?'),
+        ('epoch_3', rf'Did you mean {tmp_path}/epoch_3\.pth\?'),
+        ('https://a.b/c.pth', r'https://a\.b/c\.pth is a URL, not a path'),
+    ):
+        with pytest.raises(FileNotFoundError, match=words):
+            load_checkpoint(tmp_path / near)
     with pytest.raises(ValueError, match=r' is a folder; give a checkpoint in it, .*latest\.pth'):
         load_checkpoint(tmp_path)
     (tmp_path / 'loop').symlink_to('loop')
@@ -227,13 +313,13 @@ def test_a_file_with_objects_is_refused_rewritten_or_trusted(tiny_coco, tmp_path
     )
     file = tmp_path / 'an old.pth'
     state = init_detector(PLAIN, None, 'cpu', options).state_dict()
-    torch.save({'state_dict': state, 'meta': {'args': Namespace(lr=0.1), 'CLASSES': CLASSES}}, file)
+    torch.save({'state_dict': state, 'meta': {'args': Namespace(out=tmp_path), 'CLASSES': CLASSES}}, file)
     arguments = [str(PLAIN), str(file), '--data-root', str(root), '--work-dir', str(tmp_path / 'test')]
     arguments += as_arguments(options)
     with pytest.raises(SystemExit):
         run_main(lambda: test_tool.main(arguments))
     said = capsys.readouterr().err
-    assert said.startswith(f'error: {file} holds Python objects (GLOBAL argparse.Namespace)')
+    assert said.startswith(f'error: {file} holds Python objects (GLOBAL pathlib.PosixPath)')
     assert '--trust-checkpoint' in said and 'Traceback' not in said and said.count('\n') == 4
     python, *command = shlex.split(said.partition('its weights: ')[2].partition('\n')[0])
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True)

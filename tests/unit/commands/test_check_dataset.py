@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from mmdet.commands import check as check_dataset
 from mmdet.datasets import CocoDataset
@@ -80,6 +83,49 @@ def test_with_the_remedy_nothing_would_stop(root, capfd):
     assert [(one['split'], one['img_id']) for one in report()['images']] == [('train', 2), ('val', 1)]
     assert check(root, options=[REMEDY, 'val_dataloader.dataset.on_bad_image=fail']) == 1
     assert 'val_dataloader.dataset.on_bad_image=skip' in capfd.readouterr().out
+
+
+def test_a_split_without_one_photo_or_one_box_is_told(root, capfd):
+    for file in (root / 'train').iterdir():
+        file.write_bytes(b'')
+    content = json.loads((root / 'annotations/val.json').read_text())
+    content['annotations'] = [one | {'iscrowd': 1} for one in content['annotations']]
+    (root / 'annotations/val.json').write_text(json.dumps(content))
+    assert check(root, options=[REMEDY]) == 1
+    said = capfd.readouterr().out
+    assert f'train has not one image file that can be used: is its folder {root}/train?' in said
+    assert 'val.json: no image has a box of the classes asked for: 6 crowd. For example annotation 1' in said
+    for file in (root / 'train').iterdir():
+        file.unlink()
+    assert check(root, options=[REMEDY]) == 1
+    assert 'train holds none of the 6 images of' in capfd.readouterr().out
+
+
+def test_a_missing_image_is_compared_and_lost_data_are_told(root, capfd):
+    (root / 'train/1.jpg').rename(root / 'train/1.jpeg')
+    deep = np.linspace(0, 2295, 96 * 128).reshape(96, 128).astype(np.uint16)
+    (root / 'train/2.jpg').write_bytes(cv2.imencode('.png', deep)[1].tobytes())
+    assert check(root, '--split', 'train') == 1
+    said = capfd.readouterr().out
+    assert f'1.jpg (image 1): the file is missing. Did you mean {root}/train/1.jpeg?\n' in said
+    assert '2.jpg (image 2): the file holds 16-bit numbers from 0 to 2295, of which 9 gray levels' in said
+
+
+def test_a_set_that_mixes_turned_and_stored_photos_is_told(root, capfd):
+    def turn(name: str, orientation: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        with Image.open(root / f'train/{name}.jpg') as photo:
+            photo.save(root / f'train/{name}.jpg', exif=exif)
+
+    turn('2', 3)
+    assert check(root, '--split', 'train') == 0
+    assert 'images that EXIF data turn: 1 read upright\n' in capfd.readouterr().out
+    turn('4', 6)  # annotated as it is stored
+    assert check(root, '--split', 'train') == 0
+    said = capfd.readouterr().out
+    assert 'images that EXIF data turn: 1 read as stored, 1 read upright\n' in said
+    assert 'that of image 4 as stored, but image 2 is read upright' in said
 
 
 def test_a_refused_file_does_not_hide_the_other_split(root, capfd):

@@ -57,6 +57,16 @@ def test_boxes_and_ids(root):
     assert (bird['image_id'], bird['bbox']) == (2, [4, 5, 3, 3])
 
 
+@pytest.mark.parametrize(('said', 'size'), [((30, 40), (30, 40)), ((40, 30), (40, 30)), ((8, 9), (40, 30))])
+def test_the_size_is_that_of_the_image_as_it_was_labeled(root, said, size):
+    """Turned by EXIF data, where the XML says so."""
+    width, height = said
+    element = f'<size><width>{width}</width><height>{height}</height></size>'
+    (root / 'Annotations/c.xml').write_text(XML.format(file='c.jpg', objects=element))
+    (image,) = convert(root, 'val')['images']
+    assert (image['width'], image['height']) == size
+
+
 def test_splits_share_their_categories(root):
     train, val = convert(root, 'train'), convert(root, 'val')
     assert train['categories'] == val['categories']
@@ -64,6 +74,27 @@ def test_splits_share_their_categories(root):
     assert [image['file_name'] for image in val['images']] == ['c.jpg']
     with pytest.raises(FileNotFoundError, match='train, val'):
         convert(root, 'test')
+
+
+@pytest.mark.parametrize(
+    'line', ['a 1', 'a 1  -1', 'a 1.jpg', 'JPEGImages/a 1.jpg', '\ufeffa 1', 'a 1.xml 1', 'a 1\na 1']
+)
+def test_names_in_lists_with_blanks_suffixes_and_marks(root, line):
+    for folder, suffix in (('Annotations', 'xml'), ('JPEGImages', 'jpg')):
+        (root / f'{folder}/a.{suffix}').rename(root / f'{folder}/a 1.{suffix}')
+    (root / 'ImageSets/Main/train.txt').write_text(f'{line}\n\nb  1\n')
+    assert [image['file_name'] for image in convert(root, 'train')['images']] == ['a 1.jpg', 'b.jpg']
+
+
+def test_names_that_are_not_there_are_told_with_list_and_line(root):
+    (root / 'ImageSets/Main/train.txt').write_text('b\nA -1\n')
+    with pytest.raises(
+        FileNotFoundError, match=rf'train\.txt, line 2: .*Did you mean {root}/Annotations/a\.xml\?'
+    ):
+        convert(root, 'train')
+    (root / 'ImageSets/Main/train.txt').write_text('\n')
+    with pytest.raises(FileNotFoundError, match=r'train\.txt names nothing'):
+        convert(root, 'train')
 
 
 def test_the_command_and_what_the_data_set_makes_of_it(root, tmp_path, capsys):
@@ -93,6 +124,10 @@ def test_the_command_and_what_the_data_set_makes_of_it(root, tmp_path, capsys):
         ('<annotation><object>', 'no element found'),
         (XML.format(file='a.jpg', objects='<object></object>'), 'no <name>'),
         (XML.format(file='a.jpg', objects='<object><name>x</name></object>'), 'not four numbers'),
+        (
+            XML.format(file='a.jpg', objects=OBJECT.format(name='x', difficult='true', box=[1] * 4)),
+            "<difficult> of a x is 'true', not 0 or 1",
+        ),
     ],
 )
 def test_a_broken_file_is_named(root, text, message):

@@ -1,12 +1,17 @@
 """Values of `KEY=VALUE` on the command line."""
 
 import argparse
+import inspect
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmdet import datasets, distillation, engine, evaluation, models  # noqa: F401 (they register parts)
 from mmdet.config import options
+from mmdet.config.check import DATA_DEFAULTS
+from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,39 @@ def test_any_python_literal_is_meant_as_it_is_written(value):
 @given(st.text())
 def test_any_text_is_some_value(text):
     options.parse_value(text)
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        *((text, text) for text in ('2024_01_15', '1e3', '007', 'true', '(a)', '[x].json', 'a,b.json', '{x')),
+        ('"a b"', 'a b'),
+        ('None', None),
+        ('', ''),
+    ],
+)
+def test_paths_and_names_are_text(text, value):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=options.DictAction, default={})
+    keys = ('train_img', 'model.backbone.weights', 'model.distiller.teacher.checkpoint', 'experiment_name')
+    given = parser.parse_args(['--cfg-options', *(f'{key}={text}' for key in keys)]).cfg_options
+    assert given == dict.fromkeys(keys, value)
+    hook = parser.parse_args(['--cfg-options', "default_hooks.checkpoint={'interval': 3}"]).cfg_options
+    assert hook == {'default_hooks.checkpoint': {'interval': 3}}
+
+
+def test_all_keys_of_paths_are_known():
+    """Every keyword of this toolbox's parts that is a path by its name."""
+    parts = [one for registry in (DATASETS, HOOKS, METRICS, MODELS) for one in registry.module_dict.values()]
+    names = {
+        name
+        for part in parts
+        if part.__module__.startswith('mmdet.')
+        for name, parameter in inspect.signature(part).parameters.items()
+        if 'str' in str(parameter.annotation) and re.search('file|root|dir|path|checkpoint|weights', name)
+    }
+    assert {'ann_file', 'weights', 'checkpoint', 'file'} <= names <= options.TEXT_KEYS
+    assert set(DATA_DEFAULTS) <= options.TEXT_KEYS
 
 
 def test_key_values(capsys):

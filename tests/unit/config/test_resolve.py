@@ -211,11 +211,17 @@ def test_any_override_reaches_its_place_and_nothing_else(overrides):
     assert merged == {**flat_ssd300(), **overrides}
 
 
+def test_a_number_in_the_place_of_a_path_is_refused():
+    """As in a config file: train_img = 2024_01_15."""
+    with pytest.raises(TypeError, match=r'train_img is a path; 20240115 is none\. Put quotes around it'):
+        config.load_config(SSD300, {'train_img': 2024_01_15})
+
+
 def test_missing_config_file_is_named(tmp_path):
     (tmp_path / 'ssd_tiny.py').write_text('')
     for typed, words in (
         ('ssd_tny.py', f'ssd_tny.py. Did you mean {tmp_path}/ssd_tiny.py?'),
-        ('gone/ssd_tiny.py', 'ssd_tiny.py. Students are in configs/ and configs_dev/'),
+        ('gone/retina.py', 'retina.py. Students are in configs/ and configs_dev/'),
     ):
         with pytest.raises(FileNotFoundError, match='config file not found: ') as error:
             config.load_config(tmp_path / typed)

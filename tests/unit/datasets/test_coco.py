@@ -1,6 +1,7 @@
 """CocoDataset: what it reads, and every fault of the data."""
 
 import json
+import logging
 import pickle
 import random
 
@@ -141,9 +142,47 @@ def test_missing_files_and_folders(tiny_coco, tmp_path):
 
 def test_no_box_at_all(tiny_coco):
     root = tiny_coco(empty=4)
-    with pytest.raises(ValueError, match=r'no image has a box.*filter_empty_gt=False'):
-        build(root, filter_empty_gt=True)
-    assert len(build(root)) == 4
+    for filtered in (True, False):
+        with pytest.raises(ValueError, match=r'no image has a box.*list of annotations is empty'):
+            build(root, filter_empty_gt=filtered)
+    assert len(build(root, test_mode=True)) == 4
+
+
+def test_without_one_of_its_images(tiny_coco):
+    root = tiny_coco()
+    for test_mode in (True, False):
+        with pytest.raises(FileNotFoundError, match=r'none of the 4 images of .*json, such as .*1\.jpg'):
+            build(root, data_prefix={'img': ''}, on_bad_image='skip', test_mode=test_mode)
+    (root / 'train').rename(root / 'train_photos')
+    with pytest.raises(FileNotFoundError, match=rf'Did you mean {root}/train_photos/1.jpg\?.*train_img='):
+        build(root, data_prefix={'img': ''})
+
+
+def test_a_missing_image_is_compared_with_what_is_there(edited):
+    def on_windows(content):
+        content['images'][1]['file_name'] = 'sub\\2.jpg'
+
+    root = edited(on_windows)
+    (root / 'train/sub').mkdir()
+    (root / 'train/2.jpg').rename(root / 'train/sub/2.jpg')
+    with pytest.raises(BadImageError, match=rf'missing\. Did you mean {root}/train/sub/2\.jpg\? Mend'):
+        build(root)[1]
+    assert build(root).read_image_fault(2) == 'the file is missing'
+
+
+def test_advice_stops_a_training_and_is_logged_of_a_test(edited, monkeypatch):
+    """The advice itself: test_training_boxes.py."""
+
+    def crowds(content):
+        for one in content['annotations']:
+            one['iscrowd'] = 1
+
+    root, lines = edited(crowds), []
+    with pytest.raises(ValueError, match=r'no image has a box .*: 12 crowd\. .* set iscrowd to 0'):
+        build(root)
+    monkeypatch.setattr('mmdet.datasets.coco.print_log', lambda *words: lines.append(words))
+    assert build(root, test_mode=True).advice == lines[1][0]
+    assert lines[1][2] == logging.WARNING
 
 
 def test_unknown_values(tiny_coco):

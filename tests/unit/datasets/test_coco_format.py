@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmdet.datasets.coco_format import CocoFile, match_classes, read_classes, read_coco, select_boxes
+from mmdet.datasets.coco_format import CocoFile, match_classes, read_classes, read_coco
+from mmdet.datasets.training_boxes import select_boxes
 from mmdet.evaluation.coco_eval import to_pycocotools
 
 VALID: dict[str, Any] = {
@@ -124,7 +125,10 @@ def check(coco: CocoFile) -> None:
     limits = coco.sizes[boxes.image_rows][:, [1, 0, 1, 0]].astype(np.float32)
     assert (boxes.bboxes >= 0).all() and (boxes.bboxes <= limits).all()
     assert (boxes.bboxes[:, 2:] > boxes.bboxes[:, :2]).all()
-    assert len(boxes.bboxes) + sum(fault.kind != 'clipped' for fault in boxes.faults) == (~coco.crowd).sum()
+    assert (
+        len(boxes.bboxes) + sum(fault.kind != 'clipped' for fault in boxes.faults)
+        == (~(coco.crowd | coco.ignored)).sum()
+    )
 
     scored = to_pycocotools(coco)
     assert sorted(scored.imgs) == sorted(coco.img_ids.tolist())
@@ -227,6 +231,11 @@ REFUSED: list[tuple[tuple[Any, ...], Any, str]] = [
     (('annotations', 0, 'category_id'), 9, 'annotation 1 has category_id 9'),
     (('annotations', 1, 'category_id'), 'dog', "'$.annotations[1].category_id' (id 2)"),
     (('annotations', 2, 'area'), 'big', "'$.annotations[2].area' (id 5)"),
+    *(
+        (('annotations', 1, key), value, f"at '$.annotations[1].{key}' (id 2)")
+        for key in ('iscrowd', 'ignore')
+        for value in ('0', 'false', 2, -1, 0.5, [], {})
+    ),
     *((('annotations', 1, 'bbox'), value, "at '$.annotations[1].bbox") for value in NO_BOXES),
     *(((section, 1, key), ..., f"required field '{key}' - at '$.{section}[1]'") for section, key in KEYS),
     *(((section,), ..., section) for section in VALID),
@@ -257,9 +266,21 @@ def test_what_refuses_a_whole_file(tmp_path: Path, place: tuple[Any, ...], value
         assert str(error.value) == message
 
 
+@pytest.mark.parametrize('value', [0, 1, True, False, None, 1.0, 0.0])
+@pytest.mark.parametrize('key', ['iscrowd', 'ignore'])
+def test_what_is_true(tmp_path: Path, key: str, value: Any) -> None:
+    """What else there is refuses the file, see above."""
+    coco = read_coco(write(tmp_path / 'some.json', make([(('annotations', 0, key), value)])))
+    flags = coco.crowd if key == 'iscrowd' else coco.ignored
+    assert flags.tolist() == [bool(value), False, key == 'iscrowd']
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r'other\.json: the annotation file is missing.*train_ann'):
-        read_coco(tmp_path / 'other.json')
+    write(tmp_path / 'instances.json', VALID)
+    for name, near in (('other', ''), ('instance', f' Did you mean {tmp_path}/instances.json?')):
+        with pytest.raises(FileNotFoundError, match='train_ann=') as error:
+            read_coco(tmp_path / f'{name}.json')
+        assert f'{name}.json: the annotation file is missing.{near} Set' in str(error.value)
 
 
 @pytest.mark.parametrize('value', [..., None])
@@ -291,40 +312,3 @@ def test_labels_go_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for classes in ('cat', ('cat', 'cat')):
         with pytest.raises(ValueError, match='list of different names'):
             match_classes(coco, classes)
-
-
-@pytest.mark.parametrize(
-    ('bbox', 'kind', 'left'),
-    [
-        ([float('nan'), 10, 20, 20], 'not_finite', None),
-        ([10, None, 20, 20], 'not_finite', None),  # NaN in strict JSON
-        ([10, 10, float('inf'), 20], 'not_finite', None),
-        ([10, 10, 1e308, 1e308], 'clipped', [10, 10, 40, 30]),
-        ([10, 10, 0.5, 20], 'too_small', None),
-        ([10, 10, 20, 0], 'too_small', None),
-        ([10, 10, -5, 20], 'too_small', None),
-        ([39.5, 10, 20, 20], 'too_small', None),
-        ([-30, 10, 20, 20], 'outside', None),
-        ([10, 30, 20, 20], 'outside', None),
-        ([40, 10, 20, 20], 'outside', None),
-        ([1e308, 1e308, 1e308, 1e308], 'outside', None),
-        ([-10, 10, 30, 20], 'clipped', [0, 10, 20, 30]),
-        ([-5, -5, 500, 500], 'clipped', [0, 0, 40, 30]),
-        ([30, 20, 10.005, 10.009], None, [30, 20, 40, 30]),  # rounding is no fault
-        ([10.1, 8.3, 1, 1], None, [10.1, 8.3, 11.1, 9.3]),
-        ([0, 0, 40, 30], None, [0, 0, 40, 30]),
-    ],
-)
-def test_faulty_boxes_are_dropped_or_clipped_and_listed(
-    tmp_path: Path, bbox: list[float], kind: str | None, left: list[float] | None
-) -> None:
-    file = write(tmp_path / 'some.json', make([(('annotations', 0, 'bbox'), bbox)]))
-    boxes = select_boxes(read_coco(file), ('cat',))
-    assert boxes.bboxes.tolist() == ([] if left is None else [pytest.approx(left)])
-    assert [fault.kind for fault in boxes.faults] == ([] if kind is None else [kind])
-    for fault in boxes.faults:
-        assert (fault.file, fault.img_id, fault.ann_id) == (str(file), 7, 1)
-        assert 'image is 40 x 30' in fault.reason
-    reason = 'empty' if left else 'all boxes dropped'
-    assert boxes.without_boxes[reason] == 1 and boxes.crowds == 0
-    assert select_boxes(read_coco(file), ('dog',)).crowds == 1

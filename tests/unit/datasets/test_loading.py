@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet.datasets.transforms import BadImageError, loading, read_image, read_photo
+from mmdet.datasets.transforms import BadImageError, exif_reading, loading, read_image, read_photo
 from mmdet.registry import TRANSFORMS
 
 SIZE = (40, 60)  # (h, w)
@@ -58,17 +58,86 @@ def test_truncated(tmp_path, name, share):
         read_image(tmp_path / name, SIZE)
 
 
-def test_exif_rotation_only_when_it_gives_the_annotated_size(tmp_path, picture):
+def with_exif(file, picture, orientation, **options):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    Image.fromarray(picture[..., ::-1]).save(tmp_path / 'a.jpg', exif=exif, quality=95)
-    stored = read_image(tmp_path / 'a.jpg', SIZE)
-    turned = read_image(tmp_path / 'a.jpg', SIZE[::-1])
-    assert stored.shape == (*SIZE, 3)
-    assert (turned == cv2.rotate(stored, cv2.ROTATE_90_CLOCKWISE)).all()
-    assert (read_image(tmp_path / 'a.jpg') == turned).all()
-    with pytest.raises(BadImageError, match=r'60 x 40 pixels.*annotation says 60 x 50'):
-        read_image(tmp_path / 'a.jpg', (50, 60))
+    exif[0x0112] = orientation
+    Image.fromarray(picture[..., ::-1]).save(file, exif=exif, **options)
+
+
+def upright(stored, orientation):
+    """As the standard says: mirrored left to right, turned by 180 degrees, mirrored top to bottom, ..."""
+    transposed = stored.transpose(1, 0, 2)
+    turns = {
+        **{2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1]},
+        **{5: transposed, 6: transposed[:, ::-1], 7: transposed[::-1, ::-1], 8: transposed[::-1]},
+    }
+    return turns[orientation]
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.webp'])
+@pytest.mark.parametrize('side', [40, 60])
+@pytest.mark.parametrize('orientation', range(2, 9))
+def test_exif_is_followed_wherever_the_annotated_size_allows_it(tmp_path, picture, name, side, orientation):
+    stored = np.ascontiguousarray(picture[:, :side])
+    with_exif(tmp_path / name, stored, orientation, lossless=True)
+    shown = upright(stored, orientation)
+    for size in {stored.shape[:2], shown.shape[:2]}:
+        expected = shown if size == shown.shape[:2] else stored
+        assert (read_image(tmp_path / name, size) == expected).all()
+        reading = exif_reading((tmp_path / name).read_bytes(), size)
+        assert reading == ('upright' if size == shown.shape[:2] else 'as stored')
+    assert (read_image(tmp_path / name) == shown).all()
+    if orientation == 6:
+        with pytest.raises(BadImageError, match=rf'{side} x 40 pixels.*annotation says 60 x 50'):
+            read_image(tmp_path / name, (50, 60))
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_no_decoder_but_opencv_gets_what_exif_turns(tmp_path, picture, orientation):
+    with_exif(tmp_path / 'a.jpg', picture, orientation)
+    for size in (SIZE, SIZE[::-1]):
+        handed_over = orientation == 1 or (orientation > 4 and size == SIZE)
+        if orientation > 4 or size == SIZE:
+            assert isinstance(read_photo(tmp_path / 'a.jpg', size), bytes) == handed_over
+
+
+# What 8 bits would lose
+
+
+@pytest.mark.parametrize('kind', [np.float32, np.float64, np.int16, np.int32])
+def test_numbers_that_are_no_colors_are_named(tmp_path, picture, kind):
+    for name, numbers in (('gray.tif', picture[..., 0]), ('color.tif', picture)):
+        cv2.imwrite(str(tmp_path / name), numbers.astype(kind) * 2)
+        with pytest.raises(
+            BadImageError, match=rf'holds {kind.__name__} numbers from 38 to 510|from 0 to 510'
+        ):
+            read_image(tmp_path / name, SIZE)
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.pgm', 'a.jp2'])
+@pytest.mark.parametrize(
+    ('low', 'high', 'levels'),
+    [(0, 4095, 16), (0, 2295, 9), (7000, 9000, 9), (0, 65535, None), (0, 16383, None), (9000, 9000, None)],
+)
+def test_sixteen_bits_of_which_little_would_be_left(tmp_path, picture, name, low, high, levels):
+    """12 bits in the lower ones make a black image, heat images a gray one."""
+    ramp = (low + (high - low) * np.linspace(0, 1, 2400).reshape(SIZE)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / name), ramp)
+    if levels is None:
+        img = read_image(tmp_path / name, SIZE)
+        assert np.abs(img - (ramp >> 8).astype(int)[..., None]).max() <= 1
+    else:
+        with pytest.raises(
+            BadImageError, match=rf'16-bit numbers from {low} to {high}, of which {levels} gray'
+        ):
+            read_image(tmp_path / name, SIZE)
+
+
+def test_what_opencv_does_not_read_is_named(tmp_path):
+    for content, what in ((bytes(128) + b'DICM', 'a DICOM image'), (b'\0\0\0\x18ftypheic', 'a HEIC image')):
+        (tmp_path / 'a.jpg').write_bytes(content)
+        with pytest.raises(BadImageError, match=f'the file is not an image that OpenCV reads: it is {what}'):
+            read_image(tmp_path / 'a.jpg', SIZE)
 
 
 # Handed over without being decoded
@@ -99,9 +168,9 @@ def test_other_jpegs_are_left_to_opencv(tmp_path, picture, change, monkeypatch):
         data[at + offset] = value
     (tmp_path / 'a.jpg').write_bytes(data)
     decoded = []
-    monkeypatch.setattr(loading, 'decode_image', lambda data, flags: decoded.append(flags) or picture)
+    monkeypatch.setattr(loading, 'decode_image', lambda data, flags, deep: decoded.append(flags) or picture)
     assert read_photo(tmp_path / 'a.jpg', SIZE) is picture
-    assert decoded == [loading.AS_STORED]
+    assert decoded == [loading.AS_SHOWN]
 
 
 def test_jpegs_of_red_green_and_blue_are_left_to_opencv(tmp_path, picture):
@@ -117,14 +186,9 @@ def test_jpegs_of_red_green_and_blue_are_left_to_opencv(tmp_path, picture):
         assert np.abs(photo.astype(int) - picture).mean() < 4
 
 
-def test_other_formats_and_turned_photos_are_decoded(tmp_path, picture):
+def test_other_formats_are_decoded(tmp_path, picture):
     cv2.imwrite(str(tmp_path / 'a.png'), picture)
     assert (read_photo(tmp_path / 'a.png', SIZE) == picture).all()
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(picture[..., ::-1]).save(tmp_path / 'a.jpg', exif=exif)
-    assert isinstance(read_photo(tmp_path / 'a.jpg', SIZE), bytes)
-    assert read_photo(tmp_path / 'a.jpg', SIZE[::-1]).shape == (*SIZE[::-1], 3)
 
 
 @pytest.mark.parametrize(

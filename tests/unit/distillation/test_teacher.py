@@ -1,5 +1,6 @@
 """Reading a teacher's file."""
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def load(tmp_path: Path, content: Any, **arguments: Any) -> FrozenTeacher:
 
 
 @pytest.mark.filterwarnings('ignore:.*names no classes')
-@pytest.mark.parametrize('layout', ['plain', 'published', 'parallel'])
+@pytest.mark.parametrize('layout', ['plain', 'published', 'parallel', 'reference'])
 def test_layouts(tmp_path: Path, state: dict[str, torch.Tensor], layout: str) -> None:
     content: dict[str, Any] = dict(state)
     if layout != 'plain':
@@ -40,6 +41,8 @@ def test_layouts(tmp_path: Path, state: dict[str, torch.Tensor], layout: str) ->
             'optimizer': {},
             'state_dict': content,
         }
+    if layout == 'reference':  # torchvision's script
+        content = {'model': state, 'optimizer': {}, 'epoch': 3, 'args': Namespace(lr=0.1, model='resnet18')}
     teacher = load(tmp_path, content)
     network = torchvision.models.resnet18(num_classes=3)
     network.load_state_dict(state)

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import nn
 
-from mmdet.datasets.coco_format import Fault
 from mmdet.datasets.collate import BadImage
+from mmdet.datasets.training_boxes import Fault
 from mmdet.registry import COLLATES, DATASETS, METRICS, MODELS
 from mmdet.structures import GroundTruth
 from tests.helpers.tiny_run import be_quick

@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -154,10 +155,9 @@ def test_blank_images_and_repeated_images_are_ignored(ann_file):
     assert numbers(CocoMetric(str(ann_file), CLASSES), [*samples, blank, *samples[:3]]) == once
 
 
-@pytest.mark.parametrize('arrives', [True, False])
-def test_no_detection_at_all_gives_zeros(ann_file, arrives):
+def test_no_detection_at_all_gives_zeros(ann_file):
     content = make_set(ann_file)
-    samples = [sample(image['id'], []) for image in content['images']] * arrives
+    samples = [sample(image['id'], []) for image in content['images']]
     found = numbers(CocoMetric(str(ann_file), CLASSES, classwise=True), samples)
     assert set(found.values()) == {0.0}
     assert len(found) == 6 + 3
@@ -198,6 +198,42 @@ def test_a_set_without_annotations_is_written_and_not_scored(ann_file, tmp_path,
     assert numbers(CocoMetric(str(ann_file), CLASSES, classwise=True, outfile_prefix=str(out)), samples) == {}
     assert len(json.loads(out.read_text())) == sum(len(one.pred_instances) for one in samples)
     assert 'nothing to score' in log_lines[-1]
+
+
+@pytest.mark.parametrize(
+    ('values', 'reason'),
+    [
+        ({'iscrowd': 1}, 'no image has a box .* crowd'),
+        ({'category_id': 5}, 'no image has a box .* other_class'),
+        ({'bbox': [0.1, 0.1, 0.5, 0.5]}, 'no image has a box .* too_small.*fractions'),
+        (None, 'the list of annotations is empty'),
+        ({}, r'not one of the images of .*ann\.json could be used'),
+    ],
+)
+def test_nothing_to_score_is_said_and_gives_no_number(ann_file, log_lines, values, reason):
+    content = make_set(ann_file)
+    samples = make_detections(content) if values != {} else [sample(-1, [(0, 0, 9, 9, 0.9, 0)])]
+    content['categories'].append({'id': 5, 'name': 'dog'})
+    content['annotations'] = [one | values for one in content['annotations']] if values is not None else []
+    ann_file.write_text(json.dumps(content))
+    assert numbers(CocoMetric(str(ann_file), CLASSES, classwise=True), samples) == {}
+    assert re.search(f'nothing to score: .*{reason}', log_lines[-1])
+
+
+def test_areas_of_zero_and_less_are_told(ann_file, monkeypatch):
+    """pycocotools would pass over an object with area -1; of 0 it takes it for small."""
+    content, lines = make_set(ann_file), []
+    monkeypatch.setattr('mmdet.evaluation.coco_eval.print_log', lambda *words: lines.append(words[0]))
+    areas = [one.pop('area') for one in content['annotations']]
+    ann_file.write_text(json.dumps(content))
+    samples = make_detections(content)
+    without = numbers(CocoMetric(str(ann_file), CLASSES), samples)
+    assert not lines and len(areas) > 2
+    for one in content['annotations']:
+        one['area'] = -1
+    ann_file.write_text(json.dumps(content))
+    assert numbers(CocoMetric(str(ann_file), CLASSES), samples) == without
+    assert f'{len(areas)} annotations have an area of 0 or less, the first is 1:' in lines[0]
 
 
 def test_bad_arguments(ann_file):

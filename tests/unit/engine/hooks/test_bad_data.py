@@ -30,6 +30,17 @@ def test_annotations_and_images_of_both_splits(with_evaluation, listed):
     ]
 
 
+@pytest.mark.parametrize(('bad', 'iters'), [(range(6), None), (range(10), 2), ([0, 1], 1)])
+def test_a_mostly_blank_epoch_is_an_error(toy_config, listed, bad, iters):
+    """Five batches of two images, or as many as there is time for."""
+    cfg = toy_config(train_cfg={'type': 'TrainLoop', 'max_iters': iters, 'max_epochs': 2})
+    cfg.train_dataloader.sampler.shuffle = False
+    cfg.train_dataloader.dataset.bad = list(bad)
+    with pytest.raises(ValueError, match=r'of [512] batches .* as 0\.jpg: truncated\. .*bad_data\.json'):
+        train(cfg)
+    assert {image['img_id'] for image in listed('images')} <= set(bad)
+
+
 def test_an_unfinished_epoch_and_its_continuation(toy_config, listed):
     """The whole first batch is bad: an empty one takes its place. A new run begins a new list."""
     for bad, iters, resume, expected in (

@@ -1,0 +1,88 @@
+"""Say what a file is, and which file may have been meant by a path that leads nowhere. Imports no torch."""
+
+import contextlib
+import difflib
+import glob
+import os
+import re
+import unicodedata
+from pathlib import Path, PurePath
+
+FORMATS = (  # how a file begins, and what it is
+    (rb'\xff\xd8\xff', 'a JPEG image'),
+    (rb'\x89PNG', 'a PNG image'),
+    (rb'II\*\0|MM\0\*', 'a TIFF image, or a raw one of a camera'),
+    (rb'.{4}ftyp(heic|heix|mif1|msf1)', 'a HEIC image'),
+    (rb'\xff\x0a|\0\0\0\x0cJXL ', 'a JPEG XL image'),
+    (rb'.{128}DICM', 'a DICOM image'),
+    (rb'8BPS', 'a Photoshop image'),
+    (rb'v/1\x01', 'an OpenEXR image'),
+    (rb'.{4}ftyp', 'a video'),
+    (rb'%PDF', 'a PDF document'),
+    (rb'\x93NUMPY', 'an array of NumPy'),
+    (rb'\x89HDF', 'an HDF5 file'),
+    (rb'PK\x03\x04', 'a zip archive'),
+    (rb'\x1f\x8b', 'a gzip file, to be unpacked first'),
+    (rb'.{257}ustar', 'a tar archive'),
+    (rb'.{8}\{"', 'a safetensors file'),
+    (rb'version https://git-lfs', 'the pointer of a git-lfs file, which `git lfs pull` fetches'),
+    (rb'\s*<(\?xml|svg)', 'an XML file'),
+    (rb'\s*<', 'a web page, perhaps of a download that failed'),
+    (rb'\x80', 'a pickle that torch.save has not written'),
+    (rb'\0*\Z', 'empty, or begins with zeros'),
+    (rb'[\x01-\x7f]*\Z', 'text'),
+    (rb'', 'of no known format'),
+)
+HEAD = 512  # bytes of a file that tell its format
+
+
+def describe(head: bytes) -> str:
+    """Name the format of a file by its first `HEAD` bytes."""
+    return next(name for start, name in FORMATS if re.match(start, head[:HEAD], re.DOTALL))
+
+
+def suggest(path: str | Path, similar: bool = True) -> str:
+    """Suggest what to write in the place of a path that leads nowhere: a sentence after a space, or ''.
+
+    Names are compared with those that are there without quotes, case, suffix and the two ways to write an
+    accent in Unicode; a backslash is taken for a slash, `~` and `$NAME` for what they stand for.
+
+    Args:
+        path: What was given.
+        similar: Whether names that are merely alike are meant, too: not those of photos, which are numbers.
+    """
+    if url := re.search(r'([a-zA-Z][\w+.-]+:)/+(.*)', str(path)):  # of whose slashes Path keeps one
+        return f' {url[1]}//{url[2]} is a URL, not a path: download the file and give its path.'
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # folders and names that cannot be looked at
+        found = _find_near(str(path), similar)
+        return '' if found in (Path(), Path(path)) else f' Did you mean {found}?'
+    return ''
+
+
+def _find_near(text: str, similar: bool) -> Path:
+    """Find the file that a path means, part by part; the empty path where there is none."""
+    plain = re.sub(r'(?<![^/])["\']|["\'](?![^/])', '', os.path.expandvars(text.strip()).replace('\\', '/'))
+    parts = Path(plain).expanduser().parts
+    found = Path()
+    for part in parts:
+        nearest = _nearest(found, part, similar)
+        if nearest is None:  # perhaps without the folders in between, or in one below
+            below = (found / parts[-1], *found.glob(f'*/{glob.escape(parts[-1])}'))
+            return next((file for file in below if file.exists()), Path())
+        found = nearest
+    return found
+
+
+def _nearest(folder: Path, name: str, similar: bool) -> Path | None:
+    """Find the entry of a folder that a name means."""
+    if (folder / name).exists():
+        return folder / name
+    key, there = _fold(name), folder.iterdir() if folder.is_dir() else ()
+    names = {_fold(entry.name): entry for entry in there}
+    stems = {PurePath(folded).stem: entry for folded, entry in names.items()}
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.8) if similar else []
+    return names.get(key) or stems.get(key) or stems.get(PurePath(key).stem) or names.get(''.join(near))
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize('NFC', name).casefold().strip()

@@ -1,0 +1,83 @@
+"""Which file may have been meant by a path that leads nowhere, and what a file is."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from mmdet.files import describe, suggest
+
+ACCENT = unicodedata.normalize('NFC', 'café.jpg')
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with some files in folders."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for name in ('set/train2017/1.jpg', 'set/train2017/Photo.JPG', f'set/train2017/{ACCENT}', 'set/a.json'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ('given', 'meant'),
+    [
+        ('set\\train2017\\1.jpg', 'set/train2017/1.jpg'),
+        ('set/train2017\\1.jpg', 'set/train2017/1.jpg'),
+        ('set/train2017/1', 'set/train2017/1.jpg'),
+        ('set/train2017/1.png', 'set/train2017/1.jpg'),
+        ('set/train2017/photo.jpg', 'set/train2017/Photo.JPG'),
+        ('SET/Train2017/1.jpg', 'set/train2017/1.jpg'),
+        (f'set/train2017/{unicodedata.normalize("NFD", ACCENT)}', f'set/train2017/{ACCENT}'),
+        ('"set/train2017/1.jpg"', 'set/train2017/1.jpg'),
+        ("set/'train2017'/1.jpg", 'set/train2017/1.jpg'),
+        ('set/train2017/1.jpg\r', 'set/train2017/1.jpg'),
+        (' set/a.json', 'set/a.json'),
+        ('set/train2017/images/1.jpg', 'set/train2017/1.jpg'),
+        ('set/1.jpg', 'set/train2017/1.jpg'),
+        ('~/set/a.json', '{there}/set/a.json'),
+        ('$HOME/set/a.json', '{there}/set/a.json'),
+        ('{there}/set/a', '{there}/set/a.json'),
+        ('set/train2017/2.jpg', None),
+        ('set/train2017/1.jpg', None),  # it is there
+        ('x' * 300, None),
+        ('a\0b', None),
+        ('~nobody-of-this-name/a', None),
+        ('', None),
+    ],
+)
+def test_the_near_name_is_offered(there, given, meant):
+    given = given.format(there=there)
+    expected = '' if meant is None else f' Did you mean {meant.format(there=there)}?'
+    assert suggest(given, similar=False) == expected
+    assert suggest(Path(given), similar=False) == (expected if given.strip() == given else suggest(given))
+
+
+def test_names_that_are_merely_alike(there):
+    assert suggest('set/trian2017/1.jpg') == ' Did you mean set/train2017/1.jpg?'
+    assert suggest('set/train2017/11.jpg', similar=False) == ''  # numbers are not
+
+
+@pytest.mark.parametrize('url', ['https://a.b/c.pth', 'file:///c.pth', 's3://bucket/c.pth'])
+def test_a_url_is_no_path(there, url):
+    for given in (url, Path(url), there / url):
+        told = suggest(given)
+        assert told.startswith(f' {url.replace("///", "//")} is a URL, not a path: download the file')
+    assert suggest('C:\\set\\a.json') == ' Did you mean set/a.json?'
+
+
+@pytest.mark.parametrize(
+    ('head', 'name'),
+    [
+        (b'\0\0\0\x18ftypheic', 'a HEIC image'),
+        (bytes(128) + b'DICM', 'a DICOM image'),
+        (b'<?xml version="1.0"?><svg/>', 'an XML file'),
+        (b'\n<html>', 'a web page, perhaps of a download that failed'),
+        (b'\x93NUMPY', 'an array of NumPy'),
+        (b'\xfe\xdc\xba', 'of no known format'),
+    ],
+)
+def test_formats(head, name):
+    assert describe(head) == name
