@@ -14,6 +14,7 @@ from typing import Any
 
 from mmdet.config.options import DictAction
 from mmdet.distributed.signals import StoppedBySignal
+from mmdet.files import suggest
 
 # What reading configs, checkpoints and data raises for a user to act on, and a loss that is not finite.
 USER_ERRORS = (ArithmeticError, ImportError, LookupError, OSError, SyntaxError, TypeError, ValueError)
@@ -157,7 +158,10 @@ def message_of(error: BaseException) -> str:
     """Extract the message of an error, without the traceback of the data worker that raised it."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:  # as the system says it
-        text = f'{error.filename}: {error.strerror}. Check the path, and that you may read or write there.'
+        near = suggest(error.filename) if isinstance(error, FileNotFoundError) else ''
+        text = (
+            f'{error.filename}: {error.strerror}.{near} Check the path, and that you may read or write there.'
+        )
     if text.startswith('Caught ') and 'Original Traceback' in text:
         parts = re.split(rf'\n(?:\w+\.)*{type(error).__name__}: ', text)  # MODULE.NAME: MESSAGE
         text = parts[-1] if len(parts) > 1 else text.rstrip().splitlines()[-1]

@@ -81,7 +81,8 @@ def _nearest(folder: Path, name: str, similar: bool) -> Path | None:
     names = {_fold(entry.name): entry for entry in there}
     stems = {PurePath(folded).stem: entry for folded, entry in names.items()}
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.8) if similar else []
-    return names.get(key) or stems.get(key) or stems.get(PurePath(key).stem) or names.get(''.join(near))
+    stem = PurePath(key).stem
+    return names.get(key) or stems.get(key) or stems.get(stem) or names.get(stem) or names.get(''.join(near))
 
 
 def _fold(name: str) -> str:

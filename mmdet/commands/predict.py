@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmdet.cli import add_config_options, add_trust_argument, make_parser, parse
+from mmdet.files import suggest
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp'}
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             found = inference_detector(model, file).pred_instances
         except BadImageError as error:
-            raise ValueError(f'{file}: {error}') from error
+            raise ValueError(f'{file}: {error}.{suggest(file)}') from error
         shown = int((found.scores >= args.score_thr).sum())
         boxes = (found.bboxes, found.labels, found.scores)
         out = args.out_dir / f'{file.stem}.jpg'

@@ -115,16 +115,17 @@ def _listed(root: Path, split: str) -> list[Path]:
     lists = root / 'ImageSets' / 'Main'
     file = lists / f'{split}.txt'
     if not file.is_file():
-        there = ', '.join(sorted(path.stem for path in lists.glob('*.txt'))) or 'none'
-        raise FileNotFoundError(f'{file} is missing; lists that are there: {there}.{suggest(file)}')
+        known = ', '.join(sorted(path.stem for path in lists.glob('*.txt'))) or 'none'
+        raise FileNotFoundError(f'{file} is missing; lists that are there: {known}.{suggest(file)}')
     found: dict[Path, None] = {}
     for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), start=1):
         whole = line.strip()
         name = SECOND_COLUMN.sub('', whole)
         tries = [root / f'Annotations/{one}.xml' for one in (whole, name, Path(whole).stem, Path(name).stem)]
-        found |= dict.fromkeys([xml_file for xml_file in tries if whole and xml_file.is_file()][:1])
-        if whole and not any(map(Path.is_file, tries)):
+        there = [xml_file for xml_file in tries if xml_file.is_file()]
+        if whole and not there:
             raise FileNotFoundError(f'{file}, line {number}: there is no {tries[1]}.{suggest(tries[1])}')
+        found |= dict.fromkeys(there[:1])
     if not found:
         raise FileNotFoundError(f'{file} names nothing')
     return [*found]

@@ -28,6 +28,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ('set/train2017\\1.jpg', 'set/train2017/1.jpg'),
         ('set/train2017/1', 'set/train2017/1.jpg'),
         ('set/train2017/1.png', 'set/train2017/1.jpg'),
+        ('set/a.json.json', 'set/a.json'),
         ('set/train2017/photo.jpg', 'set/train2017/Photo.JPG'),
         ('SET/Train2017/1.jpg', 'set/train2017/1.jpg'),
         (f'set/train2017/{unicodedata.normalize("NFD", ACCENT)}', f'set/train2017/{ACCENT}'),

@@ -86,7 +86,8 @@ def exif_reading(data: bytes, size: tuple[int, int]) -> str:
     """
     from PIL import Image as Pillow  # slow to load, and rarely needed
 
-    with contextlib.suppress(OSError, SyntaxError, ValueError), Pillow.open(io.BytesIO(data)) as img:
+    unknown = (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError)  # to Pillow
+    with contextlib.suppress(*unknown), Pillow.open(io.BytesIO(data)) as img:
         turn = img.getexif().get(ORIENTATION, 1)
         if img.format in TURNED_BY_OPENCV and turn in range(2, 9):
             return 'upright' if img.size == (size if turn > 4 else size[::-1]) else 'as stored'
