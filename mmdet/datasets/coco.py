@@ -218,7 +218,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
     def exif_reading(self, img_id: int) -> str:
         """Say how an image is read that its EXIF data turn: 'upright' or 'as stored'; '' without them."""
         row = self._row(img_id)
-        height, width = self._sizes[row].tolist()
+        height, width = self.sizes[row].tolist()
         return exif_reading(self._file(row).read_bytes(), (height, width))
 
 
