@@ -81,15 +81,20 @@ class ClassifierDistiller(nn.Module):
             avg_factor = positives_per_image(image_index, len(images)).clamp(min=1).sum()
             losses['loss_kd_cls'] = self.kd_cls(samples.cls_logits, targets, avg_factor, labels)
         if (kd_loc := self.kd_loc) is not None:
+            size = kd_loc.crop_size or self.crop_size
+            if size != self.crop_size:
+                crops = crop_boxes(images, samples.gt_bboxes, samples.gt_image, size)
             true = self._pooled_levels(crops, normalization)  # (G, C, s, s) per level
             num_positives = max(len(samples.bboxes), 1)
+            rows, shares = kd_loc.choose(samples.gt_index)  # (Q,)
 
-            def difference(bboxes: Tensor, image_index: Tensor, gt_index: Tensor) -> Tensor:
-                crops = crop_boxes(images, bboxes, image_index, self.crop_size)
+            def difference(bboxes: Tensor, image_index: Tensor, gt_index: Tensor, shares: Tensor) -> Tensor:
+                crops = crop_boxes(images, bboxes, image_index, size)
                 predicted = self._pooled_levels(crops, normalization)
-                return kd_loc(predicted, [level[gt_index] for level in true]) / num_positives
+                return kd_loc(predicted, [level[gt_index] for level in true], shares) / num_positives
 
-            losses['loss_kd_loc'] = sum_in_chunks(difference, samples.bboxes, image_index, samples.gt_index)
+            chosen = (samples.bboxes[rows], image_index[rows], samples.gt_index[rows], shares)
+            losses['loss_kd_loc'] = sum_in_chunks(difference, *chosen)
         return losses
 
     def _pooled_levels(self, crops: Tensor, normalization: Normalization) -> list[Tensor]:

@@ -192,6 +192,10 @@ class CropL1Loss(nn.Module):
         levels: 'pixels' and layers of the teacher ('stem', 'layer1', ...), any subset.
         pool_sizes: Side that each level is pooled to.
         loss_weight: One factor for all levels, or one per level.
+        crop_size: Side of the crops that are compared; None: the distiller's, as published. What is pooled to
+            4 x 4 and 8 x 8 needs no large crops: in the paper's ablation sides 28 and 112 differ by 0.3 mAP.
+        max_per_object: How many positives of an object are compared, drawn anew in each step; None: all, as
+            published. Each then stands for several, so that the expected loss and gradient stay the same.
     """
 
     def __init__(
@@ -199,8 +203,12 @@ class CropL1Loss(nn.Module):
         levels: Sequence[str] = (PIXELS, 'stem'),
         pool_sizes: Sequence[int] = (4, 8),
         loss_weight: float | Sequence[float] = 0.15,
+        crop_size: int | None = None,
+        max_per_object: int | None = None,
     ) -> None:
         super().__init__()
+        if max_per_object is not None and max_per_object < 1:
+            raise ValueError(f'max_per_object must be at least 1, or None for all; got {max_per_object}')
         weights = [loss_weight] * len(levels) if isinstance(loss_weight, (int, float)) else list(loss_weight)
         if not levels or len(set(levels)) != len(levels):
             raise ValueError(f'levels must be given, each once; got {tuple(levels)}')
@@ -212,6 +220,8 @@ class CropL1Loss(nn.Module):
         self.levels = tuple(levels)
         self.feature_levels = tuple(level for level in levels if level != PIXELS)
         self.pool_sizes = tuple(pool_sizes)
+        self.crop_size = crop_size
+        self.max_per_object = max_per_object
         share = {level: 1 if level == PIXELS else 1 / len(self.feature_levels) for level in levels}
         self.weights = tuple(w * share[level] for level, w in zip(levels, weights, strict=True))
 
@@ -220,10 +230,28 @@ class CropL1Loss(nn.Module):
         sizes = zip(self.levels, self.pool_sizes, strict=True)
         return [F.adaptive_avg_pool2d(features[level], size) for level, size in sizes]
 
-    def forward(self, predicted: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-        """Pooled features per level, (P, C, s, s) each -> scalar, summed over the P crops."""
+    def choose(self, gt_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw the positives that are compared.
+
+        gt_index (P,) object of each positive
+        returns rows (Q,) in [0, P), and for how many positives of its object each stands (Q,), float
+        """
+        if self.max_per_object is None:
+            rows = torch.arange(len(gt_index), device=gt_index.device)
+            return rows, torch.ones_like(rows, dtype=torch.float32)
+        shuffled = torch.rand(len(gt_index), device=gt_index.device).argsort()
+        rows = shuffled[gt_index[shuffled].argsort(stable=True)]  # grouped by object
+        objects = gt_index[rows]
+        first, end = (torch.searchsorted(objects, objects, right=right) for right in (False, True))
+        place = torch.arange(len(rows), device=rows.device) - first  # within its group
+        count = end - first
+        kept = place < self.max_per_object
+        return rows[kept], (count / count.clamp(max=self.max_per_object))[kept]
+
+    def forward(self, predicted: Sequence[Tensor], target: Sequence[Tensor], shares: Tensor) -> Tensor:
+        """Pooled features per level, (P, C, s, s) each, weighed by shares (P,) -> scalar, summed."""
         terms = [
-            weight * (ours - theirs).abs().flatten(1).mean(1).sum()
+            weight * (shares * (ours - theirs).abs().flatten(1).mean(1)).sum()
             for weight, ours, theirs in zip(self.weights, predicted, target, strict=True)
         ]
         return torch.stack(terms).sum()

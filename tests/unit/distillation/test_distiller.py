@@ -116,6 +116,21 @@ def slow_losses(teacher: FrozenTeacher, images: Tensor, samples: PositiveSamples
     }
 
 
+def test_localization_on_smaller_crops_of_fewer_positives(teacher: FrozenTeacher, images: Tensor) -> None:
+    """Smaller crops leave recognition as it is; all positives of an object drawn leave the loss as it is."""
+    samples = make_samples((3, 0, 2), (4, 0, 3))
+    levels = (('pixels',), (4,))
+    published = full(teacher, kd_loc=CropL1Loss(*levels))(images, SOURCE, samples)
+    small = full(teacher, kd_loc=CropL1Loss(*levels, crop_size=8))(images, SOURCE, samples)
+    alone = ClassifierDistiller(8, kd_loc=CropL1Loss(*levels))(images, SOURCE, samples)
+    assert small['loss_kd_cls'] == published['loss_kd_cls']
+    assert small['loss_kd_loc'] == alone['loss_kd_loc'] != published['loss_kd_loc']
+    drawn = full(teacher, kd_loc=CropL1Loss(*levels, max_per_object=7))(images, SOURCE, samples)
+    torch.testing.assert_close(drawn['loss_kd_loc'], published['loss_kd_loc'])
+    drawn['loss_kd_loc'].backward()
+    assert samples.bboxes.grad.abs().sum(1).gt(0).all()
+
+
 @pytest.mark.parametrize('multiple', [1, 16])
 def test_equals_one_object_at_a_time(
     teacher: FrozenTeacher, images: Tensor, multiple: int, monkeypatch: pytest.MonkeyPatch

@@ -156,7 +156,25 @@ def test_localization_adds_pixels_to_the_mean_over_feature_levels() -> None:
         }
     )
     theirs = [torch.zeros_like(level) for level in ours]
-    assert float(loss(ours, theirs)) == 2 * (1 * 1 + (10 * 2 + 100 * 3) / 2)  # two crops
+    assert float(loss(ours, theirs, torch.ones(2))) == 2 * (1 * 1 + (10 * 2 + 100 * 3) / 2)  # two crops
+
+
+def test_positives_that_are_drawn_stand_for_all_of_their_object() -> None:
+    torch.manual_seed(0)
+    gt_index = torch.tensor([0, 2, 2, 1, 2, 1, 2, 1, 2])  # 1, 3 and 5 positives
+    loss = CropL1Loss(max_per_object=2)
+    drawn = torch.zeros(9)
+    for _ in range(300):
+        rows, shares = loss.choose(gt_index)
+        assert gt_index[rows].bincount().tolist() == [1, 2, 2]
+        assert torch.zeros(3).index_add_(0, gt_index[rows], shares).tolist() == [1, 3, 5]
+        drawn[rows] += shares / 300
+    assert (drawn - 1).abs().max() < 0.2  # each as often as the others of its object
+    every, ones = CropL1Loss().choose(gt_index)
+    assert (every.tolist(), ones.tolist()) == ([*range(9)], [1] * 9)
+    assert [len(part) for part in loss.choose(gt_index[:0])] == [0, 0]
+    with pytest.raises(ValueError, match='max_per_object'):
+        CropL1Loss(max_per_object=0)
 
 
 @pytest.mark.parametrize(
