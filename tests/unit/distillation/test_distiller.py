@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from mmdet.distillation import (
 )
 from mmdet.distillation.teacher import MULTIPLES
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
+from tests.helpers.slow_distiller import slow_losses
 from tests.unit.structures.test_boxes import random_boxes
 
 K, SIZE = 5, 32
@@ -81,41 +81,6 @@ def full(teacher: FrozenTeacher, **changes: object) -> ClassifierDistiller:
     return ClassifierDistiller(**{'crop_size': SIZE, 'teacher': teacher, **parts, **changes})
 
 
-def slow_losses(teacher: FrozenTeacher, images: Tensor, samples: PositiveSamples) -> dict[str, Tensor]:
-    """The paper's sums, one positive at a time, the whole network for each crop."""
-    network = teacher.network
-    mean, std = torch.tensor([90.0, 100.0, 110.0]), torch.tensor([58.0, 57.0, 56.0])
-
-    def look(box: Tensor, image: Tensor) -> dict[str, Tensor]:
-        pixels = crop_boxes(image[None], box[None], torch.tensor([0]), SIZE)
-        raw = pixels * SOURCE.std[:, None, None] + SOURCE.mean[:, None, None]
-        x = (raw - mean[:, None, None]) / std[:, None, None]
-        stem = network.maxpool(network.relu(network.bn1(network.conv1(x))))
-        return {'pixels': pixels, 'stem': stem, 'layer1': network.layer1(stem), 'logits': network(x)}
-
-    per_image = torch.zeros(len(images))
-    recognition = localization = torch.zeros(())
-    for logits, box, row in zip(samples.cls_logits, samples.bboxes, samples.gt_index, strict=True):
-        image = images[samples.gt_image[row]]
-        per_image[samples.gt_image[row]] += 1
-        seen, truth = look(box, image), look(samples.gt_bboxes[row], image)
-        student = F.softmax(logits / 2, 0)
-        target = torch.cat([F.softmax(truth['logits'][0] / 2, 0), torch.zeros(1)])
-        known = target > 0
-        recognition = recognition + 4 * (target[known] * (target[known].log() - student[known].log())).sum()
-
-        def distance(level: str, side: int, seen: dict, truth: dict) -> Tensor:
-            pooled = [F.adaptive_avg_pool2d(x[level], side) for x in (seen, truth)]
-            return (pooled[0] - pooled[1]).abs().mean()
-
-        features = 0.2 * distance('stem', 4, seen, truth) + 0.4 * distance('layer1', 2, seen, truth)
-        localization = localization + 0.1 * distance('pixels', 4, seen, truth) + features / 2
-    return {
-        'loss_kd_cls': 0.4 * recognition / per_image.clamp(min=1).sum(),
-        'loss_kd_loc': localization / max(len(samples.bboxes), 1),
-    }
-
-
 def test_localization_on_smaller_crops_of_fewer_positives(teacher: FrozenTeacher, images: Tensor) -> None:
     """Smaller crops leave recognition as it is; all positives of an object drawn leave the loss as it is."""
     samples = make_samples((3, 0, 2), (4, 0, 3))
@@ -139,7 +104,7 @@ def test_equals_one_object_at_a_time(
     monkeypatch.setitem(MULTIPLES, 'cpu', multiple)
     samples = make_samples((3, 0, 2), (4, 0, 3))
     losses = full(teacher)(images, SOURCE, samples)
-    expected = slow_losses(teacher, images, samples)
+    expected = slow_losses(full(teacher), images, SOURCE, samples)
     assert set(losses) == set(expected)
     for name, inputs in (('loss_kd_cls', samples.cls_logits), ('loss_kd_loc', samples.bboxes)):
         torch.testing.assert_close(losses[name], expected[name], rtol=1e-4, atol=1e-6)
