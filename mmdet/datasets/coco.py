@@ -70,8 +70,9 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         test_mode: bool = False,
         seed: int = 0,
     ) -> None:
-        if on_bad_image not in ('fail', 'skip'):
-            raise ValueError(f"on_bad_image must be 'fail' or 'skip', but is {on_bad_image!r}")
+        _check_choice('on_bad_image', on_bad_image, ('fail', 'skip'))
+        _check_choice('filter_empty_gt', filter_empty_gt, (True, False))  # a word would be true, even 'no'
+        _check_choice('test_mode', test_mode, (True, False))
         if seed < 0:
             raise ValueError(f'seed must not be negative, but is {seed}')
         self.ann_file = _require_dir(Path(data_root)) / ann_file
@@ -81,7 +82,6 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         self.test_mode = test_mode
         self.seed = seed
         coco = read_coco(self.ann_file, boxes_needed=not test_mode)
-        _require_dir(self.img_folder)
         classes = match_classes(coco, (metainfo or {}).get('classes'))
         self._boxes = boxes = select_boxes(coco, classes)
         counts = np.bincount(boxes.image_rows, minlength=len(coco.img_ids))
@@ -183,6 +183,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
 
     def _require_images(self) -> None:
         """Look for images until one is found: without any this is another folder."""
+        _require_dir(self.img_folder)
         if not any(self._file(row).is_file() for row in range(len(self))):
             first = self._file(0)
             raise FileNotFoundError(
@@ -220,6 +221,11 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         row = self._row(img_id)
         height, width = self.sizes[row].tolist()
         return exif_reading(self._file(row).read_bytes(), (height, width))
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, Any]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} must be {choices[0]!r} or {choices[1]!r}, but is {value!r}')
 
 
 def _require_dir(folder: Path) -> Path:

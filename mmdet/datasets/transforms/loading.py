@@ -154,8 +154,9 @@ def decode_image(data: bytes | Image, flags: int, deep: bool = False) -> Image:
     """
     img = _decode(data, flags | cv2.IMREAD_ANYDEPTH if deep else flags)
     if deep and (img is None or img.dtype != np.uint8):
-        _refuse_loss(_decode(data, cv2.IMREAD_UNCHANGED) if img is None else img)
+        wide = _decode(data, cv2.IMREAD_UNCHANGED) if img is None else img
         img = _decode(data, flags)
+        _refuse_loss(wide, img)
     if img is None:
         what = describe(bytes(data[:HEAD]))
         told = '' if what in READABLE else f' that OpenCV reads: it is {what}'
@@ -173,22 +174,26 @@ def _decode(data: bytes | Image, flags: int) -> Image | None:
         raise BadImageError(f'the file cannot be decoded: {reason}') from error
 
 
-def _refuse_loss(img: Image | None) -> None:
+def _refuse_loss(wide: Image | None, img: Image | None) -> None:
     """Refuse an image of which hardly anything is left with 8 bits.
+
+    Args:
+        wide: As the file holds it, as far as it can be read so.
+        img: The same with 8 bits.
 
     Raises:
         BadImageError: Says what it holds, and what to do.
     """
-    if img is None or img.dtype == np.uint8:
+    if wide is None or wide.dtype == np.uint8:
         return
-    low, high = img.min(), img.max()
-    if img.dtype != np.uint16:
+    low, high = wide.min(), wide.max()
+    if wide.dtype != np.uint16 or img is None:
         raise BadImageError(
-            f'the file holds {img.dtype} numbers from {low:g} to {high:g}, not colors of 8 or 16 bits; scale '
-            'them to 0 ... 255 and write them so'
+            f'the file holds {wide.dtype} numbers from {low:g} to {high:g}, not colors of 8 or 16 bits; '
+            'scale them to 0 ... 255 and write them so'
         )
-    levels = (int(high) >> 8) - (int(low) >> 8) + 1
-    if low != high and levels < MIN_LEVELS:
+    levels = int(img.max()) - int(img.min()) + 1
+    if levels < min(MIN_LEVELS, int(high) - int(low) + 1):
         raise BadImageError(
             f'the file holds 16-bit numbers from {low} to {high}, of which {levels} gray levels are left '
             'with 8 bits; scale them to 0 ... 65535 (data of 12 bits: times 16), or to 0 ... 255 and 8 bits'

@@ -188,6 +188,9 @@ def test_advice_stops_a_training_and_is_logged_of_a_test(edited, monkeypatch):
 def test_unknown_values(tiny_coco):
     with pytest.raises(ValueError, match="'fail' or 'skip'"):
         build(tiny_coco(), on_bad_image='ignore')
+    for flag in ('filter_empty_gt', 'test_mode'):
+        with pytest.raises(ValueError, match=f"{flag} must be True or False, but is 'no'"):
+            build(tiny_coco(), **{flag: 'no'})
     with pytest.raises(ValueError, match="must be 'worker' or 'device', but is 'gpu'"):
         TRANSFORMS.build({'type': 'PackDetInputs', 'decode': 'gpu'})
 

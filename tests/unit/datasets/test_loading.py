@@ -74,22 +74,21 @@ def upright(stored, orientation):
     return turns[orientation]
 
 
-@pytest.mark.parametrize('name', ['a.png', 'a.webp'])
 @pytest.mark.parametrize('side', [40, 60])
 @pytest.mark.parametrize('orientation', range(2, 9))
-def test_exif_is_followed_wherever_the_annotated_size_allows_it(tmp_path, picture, name, side, orientation):
+def test_exif_is_followed_wherever_the_annotated_size_allows_it(tmp_path, picture, side, orientation):
     stored = np.ascontiguousarray(picture[:, :side])
-    with_exif(tmp_path / name, stored, orientation, lossless=True)
+    with_exif(tmp_path / 'a.png', stored, orientation)
     shown = upright(stored, orientation)
     for size in {stored.shape[:2], shown.shape[:2]}:
         expected = shown if size == shown.shape[:2] else stored
-        assert (read_image(tmp_path / name, size) == expected).all()
-        reading = exif_reading((tmp_path / name).read_bytes(), size)
+        assert (read_image(tmp_path / 'a.png', size) == expected).all()
+        reading = exif_reading((tmp_path / 'a.png').read_bytes(), size)
         assert reading == ('upright' if size == shown.shape[:2] else 'as stored')
-    assert (read_image(tmp_path / name) == shown).all()
+    assert (read_image(tmp_path / 'a.png') == shown).all()
     if orientation == 6:
         with pytest.raises(BadImageError, match=rf'{side} x 40 pixels.*annotation says 60 x 50'):
-            read_image(tmp_path / name, (50, 60))
+            read_image(tmp_path / 'a.png', (50, 60))
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
@@ -108,9 +107,7 @@ def test_no_decoder_but_opencv_gets_what_exif_turns(tmp_path, picture, orientati
 def test_numbers_that_are_no_colors_are_named(tmp_path, picture, kind):
     for name, numbers in (('gray.tif', picture[..., 0]), ('color.tif', picture)):
         cv2.imwrite(str(tmp_path / name), numbers.astype(kind) * 2)
-        with pytest.raises(
-            BadImageError, match=rf'holds {kind.__name__} numbers from 38 to 510|from 0 to 510'
-        ):
+        with pytest.raises(BadImageError, match=rf'holds {kind.__name__} numbers from'):
             read_image(tmp_path / name, SIZE)
 
 
@@ -131,6 +128,13 @@ def test_sixteen_bits_of_which_little_would_be_left(tmp_path, picture, name, low
             BadImageError, match=rf'16-bit numbers from {low} to {high}, of which {levels} gray'
         ):
             read_image(tmp_path / name, SIZE)
+
+
+def test_formats_of_ten_bits_are_scaled_by_their_decoder(tmp_path, picture):
+    wide = picture.astype(np.uint16) << 2
+    if not cv2.imwrite(str(tmp_path / 'a.avif'), wide, [cv2.IMWRITE_AVIF_DEPTH, 10]):
+        pytest.skip('no AVIF')
+    assert np.abs(read_image(tmp_path / 'a.avif', SIZE).astype(int) - picture).mean() < 4
 
 
 def test_what_opencv_does_not_read_is_named(tmp_path):
