@@ -1,4 +1,4 @@
-"""Measure the toolbox beside a baseline and torchvision, with a parity check beside each figure."""
+# `distill-det benchmark` in a clone that is not installed, see mmdet/commands/benchmark.py
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Detect on image files and write pictures of what was found."""
+# `distill-det predict` in a clone that is not installed, see mmdet/commands/predict.py
 
 import sys
 from pathlib import Path

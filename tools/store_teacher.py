@@ -1,4 +1,4 @@
-"""Store the answers of a teacher."""
+# `distill-det store-teacher` in a clone that is not installed, see mmdet/commands/store_teacher.py
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Detect on a test set with a checkpoint, and score, write or draw what is found."""
+# `distill-det test` in a clone that is not installed, see mmdet/commands/test.py
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Train the model of a config."""
+# `distill-det train` in a clone that is not installed, see mmdet/commands/train.py
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Draw a sheet of objects exactly as the teacher of a distilled student gets them, with its answers."""
+# `distill-det teacher` in a clone that is not installed, see mmdet/commands/teacher.py
 
 import sys
 from pathlib import Path

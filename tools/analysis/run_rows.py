@@ -1,4 +1,4 @@
-"""Train and test the rows of the proof table: each row and seed is a unit that leaves one JSON file."""
+# `distill-det run-rows` in a clone that is not installed, see mmdet/commands/run_rows.py
 
 import sys
 from pathlib import Path

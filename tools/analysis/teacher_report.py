@@ -1,4 +1,4 @@
-"""How good a teacher is on the crops that the distiller cuts, and how much of its certainty is deserved."""
+# `distill-det report` in a clone that is not installed, see mmdet/commands/report.py
 
 import sys
 from pathlib import Path

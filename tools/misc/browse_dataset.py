@@ -1,4 +1,4 @@
-"""Write samples of a data set, as training or evaluation gets them, as pictures with their boxes."""
+# `distill-det browse-dataset` in a clone that is not installed, see mmdet/commands/browse_dataset.py
 
 import sys
 from pathlib import Path

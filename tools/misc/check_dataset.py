@@ -1,4 +1,4 @@
-"""Check a data set before training: faulty annotations, and image files that cannot be read."""
+# `distill-det check` in a clone that is not installed, see mmdet/commands/check.py
 
 import sys
 from pathlib import Path

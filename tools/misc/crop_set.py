@@ -1,4 +1,4 @@
-"""Count the objects that a teacher is trained on, and export its crops as an image folder."""
+# `distill-det crop-set` in a clone that is not installed, see mmdet/commands/crop_set.py
 
 import sys
 from pathlib import Path

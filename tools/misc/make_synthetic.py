@@ -1,4 +1,4 @@
-"""Write a small generated data set in COCO's format and layout."""
+# `distill-det make-synthetic` in a clone that is not installed, see mmdet/commands/make_synthetic.py
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Print a config as a run would use it: merged with the command line and resolved."""
+# `distill-det print-config` in a clone that is not installed, see mmdet/commands/print_config.py
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write an annotation file with some images of another one, and all its categories."""
+# `distill-det subset-coco` in a clone that is not installed, see mmdet/commands/subset_coco.py
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Convert a folder in Pascal VOC's format to a COCO annotation file."""
+# `distill-det voc2coco` in a clone that is not installed, see mmdet/commands/voc2coco.py
 
 import sys
 from pathlib import Path
