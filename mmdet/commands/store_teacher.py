@@ -29,26 +29,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmdet.analysis.answers import ask_teacher, merge_answers
     from mmdet.analysis.teacher import load_distilled_config
     from mmdet.checkpoint.io import check_writable
-    from mmdet.distillation.stored_teacher import checksum
     from mmdet.distributed.launch import start_process_group
 
     cfg = load_distilled_config(args.config, args.teacher, args.cfg_options, args.data_root, 'train')
-    teacher, data = cfg.model.distiller.teacher, cfg.train_dataloader.dataset
-    out = args.out or Path(teacher.checkpoint).with_name('answers.pth')
+    out = args.out or Path(cfg.model.distiller.teacher.checkpoint).with_name('answers.pth')
     if args.launcher != 'none':
         start_process_group(args.launcher)
     rank, world_size = get_dist_info()
     check_writable(out.parent)
-    facts = {
-        'annotations': checksum(Path(data.data_root, data.ann_file)),
-        'teacher': checksum(teacher.checkpoint),
-        'arch': teacher.arch,
-        'classes': list(data.metainfo['classes']),
-        'crop_size': cfg.model.distiller.crop_size,
-    }
     parts = [out.with_name(f'{out.stem}.part{i + 1}of{world_size}.pth') for i in range(world_size)]
-    ask_teacher(cfg, args.views, parts[rank], rank, world_size, facts)
+    ask_teacher(cfg, args.views, parts[rank], rank, world_size)
     barrier()
     if rank == 0:
-        counts = merge_answers(parts, out, {**facts, 'views': args.views})
+        counts = merge_answers(parts, out)
         print(f'{out}: the answers about {len(counts)} objects, each from {counts.float().mean():.1f} views')
