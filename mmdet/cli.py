@@ -220,7 +220,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every command that builds a runner."""
     add_config_arguments(parser)
     parser.add_argument('--work-dir', help='folder for logs and results; default work_dirs/<config name>')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        help='what started several processes; default: pytorch under torchrun, else none',
+    )
     # given by torch.distributed.launch, which says the same in the environment
     parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
     add_trust_argument(parser)

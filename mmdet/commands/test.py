@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.cli import add_common_arguments, default_work_dir, make_parser, parse
+from mmdet.distributed.launchers import choose_launcher
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,7 +47,7 @@ def configure(cfg: Any, args: argparse.Namespace) -> Any:
     from mmdet.config.resolve import annotation_metrics
 
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(default_work_dir(args.config))
-    cfg.launcher = args.launcher
+    cfg.launcher = choose_launcher(args.launcher)
     cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.model.pop('distiller', None)
     training = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr')

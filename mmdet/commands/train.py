@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmdet.cli import add_common_arguments, default_work_dir, make_parser, parse
+from mmdet.distributed.launchers import choose_launcher
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -58,7 +59,7 @@ def configure(cfg: Any, args: argparse.Namespace) -> Any:
     if cfg.get('train_cfg') is None:
         raise ValueError(f'{args.config} has no train_cfg: there is nothing to train')
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(default_work_dir(args.config))
-    cfg.launcher = args.launcher
+    cfg.launcher = choose_launcher(args.launcher)
     if args.resume != 'latest' and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0')):
         args.resume = _resume_of_restart(cfg.work_dir, args.resume)
     if args.resume is not None:

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import struct
-import subprocess
 import sys
 from typing import NoReturn
 
@@ -17,12 +16,8 @@ import torch
 import torch.distributed as dist
 
 from mmdet.distributed.heartbeat import Heartbeat
+from mmdet.distributed.launchers import LAUNCHERS, read_environment
 
-LAUNCHERS = {  # how each is started, and in which variables it tells RANK, LOCAL_RANK and WORLD_SIZE
-    'pytorch': ('tools/dist_train.sh', 'RANK', 'LOCAL_RANK', 'WORLD_SIZE'),
-    'slurm': ('tools/slurm_train.sh', 'SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
-    'mpi': ('mpirun', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
-}
 OLDER_CARDS = "pip install 'torch==2.6.*' 'torchvision==0.21.*'"  # has code for compute capability 5.0 to 9.0
 SIOCGIFADDR = 0x8915  # asks Linux for an interface's IPv4 address
 PR_SET_PDEATHSIG = 1  # asks Linux for a signal when the parent process has ended
@@ -78,19 +73,25 @@ def start_process_group(launcher: str, backend: str | None = None, timeout: floa
         timeout: Seconds after which a process that waits for the others gives up.
 
     Raises:
-        ValueError: Unknown launcher, or not started by it.
-        OSError: More processes than GPUs on this machine.
+        ValueError: Unknown launcher, not started by it, or with variables that cannot be right.
+        OSError: More processes than GPUs on this machine, or the processes do not find each other.
     """
-    _read_environment(launcher)
+    read_environment(launcher)
     gpus = torch.cuda.device_count()
     if gpus:
         _choose_gpu(launcher, gpus)
     if interface := interface_to(os.environ['MASTER_ADDR']):
         os.environ.setdefault('GLOO_SOCKET_IFNAME', interface)
+    names = {name for _, name in socket.if_nameindex()}
+    if unknown := set(os.environ.get('GLOO_SOCKET_IFNAME', '').split(',')) - {*names, ''}:
+        raise ValueError(f'GLOO_SOCKET_IFNAME={",".join(unknown)} is not one of {", ".join(sorted(names))}')
     if launcher == 'pytorch' and sys.platform == 'linux':
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     limit = datetime.timedelta(seconds=timeout)
-    store, rank, size = next(dist.rendezvous('env://', timeout=limit))
+    try:
+        store, rank, size = next(dist.rendezvous('env://', timeout=limit))
+    except dist.DistError as error:
+        raise OSError(_explain_rendezvous(launcher, str(error).splitlines()[0])) from error
     restart = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')  # finds in the store what was there before
     store = dist.PrefixStore(f'start_{restart}', store)
     Heartbeat.of_run = Heartbeat(dist.PrefixStore('heartbeat', store), rank, size)
@@ -98,20 +99,16 @@ def start_process_group(launcher: str, backend: str | None = None, timeout: floa
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
 
 
-def _read_environment(launcher: str) -> None:
-    """Set the variables of torch.distributed from those of a launcher."""
-    if launcher not in LAUNCHERS:
-        raise ValueError(f'--launcher is none, {", ".join(LAUNCHERS)}; got {launcher}')
-    starter, *sources = LAUNCHERS[launcher]
-    for name, source in zip(('RANK', 'LOCAL_RANK', 'WORLD_SIZE'), sources, strict=True):
-        if source not in os.environ:
-            raise ValueError(f'--launcher {launcher} needs {source} in the environment: start with {starter}')
-        os.environ[name] = os.environ[source]
-    if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
-        command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_JOB_NODELIST']]
-        os.environ['MASTER_ADDR'] = subprocess.check_output(command, text=True).split()[0]
-    os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
-    os.environ.setdefault('MASTER_PORT', '29500')
+def _explain_rendezvous(launcher: str, reason: str) -> str:
+    """Name the variables that are to be looked at."""
+    address, port, size = map(os.environ.get, ('MASTER_ADDR', 'MASTER_PORT', 'WORLD_SIZE'))
+    if 'EADDRINUSE' in reason:
+        return f'port {port} is in use on {address}: set MASTER_PORT (PORT for tools/*.sh) to another'
+    return (
+        f'process {os.environ["RANK"]} did not meet the others ({reason}). Is MASTER_ADDR={address} the '
+        f'machine of process 0, MASTER_PORT={port} (PORT for tools/*.sh) open there, and '
+        f'{LAUNCHERS[launcher][3]}={size} the number of processes?'
+    )
 
 
 def _choose_gpu(launcher: str, gpus: int) -> None:
@@ -119,7 +116,10 @@ def _choose_gpu(launcher: str, gpus: int) -> None:
     alone = launcher != 'pytorch' and gpus == 1  # Slurm may show each process its own card only
     local_rank = 0 if alone else int(os.environ['LOCAL_RANK'])
     if local_rank >= gpus:
-        raise OSError(f'process {local_rank + 1} of this machine has no GPU: there are {gpus}')
+        raise OSError(
+            f'process {local_rank + 1} of this machine has no GPU: there are {gpus}. Start fewer (N of '
+            'dist_train.sh, GPUS_PER_NODE of slurm_train.sh), or let CUDA_VISIBLE_DEVICES name more'
+        )
     torch.cuda.set_device(local_rank)
 
 

@@ -147,9 +147,15 @@ def test_arguments_reach_the_config():
     assert cfg.auto_scale_lr == {'enable': True, 'base_batch_size': 64}
 
 
+def test_torchrun_needs_no_launcher(monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    assert configure(Config.fromfile(CONFIG), arguments()).launcher == 'pytorch'
+
+
 # As `python`, which sees GPUS cards, and as `srun`: prints what it is told, and some of its environment.
 STAND_IN = """#!/usr/bin/env bash
-if [ "$1" = -c ]; then case "$2" in *device_count*) echo $GPUS_SEEN;; esac; exit 0; fi
+if [ "$1" = -c ]; then case "$2" in *device_count*) echo $GPUS_SEEN;; *99999*) exit 1;; esac; exit 0; fi
 printf "%s\\n" "$@"; env | grep -E "^(OMP_NUM_THREADS|MASTER_PORT|PYTHONPATH)=" | sort; exit 3
 """
 NODES = {'GPUS_SEEN': '8', 'PORT': '1234', 'NNODES': '2', 'NODE_RANK': '1', 'MAX_RESTARTS': '3'}
@@ -190,6 +196,17 @@ TEST_WORDS = ['a config.py', 'c.pth', '4', '--cfg-options', 'a=b c']
         ),
         ('dist_train.sh', ['c.py', '3'], {}, 2, ['3 processes on a machine with 2 GPUs']),
         ('dist_train.sh', [], {}, 2, ['usage: dist_train.sh CONFIG [N]']),
+        ('dist_train.sh', ['c.py'], {'PORT': '1x'}, 2, ['PORT=1x is no whole number']),
+        ('dist_train.sh', ['c.py'], {'NODE_RANK': '1'}, 2, ['NODE_RANK=1 must be below NNODES=1']),
+        ('dist_train.sh', ['c.py'], {'PORT': '99999', 'GPUS_SEEN': ''}, 2, ['set PORT to another']),
+        ('slurm_train.sh', ['p', 'j', 'c.py', 'w'], {'GPUS': 'all'}, 2, ['GPUS=all is no whole number']),
+        (
+            'slurm_train.sh',
+            ['p', 'j', 'c.py', 'w'],
+            {'GPUS': '4', 'GPUS_PER_NODE': '8'},
+            2,
+            ['GPUS_PER_NODE=8'],
+        ),
         (
             'slurm_train.sh',
             ['part', 'job', 'c.py', 'work', '--seed', '1'],

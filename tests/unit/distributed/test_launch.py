@@ -1,5 +1,6 @@
 """Cards and launchers."""
 
+import socket
 import sys
 from datetime import timedelta
 
@@ -48,13 +49,20 @@ def test_a_card_that_is_not_covered_stops_the_run(cards, capability, built):
     assert "pip install 'torch==2.6.*' 'torchvision==0.21.*'" in str(caught.value).splitlines()
 
 
-def test_launchers_say_what_they_lack(monkeypatch):
-    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match=r'needs RANK in the environment: start with tools/dist_train\.sh'):
+def test_processes_that_do_not_meet_are_told_what_to_set(monkeypatch):
+    variables = {'RANK': '0', 'LOCAL_RANK': '0', 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1'}
+    for name, value in {**variables, 'MASTER_PORT': '29500', 'GLOO_SOCKET_IFNAME': 'none0'}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r'GLOO_SOCKET_IFNAME=none0 is not one of .*lo'):
         start_process_group('pytorch')
-    with pytest.raises(ValueError, match='got slurmm'):
-        start_process_group('slurmm')
+    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'lo')
+    with socket.create_server(('', 0)) as server:
+        port = str(server.getsockname()[1])
+        monkeypatch.setenv('MASTER_PORT', port)
+        with pytest.raises(OSError, match=f'port {port} is in use .* set MASTER_PORT'):
+            start_process_group('pytorch')
+    with pytest.raises(OSError, match=r'1/2 clients joined.*MASTER_ADDR=127.0.0.1 .*WORLD_SIZE=2'):
+        start_process_group('pytorch', timeout=0.1)
 
 
 def test_the_interface_to_a_host(monkeypatch):
@@ -71,11 +79,13 @@ def test_a_restart_does_not_find_what_the_start_before_has_noted(monkeypatch):
     monkeypatch.setattr(Heartbeat, 'of_run', None)
     monkeypatch.setattr(dist, 'rendezvous', lambda _, timeout: waits.append(timeout) or iter([(store, 0, 2)]))
     monkeypatch.setattr(dist, 'init_process_group', lambda *_, timeout, **__: waits.append(timeout))
-    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_PORT', 'GLOO_SOCKET_IFNAME'):
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
         monkeypatch.setenv(name, 'to be restored')
-    for name in ('RANK', 'LOCAL_RANK', 'SIZE'):
-        monkeypatch.setenv(f'OMPI_COMM_WORLD_{name}', '0')
+    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'lo')
+    for name, value in {'RANK': '0', 'LOCAL_RANK': '0', 'SIZE': '2'}.items():
+        monkeypatch.setenv(f'OMPI_COMM_WORLD_{name}', value)
     monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
+    monkeypatch.setenv('MASTER_PORT', '29500')
     for count in '012':
         monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', count)
         start_process_group('mpi', timeout=9)
