@@ -38,6 +38,8 @@ REPLACED = {
     'TrainLoop.max_skipped': 'It is gone: a loss that is not finite stops training.',
     'SSDHead.neg_pos_ratio': 'cls_loss.neg_pos_ratio',
     'SSDHead.smoothl1_beta': 'bbox_loss.beta',
+    'L1Loss': 'Use SmoothL1Loss with beta=0.',
+    'AnchorGenerator.octave_base_scale': 'Use scales, numbers: [4 * 2 ** (step / 3) for step in range(3)].',
     # keys of MMDetection 2.x
     'data': 'Use train_dataloader, val_dataloader and test_dataloader.',
     'optimizer': 'Use optim_wrapper.optimizer.',
