@@ -29,7 +29,7 @@ def test_three_distilled_iterations_on_two_processes(tiny_coco: Callable[..., Pa
         configs.append(cfg)
     fates = [Fate(tmp_path / 'pair', environment=environment) for environment in launched(2)]
     started = [start(train_all, configs, fate=fate) for fate in fates]
-    assert [finish(process) for process in started] == [0, 0], said(fates[0])
+    assert [finish(process, timeout=300) for process in started] == [0, 0], said(fates[0])
     for name in FAMILIES:
         lines = scalars_of(tmp_path / name)
         assert [step for step, _ in lines] == [1, 2, 3]
