@@ -10,7 +10,7 @@ install_requirements runtime
 DIR=${QUICKSTART_DIR:-work_dirs/quickstart}
 TEACHER=$DIR/teacher/model_best.pth.tar
 DISTILLED=configs_dev/ssd/ssd_tiny_cls_loc.py
-SHORT=()
+SHORT=()  # macOS has a Bash to which an empty list is an unset variable
 PHOTOS=(--train 1000 --val 200)
 if [ -n "${QUICKSTART_STEPS:-}" ]; then
   SHORT=(--cfg-options "train_cfg.max_iters=$QUICKSTART_STEPS")
@@ -24,13 +24,13 @@ say "Drawing photos into $DIR/data"
 
 say 'Training the teacher, an image classifier, on their objects'
 "$PYTHON" tools/train.py configs_dev/teachers/resnet18_tiny.py --work-dir "$DIR/teacher" --data-root "$DIR/data" \
-  "${SHORT[@]}" > "$DIR/teacher.log" 2>&1 || { tail -n 30 "$DIR/teacher.log"; exit 1; }
+  ${SHORT[@]+"${SHORT[@]}"} > "$DIR/teacher.log" 2>&1 || { tail -n 30 "$DIR/teacher.log"; exit 1; }
 "$PYTHON" tools/analysis/browse_teacher.py "$DISTILLED" --teacher "$TEACHER" --data-root "$DIR/data" \
   --out "$DIR/teacher_sees.png"
 
 say 'Training and testing a plain and a distilled student: same steps, same seed'
 "$PYTHON" tools/analysis/run_rows.py "$DISTILLED" --rows plain all --seeds 0 --teacher "$TEACHER" \
-  --data-root "$DIR/data" --out-dir "$DIR/rows" "${SHORT[@]}"
+  --data-root "$DIR/data" --out-dir "$DIR/rows" ${SHORT[@]+"${SHORT[@]}"}
 
 say 'Comparing them: one run of each decides little'
 "$PYTHON" tools/analysis/compare.py "$DIR/rows" | sed '/^### AP by/,/^### Runs/d'

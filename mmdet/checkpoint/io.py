@@ -156,7 +156,10 @@ def remove_temp_files(folder: str | Path) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Write a folder's entries to the disk, so that a rename survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folder
+        return
     os.fsync(handle)
     os.close(handle)
 

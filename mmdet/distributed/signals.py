@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+CAN_BLOCK = hasattr(signal, 'pthread_sigmask')  # not on Windows
 STOPS = (signal.SIGTERM, signal.SIGINT)
 REPEAT = 2.0  # seconds in which the same signal comes again by another way: from Slurm, and from torchrun
 
@@ -92,16 +93,18 @@ def block_signals() -> Iterator[None]:
     Such a process ends when its loader tells it to, within five seconds of its parent's death (torch looks
     for that), or by SIGKILL as its parent leaves: multiprocessing would wait for it after SIGTERM.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS) if CAN_BLOCK else set()
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if CAN_BLOCK:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     multiprocessing.util.Finalize(None, _leave_workers, exitpriority=0)
 
 
 def _leave_workers() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch calls the end of a worker an error
+    if CAN_BLOCK:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch calls the end of a worker an error
     _kill_workers()
 
 

@@ -1,6 +1,6 @@
 """Log the training: images per second, memory, and a line for the last step."""
 
-import resource
+import sys
 from collections import deque
 from typing import Any
 
@@ -57,8 +57,7 @@ class LoggerHook(MMEngineLoggerHook):
         images, seconds = map(sum, zip(*self.recent, strict=True))
         if images:
             hub.update_scalar('train/images/s', images * runner.world_size / seconds)
-        if not torch.cuda.is_available():  # MMEngine logs that of a GPU
-            megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        if not torch.cuda.is_available() and (megabytes := _peak_memory()):  # MMEngine logs that of a GPU
             hub.update_scalar('train/memory', megabytes)
         for scalar in hub.log_scalars.values():
             scalar.max_length = HISTORY
@@ -72,3 +71,12 @@ class LoggerHook(MMEngineLoggerHook):
             tag, line = runner.log_processor.get_log_after_iter(runner, batch_idx, 'train')
             runner.logger.info(line)
             runner.visualizer.add_scalars(tag, step=runner.iter + 1, file_path=self.json_log_path)
+
+
+def _peak_memory() -> int:
+    """Tell the largest size in MB that this process had in memory; 0 on Windows, which does not say it."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == 'darwin' else 10)
