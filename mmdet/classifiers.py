@@ -33,10 +33,8 @@ def build_classifier(arch: str, num_classes: int) -> nn.Module:
         ValueError: No such architecture; names those that come closest, or the package to install.
     """
     if arch.startswith(TIMM):
-        try:
-            import timm
-        except ImportError as error:
-            raise ValueError(f"arch '{arch}' needs timm: `pip install timm`") from error
+        import timm  # takes a second
+
         return timm.create_model(arch.removeprefix(TIMM), pretrained=False, num_classes=num_classes)
     options = {'aux_logits': False, 'init_weights': True} if arch in WITH_AUXILIARY else {}
     try:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 
@@ -50,7 +51,6 @@ def test_imagenet_weights_of_torchvision(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_imagenet_weights_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    timm = pytest.importorskip('timm')
     network = build_classifier('timm/test_resnet', 2)
     mean = timm.get_pretrained_cfg('test_resnet').mean
     assert imagenet_normalization(network)[0] == [round(255 * value, 3) for value in mean]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 
@@ -101,7 +102,6 @@ def test_a_config_that_contradicts_the_file_is_refused(
 
 
 def test_a_timm_classifier_teaches_too(tmp_path: Path) -> None:
-    timm = pytest.importorskip('timm')
     network = timm.create_model('resnet10t', pretrained=False, num_classes=3)
     teacher = load(tmp_path, {'state_dict': network.state_dict(), 'classes': CLASSES}, arch='timm/resnet10t')
     assert teacher.logits(torch.zeros(1, 3, 32, 32), SSD_INPUT).shape == (1, 3)

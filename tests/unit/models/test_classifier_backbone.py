@@ -28,8 +28,6 @@ from mmdet.models.task_modules import DeltaXYWHBBoxCoder, MaxIoUAssigner, SSDAnc
     ],
 )
 def test_levels_and_names(arch: str, levels: tuple, channels: list[int]) -> None:
-    if arch.startswith('timm/'):
-        pytest.importorskip('timm')
     backbone = ClassifierBackbone(arch, levels, weights=None)
     feats = backbone(torch.zeros(2, 3, 64, 96))
     assert backbone.out_channels == [x.shape[1] for x in feats] == channels
