@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+PRIOR_LOGIT = math.log(0.01 / (1 - 0.01))  # of every class at the start with focal loss: most is background
+
 
 class L2Norm(nn.Module):
     """Scale each pixel's feature vector to a length learnt per channel (ParseNet, arXiv 1506.04579)."""
@@ -22,12 +24,13 @@ class L2Norm(nn.Module):
 
 
 class ConvModule(nn.Sequential):
-    """Convolution, optional batch norm, ReLU; parameters are named as in MMDetection (`conv`, `bn`).
+    """Convolution, optional norm, ReLU; parameters are named as in MMDetection (`conv`, `bn` or `gn`).
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, groups: of the convolution.
         batch_norm: Batch norm in place of a bias.
         max_value: Where the ReLU is cut off, 6 in ReLU6.
+        group_norm: Groups of a group norm in place of a bias; 0: none.
     """
 
     def __init__(
@@ -40,13 +43,22 @@ class ConvModule(nn.Sequential):
         groups: int = 1,
         batch_norm: bool = False,
         max_value: float = math.inf,
+        group_norm: int = 0,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=not batch_norm
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            groups=groups,
+            bias=not (batch_norm or group_norm),
         )
         if batch_norm:
             self.bn = nn.BatchNorm2d(out_channels)
+        if group_norm:
+            self.gn = nn.GroupNorm(group_norm, out_channels)
         self.activate = nn.ReLU(inplace=True) if math.isinf(max_value) else nn.ReLU6(inplace=True)
 
 
@@ -59,6 +71,14 @@ class DepthwiseConvModule(nn.Sequential):
             in_channels, in_channels, 3, stride, 1, groups=in_channels, batch_norm=True, max_value=6
         )
         self.pointwise_conv = ConvModule(in_channels, out_channels, 1, batch_norm=True, max_value=6)
+
+
+def conv_tower(in_channels: int, out_channels: int, depth: int, group_norm: int = 0) -> nn.Sequential:
+    """Stack 3x3 convolutions with ReLU, and group norm of so many groups, as dense heads do."""
+    channels = [in_channels, *[out_channels] * (depth - 1)]
+    return nn.Sequential(
+        *(ConvModule(x, out_channels, 3, padding=1, group_norm=group_norm) for x in channels)
+    )
 
 
 def xavier_init(module: nn.Module) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from mmdet.registry import MODELS
-from mmdet.structures import BACKGROUND, IGNORED
+from mmdet.structures import BACKGROUND, IGNORED, box_areas
+from mmdet.structures.boxes import EPS
 
 
 class ClassificationLoss(nn.Module, ABC):
@@ -35,11 +36,13 @@ class ClassificationLoss(nn.Module, ABC):
 
 
 class BoxLoss(nn.Module, ABC):
-    """A loss of box deltas."""
+    """A loss of deltas, or of decoded boxes."""
+
+    on_deltas = True
 
     @abstractmethod
-    def forward(self, box_deltas: Tensor, targets: Tensor, matched: Tensor) -> Tensor:
-        """Sum the loss over the positives. box_deltas, targets (N, A, 4) · matched (N, A) -> scalar."""
+    def forward(self, predictions: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Sum the loss over the anchors. predictions, targets (N, A, 4) · weights (N, A) -> scalar."""
 
 
 @MODELS.register_module()
@@ -130,7 +133,24 @@ class SmoothL1Loss(BoxLoss):
         super().__init__()
         self.beta = beta
 
-    def forward(self, box_deltas: Tensor, targets: Tensor, matched: Tensor) -> Tensor:
-        """box_deltas, targets (N, A, 4) · matched (N, A) -> scalar, summed over the positives."""
-        loss = F.smooth_l1_loss(box_deltas, targets, beta=self.beta, reduction='none')
-        return (loss * (matched >= 0)[..., None]).sum()
+    def forward(self, predictions: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """predictions, targets: deltas (N, A, 4) · weights (N, A) -> scalar, summed."""
+        loss = F.smooth_l1_loss(predictions, targets, beta=self.beta, reduction='none')
+        return (loss * weights[..., None]).sum()
+
+
+@MODELS.register_module()
+class GIoULoss(BoxLoss):
+    """1 - generalized IoU of decoded boxes (arXiv 1902.09630); torchvision's waits for the device."""
+
+    on_deltas = False
+
+    def forward(self, predictions: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """predictions, targets: boxes (N, A, 4), xyxy in pixels · weights (N, A) -> scalar, summed."""
+        low, high = torch.stack([predictions, targets]).split(2, -1)  # (2, N, A, 2)
+        width, height = (high.amin(0) - low.amax(0)).clamp(min=0).unbind(-1)
+        overlap = width * height
+        union = box_areas(predictions) + box_areas(targets) - overlap
+        hull = box_areas(torch.cat([low.amin(0), high.amax(0)], -1)).clamp(min=EPS)
+        giou = overlap / union.clamp(min=EPS) - (hull - union) / hull
+        return ((1 - giou) * weights).sum()

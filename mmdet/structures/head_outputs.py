@@ -18,3 +18,4 @@ class HeadOutputs(NamedTuple):
     cls_logits: Tensor  # (N, A, K) sigmoid head | (N, A, K + 1) softmax head, background last
     box_deltas: Tensor  # (N, A, 4), relative to the anchors, or class-specific (N, A, K, 4)
     anchors: Anchors
+    centerness: Tensor | None = None  # (N, A) logits, FCOS only

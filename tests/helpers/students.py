@@ -53,6 +53,20 @@ FAMILIES = {
         },
         (128, 96),
     ),
+    'fcos': Family(
+        'fcos/fcos_r50_fpn_cls_loc.py',
+        {
+            **BACKBONE,
+            'model.backbone.weights': None,
+            'model.backbone.frozen_stages': -1,
+            'model.backbone.norm_eval': False,
+            'model.bbox_head.in_channels': 16,
+            'model.bbox_head.feat_channels': 16,
+            'model.bbox_head.stacked_convs': 1,
+            'model.bbox_head.group_norm': 4,
+        },
+        (128, 96),
+    ),
     'faster_rcnn': Family(
         'faster_rcnn/faster_rcnn_qr50_fpn_cls_loc.py',
         {

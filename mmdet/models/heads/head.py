@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmdet.models.losses import BoxLoss, ClassificationLoss
 from mmdet.models.postprocess import Detections, NMSPostProcess
-from mmdet.models.task_modules import Assigner, DeltaXYWHBBoxCoder, GridAnchors
+from mmdet.models.task_modules import Assigner, BBoxCoder, GridAnchors
 from mmdet.structures import BACKGROUND, Anchors, GroundTruth, HeadOutputs, PositiveSamples, clip_boxes
 
 
@@ -29,7 +29,7 @@ class Head(nn.Module, ABC):
         bbox_coder: Boxes <-> deltas.
         assigner: Which anchor learns which object.
         cls_loss: Softmax or sigmoid: the number of logits, their probabilities, and their loss.
-        bbox_loss: Loss of the deltas of the positives.
+        bbox_loss: Loss of the deltas or the boxes of the positives.
         postprocess: Scores and boxes -> detections.
         avg_factor: What the losses are divided by: the sum over images of max(positives, 1); 'samples', where
             the assigner samples, adds the anchors that are background.
@@ -39,7 +39,7 @@ class Head(nn.Module, ABC):
         self,
         num_classes: int,
         anchor_generator: GridAnchors | None,
-        bbox_coder: DeltaXYWHBBoxCoder,
+        bbox_coder: BBoxCoder,
         assigner: Assigner,
         cls_loss: ClassificationLoss,
         bbox_loss: BoxLoss,
@@ -66,18 +66,36 @@ class Head(nn.Module, ABC):
 
     def loss(self, outputs: HeadOutputs, matched: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
         """`loss_cls` and `loss_bbox`, scalars, both divided by the same average factor. matched (N, A)."""
-        anchors = outputs.anchors.boxes
-        positive, row = matched >= 0, matched.clamp(min=0)  # (N, A)
-        labels = torch.where(positive, gt.labels.gather(1, row), self.num_classes)
-        bboxes = gt.bboxes.gather(1, row[..., None].expand(-1, -1, 4))  # (N, A, 4)
-        # An anchor without an object gets a finite target, and its loss is masked out.
-        targets = torch.where(positive[..., None], self.bbox_coder.encode(anchors, bboxes), 0)
+        labels, bboxes = self.targets(matched, gt)
         loss_cls = self.cls_loss(outputs.cls_logits, labels, matched)
-        loss_bbox = self.bbox_loss(self.deltas_for(outputs, labels), targets, matched)
-        avg_factor = positive.sum(1).clamp(min=1).sum()
+        loss_bbox = self.sum_bbox_loss(outputs, labels, bboxes, matched >= 0)
+        avg_factor = self.count(matched)
+        return {'loss_cls': loss_cls / avg_factor, 'loss_bbox': loss_bbox / avg_factor}
+
+    def targets(self, matched: Tensor, gt: GroundTruth) -> tuple[Tensor, Tensor]:
+        """Look up each anchor's object: labels (N, A), K where there is none, boxes (N, A, 4), any there."""
+        row = matched.clamp(min=0)  # (N, A)
+        labels = torch.where(matched >= 0, gt.labels.gather(1, row), self.num_classes)
+        return labels, gt.bboxes.gather(1, row[..., None].expand(-1, -1, 4))
+
+    def sum_bbox_loss(self, outputs: HeadOutputs, labels: Tensor, bboxes: Tensor, weights: Tensor) -> Tensor:
+        """Sum the loss of the boxes. labels, bboxes: as `targets` · weights (N, A), 0 without an object."""
+        anchors, deltas = outputs.anchors.boxes, self.deltas_for(outputs, labels)
+        learns = (weights > 0)[..., None]
+        if self.bbox_loss.on_deltas:
+            # An anchor without an object gets a finite target, and its loss is masked out.
+            targets = torch.where(learns, self.bbox_coder.encode(anchors, bboxes), 0)
+            return self.bbox_loss(deltas, targets, weights)
+        # Masked before decoding: 0 times the gradient of an overflow is NaN.
+        predicted = self.bbox_coder.decode(anchors, torch.where(learns, deltas, 0))
+        return self.bbox_loss(predicted, bboxes, weights)
+
+    def count(self, matched: Tensor) -> Tensor:
+        """Count what the losses are divided by; matched (N, A) -> scalar."""
+        avg_factor = (matched >= 0).sum(1).clamp(min=1).sum()
         if self.avg_factor == 'samples':
             avg_factor = avg_factor + (matched == BACKGROUND).sum()
-        return {'loss_cls': loss_cls / avg_factor, 'loss_bbox': loss_bbox / avg_factor}
+        return avg_factor
 
     def deltas_for(self, outputs: HeadOutputs, labels: Tensor) -> Tensor:
         """Select the deltas (N, A, 4) of these classes, where there are some per class. labels (N, A)."""

@@ -3,19 +3,15 @@
 N images · A anchors · K classes
 """
 
-import math
-
 from torch import Tensor, nn
 
 from mmdet.models.heads.head import Head
-from mmdet.models.layers import ConvModule, normal_init
+from mmdet.models.layers import PRIOR_LOGIT, conv_tower, normal_init
 from mmdet.models.losses import BoxLoss, ClassificationLoss
 from mmdet.models.postprocess import NMSPostProcess
-from mmdet.models.task_modules import Assigner, DeltaXYWHBBoxCoder, GridAnchors
+from mmdet.models.task_modules import Assigner, BBoxCoder, GridAnchors
 from mmdet.registry import MODELS
 from mmdet.structures import HeadOutputs
-
-PRIOR = 0.01  # probability of every class at the start: background is most of an image
 
 
 @MODELS.register_module()
@@ -34,7 +30,7 @@ class RetinaHead(Head):
         num_classes: int,
         in_channels: int,
         anchor_generator: GridAnchors,
-        bbox_coder: DeltaXYWHBBoxCoder,
+        bbox_coder: BBoxCoder,
         assigner: Assigner,
         cls_loss: ClassificationLoss,
         bbox_loss: BoxLoss,
@@ -46,17 +42,12 @@ class RetinaHead(Head):
             num_classes, anchor_generator, bbox_coder, assigner, cls_loss, bbox_loss, postprocess
         )
         (per_cell,) = set(anchor_generator.num_base_anchors)  # the layers are shared, so it is one number
-
-        def tower() -> nn.Sequential:
-            channels = [in_channels, *[feat_channels] * (stacked_convs - 1)]
-            return nn.Sequential(*(ConvModule(x, feat_channels, 3, padding=1) for x in channels))
-
-        self.cls_convs = tower()
-        self.reg_convs = tower()
+        self.cls_convs = conv_tower(in_channels, feat_channels, stacked_convs)
+        self.reg_convs = conv_tower(in_channels, feat_channels, stacked_convs)
         self.retina_cls = nn.Conv2d(feat_channels, per_cell * cls_loss.channels(num_classes), 3, padding=1)
         self.retina_reg = nn.Conv2d(feat_channels, per_cell * 4, 3, padding=1)
         normal_init(self)
-        normal_init(self.retina_cls, bias=math.log(PRIOR / (1 - PRIOR)))
+        normal_init(self.retina_cls, bias=PRIOR_LOGIT)
 
     def forward(self, feats: list[Tensor]) -> HeadOutputs:
         """Predict logits and deltas from feature maps, L x (N, C, H_l, W_l)."""

@@ -16,7 +16,7 @@ from mmdet.models.heads.head import Head
 from mmdet.models.layers import normal_init
 from mmdet.models.losses import BoxLoss, ClassificationLoss
 from mmdet.models.postprocess import NMSPostProcess
-from mmdet.models.task_modules import DeltaXYWHBBoxCoder, SampledAssigner
+from mmdet.models.task_modules import BBoxCoder, SampledAssigner
 from mmdet.registry import MODELS
 from mmdet.structures import Anchors, HeadOutputs, box_areas
 
@@ -39,7 +39,7 @@ class RoIHead(Head):
         self,
         num_classes: int,
         in_channels: int,
-        bbox_coder: DeltaXYWHBBoxCoder,
+        bbox_coder: BBoxCoder,
         assigner: SampledAssigner,
         cls_loss: ClassificationLoss,
         bbox_loss: BoxLoss,

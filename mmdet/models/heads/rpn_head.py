@@ -11,7 +11,7 @@ from mmdet.models.heads.head import Head
 from mmdet.models.layers import normal_init
 from mmdet.models.losses import BoxLoss, ClassificationLoss
 from mmdet.models.postprocess import NMSPostProcess
-from mmdet.models.task_modules import Assigner, DeltaXYWHBBoxCoder, GridAnchors
+from mmdet.models.task_modules import Assigner, BBoxCoder, GridAnchors
 from mmdet.registry import MODELS
 from mmdet.structures import HeadOutputs
 
@@ -31,7 +31,7 @@ class RPNHead(Head):
         self,
         in_channels: int,
         anchor_generator: GridAnchors,
-        bbox_coder: DeltaXYWHBBoxCoder,
+        bbox_coder: BBoxCoder,
         assigner: Assigner,
         cls_loss: ClassificationLoss,
         bbox_loss: BoxLoss,

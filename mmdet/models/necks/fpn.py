@@ -24,8 +24,9 @@ class FPN(nn.Module):
         num_outs: L.
         start_level: First level of the backbone that is used.
         add_extra_convs: Where the levels beyond the backbone's come from: 'on_input', 3x3 convolutions of
-            stride 2 from the backbone's last level on (RetinaNet); None, every second pixel of the last
-            level (Faster R-CNN).
+            stride 2 from the backbone's last level on (RetinaNet); 'on_output', the same from the neck's last
+            level on (FCOS); None, every second pixel of the last level (Faster R-CNN).
+        relu_before_extra_convs: Between those convolutions (FCOS).
     """
 
     def __init__(
@@ -34,16 +35,22 @@ class FPN(nn.Module):
         out_channels: int = 256,
         num_outs: int = 5,
         start_level: int = 0,
-        add_extra_convs: Literal['on_input'] | None = None,
+        add_extra_convs: Literal['on_input', 'on_output'] | None = None,
+        relu_before_extra_convs: bool = False,
     ) -> None:
         super().__init__()
         used = list(in_channels[start_level:])
         self.start_level = start_level
         self.num_outs = num_outs
+        self.add_extra_convs = add_extra_convs
+        self.relu_before_extra_convs = relu_before_extra_convs
         self.lateral_convs = nn.ModuleList(_conv(channels, out_channels, 1) for channels in used)
         self.fpn_convs = nn.ModuleList(_conv(out_channels, out_channels, 3) for _ in used)
         if add_extra_convs is not None:
-            before = [used[-1], *[out_channels] * (num_outs - len(used) - 1)]
+            before = [
+                used[-1] if add_extra_convs == 'on_input' else out_channels,
+                *[out_channels] * (num_outs - len(used) - 1),
+            ]
             self.fpn_convs.extend(_conv(channels, out_channels, 3, stride=2) for channels in before)
         xavier_init(self)
 
@@ -54,10 +61,11 @@ class FPN(nn.Module):
         for i in range(len(levels) - 1, 0, -1):
             levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], levels[i - 1].shape[2:])
         levels = [conv(x) for conv, x in zip(self.fpn_convs, levels, strict=False)]
-        x = feats[-1]
+        x = feats[-1] if self.add_extra_convs == 'on_input' else levels[-1]
         for conv in self.fpn_convs[len(feats) :]:
             x = conv(x)
             levels.append(x)
+            x = x.relu() if self.relu_before_extra_convs else x
         while len(levels) < self.num_outs:
             levels.append(levels[-1][:, :, ::2, ::2])
         return levels

@@ -102,24 +102,33 @@ class SSDAnchorGenerator(GridAnchors):
 
 @MODELS.register_module()
 class AnchorGenerator(GridAnchors):
-    """The anchors of RPN and RetinaNet: each of some scales in each of some ratios, around a cell's corner.
+    """The anchors of RPN, RetinaNet and FCOS: each of some scales in each of some ratios.
 
     Args:
         strides: Distance of two neighboring cells per level, pixels.
         ratios: Height / width.
         scales: Side of a square anchor, in strides of its level; RetinaNet's three divide an octave.
+        center_offset: Center of the anchors, in strides from the cell's upper left corner.
     """
 
-    def __init__(self, strides: Sequence[int], ratios: Sequence[float], scales: Sequence[float]) -> None:
+    def __init__(
+        self,
+        strides: Sequence[int],
+        ratios: Sequence[float],
+        scales: Sequence[float],
+        center_offset: float = 0.0,
+    ) -> None:
         super().__init__(strides)
+        self.center_offset = center_offset
         tall = torch.tensor(ratios, dtype=torch.float32).sqrt()[:, None]  # sqrt(h / w)
         sides = torch.stack([1 / tall * torch.tensor(scales), tall * torch.tensor(scales)], -1)  # (R, S, 2)
         self.half = sides.flatten(0, 1) * 0.5  # (B, 2), ratios one after another
 
     def cell_anchors(self, level: int) -> Tensor:
-        """(B, 4) around the cell's upper left corner."""
+        """(B, 4), the anchors of one ratio after another."""
         half = self.strides[level] * self.half
-        return torch.cat([-half, half], 1)
+        center = self.strides[level] * self.center_offset
+        return torch.cat([center - half, center + half], 1)
 
 
 def published_sizes(

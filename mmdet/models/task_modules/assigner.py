@@ -4,15 +4,25 @@ N images · A anchors · Gmax rows of padded ground truth · boxes xyxy in pixel
 matched (N, A) int64: row of the image's ground truth | BACKGROUND | IGNORED, see structures/anchors.py
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
 
 from mmdet.registry import MODELS
-from mmdet.structures import BACKGROUND, IGNORED, Anchors, GroundTruth, bbox_overlaps, box_areas, clip_boxes
+from mmdet.structures import (
+    BACKGROUND,
+    IGNORED,
+    Anchors,
+    GroundTruth,
+    bbox_overlaps,
+    box_areas,
+    cached_tensor,
+    clip_boxes,
+)
 
-MAX_ELEMENTS = 1 << 26  # size of the largest IoU tensor, 256 MB; a larger batch is matched in parts
+MAX_ELEMENTS = 1 << 26  # of one value for each anchor and object, 256 MB; a larger batch is matched in parts
 
 Assigner = Callable[[Anchors, GroundTruth], Tensor]  # -> matched (N, A)
 
@@ -20,9 +30,6 @@ Assigner = Callable[[Anchors, GroundTruth], Tensor]  # -> matched (N, A)
 @MODELS.register_module()
 class MaxIoUAssigner:
     """Match anchors with the object they overlap most, and every object with its best anchor.
-
-    An anchor with nothing of it inside the true image, because it lies in the padding of the batch or is a
-    padding row itself, is ignored.
 
     Args:
         pos_iou_thr: An anchor with at least this IoU learns the object.
@@ -54,12 +61,7 @@ class MaxIoUAssigner:
         Of several objects an anchor takes the first with the largest IoU; of several objects that claim
         one anchor the last row wins.
         """
-        boxes = anchors.boxes.expand(len(gt.bboxes), -1, -1)  # (N, A, 4)
-        images_at_once = max(1, MAX_ELEMENTS // max(gt.bboxes.shape[1] * boxes.shape[1], 1))
-        parts = zip(*(x.split(images_at_once) for x in (boxes, gt.bboxes, gt.valid)), strict=True)
-        matched = torch.cat([self._match(*part) for part in parts])
-        height, width = gt.img_shape[:, :, None].unbind(1)  # (N, 1)
-        return torch.where(box_areas(clip_boxes(boxes, height, width)) > 0, matched, IGNORED)
+        return _match_in_parts(self._match, anchors, gt)
 
     def _match(self, anchors: Tensor, bboxes: Tensor, valid: Tensor) -> Tensor:
         # Rows without an object get IoU -1: with 0 they would claim anchor 0 as their best one.
@@ -81,6 +83,45 @@ class MaxIoUAssigner:
             return torch.where(iou == best_iou[:, :, None], rows[:, :, None], -1).amax(1)
         nobody = rows.new_full((len(iou), iou.shape[2]), -1)
         return nobody.scatter_reduce(1, best_anchor, rows, 'amax')
+
+
+@MODELS.register_module()
+class CenterAssigner:
+    """Match an anchor with the smallest object that its center lies in and that has the size of its level.
+
+    FCOS (arXiv 1904.01355), without center sampling.
+
+    Args:
+        regress_ranges: Pixels from the center to the farthest side of an object that a level learns: smallest
+            and largest, per level.
+    """
+
+    def __init__(self, regress_ranges: Sequence[tuple[float, float]]) -> None:
+        self.regress_ranges = tuple(tuple(limits) for limits in regress_ranges)
+
+    @torch.no_grad()
+    def __call__(self, anchors: Anchors, gt: GroundTruth) -> Tensor:
+        """Match the anchors of a batch with its ground truth; returns matched (N, A).
+
+        Of several objects of one area the first row wins.
+        """
+        ranges = torch.cat(
+            [
+                cached_tensor(limits, gt.bboxes).expand(count, 2)
+                for limits, count in zip(self.regress_ranges, anchors.num_per_level, strict=True)
+            ]
+        )  # (A, 2)
+        return _match_in_parts(partial(self._match, ranges), anchors, gt)
+
+    def _match(self, ranges: Tensor, anchors: Tensor, bboxes: Tensor, valid: Tensor) -> Tensor:
+        x, y = ((anchors[..., :2] + anchors[..., 2:]) * 0.5)[:, None].unbind(-1)  # (N, 1, A)
+        left, top, right, bottom = bboxes[:, :, None].unbind(-1)  # (N, Gmax, 1)
+        distances = (x - left, y - top, right - x, bottom - y)  # (N, Gmax, A) each
+        nearest, farthest = reduce(torch.minimum, distances), reduce(torch.maximum, distances)
+        fits = (farthest >= ranges[:, 0]) & (farthest <= ranges[:, 1])
+        candidate = fits & (nearest > 0) & valid[:, :, None]
+        area, row = torch.where(candidate, box_areas(bboxes)[:, :, None], torch.inf).min(1)  # (N, A)
+        return torch.where(area.isfinite(), row, BACKGROUND)
 
 
 @MODELS.register_module()
@@ -113,3 +154,19 @@ class SampledAssigner:
         negative &= negative.cumsum(1) <= self.num - positive.sum(1, keepdim=True)
         sampled = torch.where(positive | negative, shuffled, IGNORED)
         return sampled.scatter(1, order, sampled)
+
+
+def _match_in_parts(
+    match: Callable[[Tensor, Tensor, Tensor], Tensor], anchors: Anchors, gt: GroundTruth
+) -> Tensor:
+    """Match as many images at once as `MAX_ELEMENTS` allows; returns matched (N, A).
+
+    An anchor with nothing of it inside the true image, because it lies in the padding of the batch or is a
+    padding row itself, is ignored.
+    """
+    boxes = anchors.boxes.expand(len(gt.bboxes), -1, -1)  # (N, A, 4)
+    images_at_once = max(1, MAX_ELEMENTS // max(gt.bboxes.shape[1] * boxes.shape[1], 1))
+    parts = zip(*(x.split(images_at_once) for x in (boxes, gt.bboxes, gt.valid)), strict=True)
+    matched = torch.cat([match(*part) for part in parts])
+    height, width = gt.img_shape[:, :, None].unbind(1)  # (N, 1)
+    return torch.where(box_areas(clip_boxes(boxes, height, width)) > 0, matched, IGNORED)

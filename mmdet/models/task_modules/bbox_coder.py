@@ -1,10 +1,7 @@
-"""Boxes relative to anchors (arXiv 1311.2524).
-
-Boxes are xyxy in pixels; deltas are (dx, dy, dw, dh): shift of the center in anchor sides and log of the
-ratio of sides.
-"""
+"""Boxes relative to anchors; boxes are xyxy in pixels."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -13,10 +10,26 @@ from torch import Tensor
 from mmdet.registry import MODELS
 from mmdet.structures import cached_tensor
 
+MAX_DISTANCE = 1e5  # pixels; what decodes to more stays finite
+
+
+class BBoxCoder(ABC):
+    """Encode boxes as deltas, which a head predicts, and decode them."""
+
+    @abstractmethod
+    def encode(self, anchors: Tensor, bboxes: Tensor) -> Tensor:
+        """anchors, bboxes (..., 4), broadcast against each other -> deltas (..., 4)."""
+
+    @abstractmethod
+    def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
+        """anchors, deltas (..., 4), broadcast against each other -> boxes (..., 4), not clipped."""
+
 
 @MODELS.register_module()
-class DeltaXYWHBBoxCoder:
-    """Encode boxes as normalized deltas and decode them.
+class DeltaXYWHBBoxCoder(BBoxCoder):
+    """Encode boxes as (dx, dy, dw, dh), normalized, and decode them (arXiv 1311.2524).
+
+    They are the shift of the center in anchor sides and the log of the ratio of sides.
 
     Args:
         target_means: Mean of the deltas; they are normalized as `(delta - mean) / std`.
@@ -49,6 +62,26 @@ class DeltaXYWHBBoxCoder:
         xy = anchor_xy + anchor_wh * deltas[..., :2]
         half = anchor_wh * log_ratio.exp() * 0.5
         return torch.cat([xy - half, xy + half], -1)
+
+
+@MODELS.register_module()
+class DistanceBBoxCoder(BBoxCoder):
+    """Encode boxes as distances from the anchor's center to the sides (l, t, r, b) (FCOS, arXiv 1904.01355).
+
+    Deltas are logs of the distances in pixels; the size of the anchor has no influence. The exponential is
+    taken here and not in the head, so that deltas stay finite where nothing bounds them.
+    """
+
+    def encode(self, anchors: Tensor, bboxes: Tensor) -> Tensor:
+        """anchors, bboxes (..., 4) -> deltas (..., 4), finite where the center lies inside the box."""
+        center, _ = _center_and_size(anchors)
+        return torch.cat([center - bboxes[..., :2], bboxes[..., 2:] - center], -1).log()
+
+    def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
+        """anchors, deltas (..., 4) -> boxes (..., 4), not clipped."""
+        center, _ = _center_and_size(anchors)
+        distances = deltas.clamp(max=math.log(MAX_DISTANCE)).exp()
+        return torch.cat([center - distances[..., :2], center + distances[..., 2:]], -1)
 
 
 def _center_and_size(bboxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdet.models.task_modules import DeltaXYWHBBoxCoder
+from mmdet.models.task_modules import DeltaXYWHBBoxCoder, DistanceBBoxCoder
 from tests.unit.structures.test_boxes import random_boxes
 
 
@@ -26,6 +26,13 @@ def test_no_delta_is_the_anchor_and_huge_deltas_stay_finite() -> None:
     width, height = (size[0, 2:] - size[0, :2]).tolist()
     assert math.isclose(width, 20 * 1000 / 16, rel_tol=1e-4)
     assert math.isclose(height, 40 * 16 / 1000, rel_tol=1e-4)
+
+
+def test_distances_are_measured_from_the_center_of_the_anchor() -> None:
+    anchor, bbox = torch.tensor([8.0, 16.0, 16.0, 24.0]), torch.tensor([2.0, 15.0, 40.0, 90.0])
+    deltas = DistanceBBoxCoder().encode(anchor, bbox)
+    torch.testing.assert_close(deltas.exp(), torch.tensor([10.0, 5.0, 28.0, 70.0]))
+    torch.testing.assert_close(DistanceBBoxCoder().decode(anchor, deltas), bbox)
 
 
 sides = st.tuples(*[st.floats(1, 500, width=32)] * 2)

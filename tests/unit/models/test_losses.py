@@ -5,9 +5,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision.ops import generalized_box_iou_loss
 
-from mmdet.models.losses import FocalLoss, MultiBoxLoss, SmoothL1Loss
+from mmdet.models.losses import FocalLoss, GIoULoss, MultiBoxLoss, SmoothL1Loss
 from mmdet.structures import BACKGROUND, IGNORED
+from tests.unit.structures.test_boxes import random_boxes
 
 
 def batch(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,10 +69,10 @@ def test_hard_negatives_are_the_three_worst_per_positive() -> None:
 def test_smooth_l1_over_positives_alone() -> None:
     deltas, targets = torch.randn(2, 2, 9, 4, generator=torch.Generator().manual_seed(1)).unbind(0)
     matched = torch.full((2, 9), BACKGROUND)
-    assert SmoothL1Loss()(deltas, targets, matched) == 0
+    assert SmoothL1Loss()(deltas, targets, matched >= 0) == 0
     matched[1, 3] = 0
     expected = F.smooth_l1_loss(deltas[1, 3], targets[1, 3], reduction='sum')
-    torch.testing.assert_close(SmoothL1Loss()(deltas, targets, matched), expected)
+    torch.testing.assert_close(SmoothL1Loss()(deltas, targets, matched >= 0), expected)
 
 
 def test_focal_loss_is_the_papers_formula_over_what_is_not_ignored() -> None:
@@ -104,5 +106,20 @@ def test_smooth_l1_turns_into_l1() -> None:
     deltas, targets = torch.randn(2, 2, 9, 4, generator=torch.Generator().manual_seed(1)).unbind(0)
     matched = torch.zeros(2, 9).long()
     torch.testing.assert_close(
-        SmoothL1Loss(beta=0)(deltas, targets, matched), F.l1_loss(deltas, targets, reduction='sum')
+        SmoothL1Loss(beta=0)(deltas, targets, matched >= 0), F.l1_loss(deltas, targets, reduction='sum')
     )
+
+
+def test_giou_is_torchvisions_weighed() -> None:
+    boxes, targets = (random_boxes(seed, 40).view(2, 20, 4) for seed in (0, 1))
+    targets[0, :5] = boxes[0, :5]  # perfect
+    targets[0, 5:9] = boxes[0, 5:9] + 200  # apart
+    boxes.requires_grad_()
+    weights = torch.rand(2, 20, generator=torch.Generator().manual_seed(2))
+    weights[1, :9] = 0
+    loss = GIoULoss()(boxes, targets, weights)
+    torch.testing.assert_close(loss, (generalized_box_iou_loss(boxes, targets) * weights).sum())
+    assert GIoULoss()(boxes[:1, :5], targets[:1, :5], weights[:1, :5]).abs() < 1e-5
+    nothing = torch.zeros(1, 1, 4, requires_grad=True)
+    GIoULoss()(nothing, torch.zeros(1, 1, 4), torch.zeros(1, 1)).backward()
+    assert nothing.grad.isfinite().all()
