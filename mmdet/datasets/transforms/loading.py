@@ -4,6 +4,7 @@ H, W height and width of an image · images are uint8 (H, W, 3) BGR
 """
 
 import contextlib
+import errno
 import io
 from pathlib import Path
 from typing import NamedTuple
@@ -109,10 +110,13 @@ def _read(path: Path, size: tuple[int, int] | None) -> tuple[bytes, _Header]:
 
     Raises:
         BadImageError: The file is missing, empty or truncated, or says another size.
+        OSError: The limit of open files is reached.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of this file: it must not be skipped
+            raise OSError(f'{path}: too many files are open; raise the limit: `ulimit -n 4096`') from error
         reason = 'the file is missing' if isinstance(error, FileNotFoundError) else str(error)
         raise BadImageError(reason) from error
     if not data:

@@ -1,5 +1,8 @@
 """Image files: what can be read, and what is said about the rest."""
 
+import errno
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -238,3 +241,17 @@ def test_images_without_annotations_and_images_as_pixels(tmp_path, picture):
     assert from_file['ori_shape'] == SIZE
     assert from_file['img_shape'] == (20, 30)
     assert from_file['bboxes'].shape == (0, 4)
+
+
+def test_the_limit_of_open_files_is_no_fault_of_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such an image is not skipped: the run ends with the remedy."""
+
+    def refuse(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, 'Too many open files')
+
+    monkeypatch.setattr(Path, 'read_bytes', refuse)
+    with pytest.raises(OSError, match='ulimit -n') as error:
+        read_image(tmp_path / 'any.jpg')
+    assert not isinstance(error.value, BadImageError)
