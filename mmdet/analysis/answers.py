@@ -18,6 +18,7 @@ from torch import Tensor
 from mmdet.analysis.teacher import build_distiller, load_batches, teacher_predict
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.cli import make_progress
+from mmdet.config.resolve import run_seed
 from mmdet.distillation.stored_teacher import checksum
 from mmdet.registry import DATASETS
 
@@ -37,7 +38,7 @@ def ask_teacher(cfg: Config, views: int, part: Path, rank: int, world_size: int)
         rank: Of this process.
         world_size: Image i belongs to process i mod world_size.
     """
-    asker = _Asker(cfg, build_distiller(cfg, get_device()))
+    asker = _Asker(cfg)
     dataset, facts = asker.dataset, {**asker.facts(), 'views': views}
     batches = 0
     if part.exists() and (before := load_checkpoint(part)).items() >= facts.items():
@@ -53,7 +54,7 @@ def ask_teacher(cfg: Config, views: int, part: Path, rank: int, world_size: int)
         task = progress.add_task('views', total=len(draws), completed=batches * batch_size)
         for _ in asker.ask(dataset, draws[batches * batch_size :]):
             batches += 1
-            progress.update(task, advance=batch_size)
+            progress.update(task, completed=min(batches * batch_size, len(draws)))
             if time.monotonic() - saved > SAVE_EVERY:
                 save()
                 saved = time.monotonic()
@@ -70,11 +71,10 @@ def ask_teacher(cfg: Config, views: int, part: Path, rank: int, world_size: int)
 class _Asker:
     """A teacher, the objects of its training set, and what it has answered so far."""
 
-    def __init__(self, cfg: Config, built: tuple[Any, Any]) -> None:
+    def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
-        self.distiller, self.preprocessor = built
-        self.seed = dict(cfg.get('randomness') or {}).get('seed') or 0
-        self.dataset = DATASETS.build({'seed': self.seed, **cfg.train_dataloader.dataset})
+        self.distiller, self.preprocessor = build_distiller(cfg, get_device())
+        self.dataset = DATASETS.build({'seed': run_seed(cfg), **cfg.train_dataloader.dataset})
         ann_ids, order = torch.from_numpy(self.dataset.ann_ids).sort()
         self.images = torch.from_numpy(self.dataset.objects()[1])[order]  # (B,) row of each object's image
         self.state = {
@@ -92,7 +92,7 @@ class _Asker:
             'arch': teacher.arch,
             'classes': list(self.dataset.metainfo['classes']),
             'crop_size': self.cfg.model.distiller.crop_size,
-            'seed': self.seed,
+            'seed': run_seed(self.cfg),
             'batch_size': self.cfg.train_dataloader.batch_size,
         }
 

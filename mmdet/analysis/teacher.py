@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmdet.apis import init_detector
-from mmdet.config.resolve import check_classes, load_config
+from mmdet.config.resolve import check_classes, load_config, run_seed
 from mmdet.datasets import collate_detection
 from mmdet.datasets.worker import init_worker
 from mmdet.distillation import ClassifierDistiller, FrozenTeacher
@@ -91,8 +91,7 @@ def read_batches(cfg: Config, split: str, preprocessor: Any, number: int | None 
         number: Read only so many images, spread over the set.
     """
     loader = cfg[f'{split}_dataloader']
-    seed = dict(cfg.get('randomness') or {}).get('seed') or 0
-    dataset = DATASETS.build({'seed': seed, **loader.dataset})
+    dataset = DATASETS.build({'seed': run_seed(cfg), **loader.dataset})
     chosen = min(number or len(dataset), len(dataset))
     order = np.linspace(0, len(dataset), chosen, endpoint=False).astype(int).tolist()
     yield from load_batches(loader, dataset, [(index, index) for index in order], preprocessor)

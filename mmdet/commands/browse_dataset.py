@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     import numpy as np
 
-    from mmdet.config.resolve import load_config
+    from mmdet.config.resolve import load_config, run_seed
     from mmdet.datasets.collate import BadImage
     from mmdet.registry import DATASETS
     from mmdet.visualization.canvas import tile, with_title, write_picture
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     cfg = load_config(args.config, args.cfg_options, args.data_root, for_training=args.split == 'train')
     dataset_cfg = dict(cfg[f'{args.split}_dataloader'].dataset)
-    dataset_cfg.setdefault('seed', dict(cfg.get('randomness') or {}).get('seed') or 0)
+    dataset_cfg.setdefault('seed', run_seed(cfg))
     dataset_cfg['pipeline'][-1].pop('decode', None)  # the device would draw the same pictures
     dataset = DATASETS.build(dataset_cfg)
     out_dir = args.out_dir or default_work_dir(args.config) / f'browse_{args.split}'

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(parser, argv)
     import torch
 
-    from mmdet.config.resolve import load_config
+    from mmdet.config.resolve import load_config, run_seed
     from mmdet.engine import DetRunner
 
     cfg = load_config(args.config, args.cfg_options, args.data_root, for_training=args.split == 'train')
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'{args.config} trains no teacher: its model is a {cfg.model.get("type")}. Give one of '
             'configs_dev/teachers/, e.g. configs_dev/teachers/resnet50_ssd.py'
         )
-    seed = dict(cfg.get('randomness') or {}).get('seed') or 0
+    seed = run_seed(cfg)
     loader = DetRunner.build_dataloader(cfg[f'{args.split}_dataloader'], seed)
     dataset: Any = loader.dataset
     sampler: Any = loader.sampler

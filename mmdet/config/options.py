@@ -5,20 +5,14 @@ import ast
 import contextlib
 from typing import Any
 
-TEXT_KEYS = {  # how keys of paths and names end: their values are text, whatever that looks like
-    *('data_root', 'train_ann', 'train_img', 'val_ann', 'val_img', 'test_ann', 'test_img', 'ann_file', 'img'),
-    *('load_from', 'work_dir', 'experiment_name', 'arch', 'checkpoint', 'weights', 'file', 'out_dir'),
-    *(
-        'outfile_prefix',
-        'jsonfile_prefix',
-        'save_dir',
-        'img_save_dir',
-        'config_save_file',
-        'scalar_save_file',
-    ),
-    *('collect_dir', 'out_file_path', 'json_trace_path', 'result_path', 'artifact_location', 'exp_name'),
-    *('run_name', 'log_code_name', 'filename_tmpl'),
-}
+# How keys of paths and names end: their values are text, whatever that looks like.
+TEXT_KEYS = {
+    'data_root', 'train_ann', 'train_img', 'val_ann', 'val_img', 'test_ann', 'test_img', 'ann_file', 'img',
+    'load_from', 'work_dir', 'experiment_name', 'arch', 'checkpoint', 'weights', 'file', 'out_dir',
+    'outfile_prefix', 'jsonfile_prefix', 'save_dir', 'img_save_dir', 'config_save_file', 'scalar_save_file',
+    'collect_dir', 'out_file_path', 'json_trace_path', 'result_path', 'artifact_location', 'exp_name',
+    'run_name', 'log_code_name', 'filename_tmpl',
+}  # fmt: skip
 
 
 class DictAction(argparse.Action):

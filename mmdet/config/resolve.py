@@ -153,6 +153,11 @@ def resolve(cfg: Config, for_training: bool = True) -> Config:
     return cfg
 
 
+def run_seed(cfg: Config) -> int:
+    """Get the seed of a run from its config; 0 where it says none."""
+    return int(dict(cfg.get('randomness') or {}).get('seed') or 0)
+
+
 def set_classes(cfg: Config, classes: Sequence[str]) -> None:
     """Set the class names in data sets, metrics and every part of the model that has a key for them."""
     classes = tuple(classes)
