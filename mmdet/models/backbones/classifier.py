@@ -44,9 +44,10 @@ class ClassifierBackbone(nn.Module):
     ) -> None:
         super().__init__()
         if weights is None and (frozen_levels or norm_eval):
-            what = f'frozen_levels={frozen_levels}' if frozen_levels else 'norm_eval=True'
+            what, off = ('frozen_levels', 0) if frozen_levels else ('norm_eval', False)
             raise ValueError(
-                f'{what} keeps random numbers where weights=None: give weights, or train all layers'
+                f'{what} keeps random numbers where weights=None: give model.backbone.weights, or train all '
+                f'layers by `--cfg-options model.backbone.{what}={off}`'
             )
         self.arch = arch
         self.weights = weights
