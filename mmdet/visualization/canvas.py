@@ -136,5 +136,6 @@ def write_picture(file: Path, picture: Picture, quality: int = 95) -> None:
     import cv2
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(file), picture, [cv2.IMWRITE_JPEG_QUALITY, quality]):
+    of_jpeg = [cv2.IMWRITE_JPEG_QUALITY, quality] if file.suffix.lower() in ('.jpg', '.jpeg') else []
+    if not cv2.imwrite(str(file), picture, of_jpeg):  # OpenCV 5 warns of options of another format
         raise OSError(f'cannot write {file}; is the disk full, or the folder read-only?')
