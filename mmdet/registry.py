@@ -2,8 +2,11 @@
 
 A config is built depth first, so a constructor receives built parts, plain values or None and
 never a config. A key that a constructor does not know is an error that names the class.
+Parts are built in the order of the constructor's parameters: random weights do not depend on the order
+of a config's keys, which MMEngine sorts when it writes a config.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +26,12 @@ def _depth_first(parts: Registry | None = None) -> Callable[..., Any]:
                 return type(value)(built(item) for item in value)
             return value
 
+        kind = cfg.get('type')
+        found = registry.get(kind) if isinstance(kind, str) else kind
+        order = [*inspect.signature(found).parameters] if found else []
+        keys = sorted(cfg, key=lambda key: order.index(key) if key in order else len(order))
         try:
-            return build_one({key: built(value) for key, value in cfg.items()}, registry, default_args)
+            return build_one({key: built(cfg[key]) for key in keys}, registry, default_args)
         except TypeError as error:
             if 'unexpected keyword' not in str(error) and 'required' not in str(error):
                 raise

@@ -29,8 +29,9 @@ class SingleStageDetector(BaseDetector):
         self,
         data_preprocessor: DetDataPreprocessor,
         backbone: nn.Module,
-        bbox_head: Head,
+        *,
         neck: nn.Module | None = None,
+        bbox_head: Head,
         distiller: nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor, backbone, neck, distiller)

@@ -28,9 +28,10 @@ class TwoStageDetector(BaseDetector):
         self,
         data_preprocessor: DetDataPreprocessor,
         backbone: nn.Module,
+        *,
+        neck: nn.Module | None = None,
         rpn_head: RPNHead,
         roi_head: RoIHead,
-        neck: nn.Module | None = None,
         distiller: nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor, backbone, neck, distiller)

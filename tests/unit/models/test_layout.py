@@ -64,3 +64,14 @@ def test_the_config_lays_out_the_weights(
     model = DetRunner.from_cfg(without_evaluation(cfg)).model
     for name, value in model.named_parameters():
         assert value.ndim < 4 or value.is_contiguous(memory_format=torch.channels_last), name
+
+
+def test_random_weights_do_not_depend_on_the_order_of_the_configs_keys() -> None:
+    """MMEngine writes a config with its keys sorted."""
+    cfg = Config.fromfile(PLAIN).model.to_dict()
+    states = []
+    for keys in (cfg, sorted(cfg), sorted(cfg, reverse=True)):
+        torch.manual_seed(0)
+        states.append(MODELS.build({key: cfg[key] for key in keys}).state_dict())
+    for state in states[1:]:
+        assert all(torch.equal(state[name], value) for name, value in states[0].items())
