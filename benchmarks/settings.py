@@ -12,6 +12,7 @@ class Settings(NamedTuple):
     """Parsed command line of `tools/benchmark.py`, and its defaults."""
 
     data_root: Path = Path('data/coco-mini')  # COCO's layout
+    student: str = 'ssd300'  # a name of mmdet.commands.benchmark.STUDENTS
     device: torch.device = torch.device('cpu')
     threads: int = 1  # of torch in this process
     repeats: int = 5

@@ -1,4 +1,4 @@
-"""The SSD300 that is measured, its batch, its teacher, and one training step of each contender.
+"""The student that is measured, its batch, its teacher, and one training step of each contender.
 
 N images · A anchors · K classes
 """
@@ -21,13 +21,14 @@ from benchmarks.reference.network import BaselineSSD300
 from benchmarks.reference.training import training_losses
 from benchmarks.report import ROOT
 from benchmarks.settings import Settings
+from mmdet.commands.benchmark import STUDENTS
 from mmdet.config.resolve import load_config
 from mmdet.datasets.collate import collate_detection
 from mmdet.engine.compile import compile_network
 from mmdet.registry import DATASETS, MODELS
 
+DISTILLED_CONFIG = ROOT / STUDENTS['ssd300']
 CONFIG = ROOT / 'configs' / 'ssd' / 'ssd300.py'
-DISTILLED_CONFIG = ROOT / 'configs_dev' / 'ssd' / 'ssd300_coco_cls_loc.py'
 BATCH, BATCH_GPU = 8, 64
 QUICK_WIDTH = 1 / 16
 TEACHERS = (('resnet50', 112), ('resnet18', 32))  # arch and size of the crops, also of --quick
@@ -77,21 +78,27 @@ def narrowed(width: float) -> dict[str, Any]:
 
 
 def subject(settings: Settings, batch_size: int, teacher: Path | None = None) -> Subject:
-    """Build SSD300-VGG16 with seeded weights, and a batch of the first photos of the validation set.
+    """Build the student with seeded weights, and a batch of the first photos of the validation set.
 
     Args:
         settings: Of this run.
         batch_size: N; photos repeat when the set has fewer.
         teacher: File of a teacher: the student is a distilled one.
     """
-    options = narrowed(QUICK_WIDTH) if settings.quick else {'model.backbone.weights': None}
-    if teacher:
+    options: dict[str, Any] = {'model.backbone.weights': None}
+    if settings.quick and settings.student == 'ssd300':
+        options |= narrowed(QUICK_WIDTH)
+    if settings.student == 'ssdlite_small':
+        options |= {'model.backbone.frozen_levels': 0}  # freezing needs weights
+    if teacher is None:
+        options |= {'row': 'plain'}
+    else:
         options |= {
             'model.distiller.teacher.checkpoint': str(teacher),
             'model.distiller.teacher.arch': TEACHERS[settings.quick][0],
             'model.distiller.crop_size': TEACHERS[settings.quick][1],
         }
-    cfg = load_config(DISTILLED_CONFIG if teacher else CONFIG, options, settings.data_root)
+    cfg = load_config(ROOT / STUDENTS[settings.student], options, settings.data_root)
     if settings.amp:
         cfg.optim_wrapper.update(type='mmdet.AmpOptimWrapper', dtype='bfloat16')  # MMEngine has one, too
     cfg.optim_wrapper.optimizer.lr = 0.0  # all the work of a step, and the next one finds the same weights
@@ -99,7 +106,7 @@ def subject(settings: Settings, batch_size: int, teacher: Path | None = None) ->
     detector = MODELS.build(cfg.model)
     scale_weights(detector)
     detector.to(settings.device)
-    if settings.channels_last:
+    if settings.channels_last or cfg.get('channels_last'):  # as the runner does
         detector.to(memory_format=torch.channels_last)
     if settings.compile and (reason := compile_network(detector)):
         raise RuntimeError(f'--compile: this machine cannot: {reason}')
@@ -117,13 +124,14 @@ def subject(settings: Settings, batch_size: int, teacher: Path | None = None) ->
 def scale_weights(detector: Any) -> None:
     """Scale random weights to the size that a trained student's have.
 
-    Pixels have a standard deviation near 60, and boxes should start near their anchors: a box that lies
-    wholly outside the image is the one thing that the published crops treat otherwise.
+    Pixels that are not divided have a standard deviation near 60. Boxes should start near their anchors: a
+    box that lies wholly outside the image is the one thing that the published crops treat otherwise.
     """
     with torch.no_grad():
-        detector.backbone.features[0].weight /= 60
+        if detector.data_preprocessor.std.eq(1).all():
+            detector.backbone.features[0].weight /= 60
         for conv in detector.head.reg_convs:
-            conv[0].weight *= 0.1
+            conv[-1].weight *= 0.1
 
 
 def our_step(subject: Subject) -> STEP:

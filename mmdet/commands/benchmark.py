@@ -30,6 +30,13 @@ BENCHMARKS = {
     'startup': 'tools/train.py on annotations of full COCO size, until its first step',
     'profile': 'a distilled and a plain step by kernel',
 }
+STUDENTS = {  # their distilled configs
+    'ssd300': 'configs_dev/ssd/ssd300_coco_cls_loc.py',
+    'ssdlite': 'configs_dev/ssdlite/ssdlite_mobilenet_v3_large_cls_loc.py',
+    'ssdlite_small': 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py',
+    'ssd_tiny': 'configs_dev/ssd/ssd_tiny_cls_loc.py',
+}
+OF_A_STUDENT = ('step', 'distill', 'end_to_end', 'infer', 'profile')
 FEWER_REPEATS = {'eval': 3, 'startup': 3}  # minutes each
 MODULES = {'eval': 'evaluation'}  # where the name of a module differs
 RESULTS = Path('benchmarks') / 'results'
@@ -43,6 +50,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=[*BENCHMARKS, 'all'],
         help='; '.join(f'{name}: {what}' for name, what in BENCHMARKS.items()),
     )
+    parser.add_argument(
+        '--student', choices=STUDENTS, default='ssd300', help=f'of {", ".join(OF_A_STUDENT)}; default: ssd300'
+    )
     parser.add_argument('--data-root', type=Path, help="in COCO's layout; default: data/coco-mini")
     parser.add_argument('--device', help='cpu or cuda; default: the first GPU, or the CPU')
     parser.add_argument('--threads', type=int, help='of torch; default: every core')
@@ -55,7 +65,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
     parser.add_argument('--work-dir', type=Path, help='for generated files')
     parser.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv of each benchmark')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.student != 'ssd300' and args.benchmark not in OF_A_STUDENT:
+        parser.error(f'--student {args.student} goes with {", ".join(OF_A_STUDENT)}')
+    return args
 
 
 def measure(name: str, settings: 'Settings') -> 'list[Row]':
@@ -96,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows, about = measure(name, settings), machine(settings)
         new = [record(row, about) for row in rows]
         records += new
-        write_csv(records if args['out'] else new, args['out'] or RESULTS / f'{name}.csv')
+        stem = name if args['student'] == 'ssd300' else f'{name}_{args["student"]}'
+        write_csv(records if args['out'] else new, args['out'] or RESULTS / f'{stem}.csv')
     print(table_of(records))
     print('\n'.join(f'{row["row"]}: {row["note"]}' for row in records if row['note']))
     print(' · '.join(f'{key} {value}' for key, value in about.items() if value))
