@@ -1,6 +1,7 @@
 """Train, test and measure one row of an ablation with one seed."""
 
 import argparse
+import copy
 import hashlib
 import json
 import shlex
@@ -59,7 +60,7 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
 
     def run() -> dict[str, Any]:
         cfg = load_config(args.config, {**args.cfg_options, 'row': row}, args.data_root)
-        teacher = (cfg.model.get('distiller') or {}).get('teacher')
+        teacher = asked_teacher(cfg)
         if teacher and args.teacher_config is not None:
             teacher.checkpoint = str(train_teacher(seed, cfg, args))
         elif teacher and args.teacher is not None:
@@ -182,11 +183,19 @@ def training_numbers(cfg: Config, work_dir: Path) -> dict[str, Any]:
     }
 
 
+def asked_teacher(cfg: Config) -> Any:
+    """Get the config of the teacher that answers, also where its answers are stored; None without one."""
+    teacher = (cfg.model.get('distiller') or {}).get('teacher') or {}
+    return teacher.get('network') if teacher.get('type') == 'StoredTeacher' else teacher or None
+
+
 def teacher_numbers(cfg: Config) -> dict[str, Any] | None:
     """Measure the teacher on the validation crops that the distiller would cut; None without one."""
-    teacher = (cfg.model.get('distiller') or {}).get('teacher')
+    teacher = asked_teacher(cfg)
     if not teacher:
         return None
+    cfg = copy.deepcopy(cfg)
+    cfg.model.distiller.teacher = teacher
     logits, labels, _ = predict_split(cfg, 'val', *build_distiller(cfg, get_device()))
     digest = hashlib.sha256(Path(teacher.checkpoint).read_bytes()).hexdigest()
     return {'arch': teacher.arch, **measure(logits, labels), 'sha256': digest[:16]}

@@ -1,0 +1,222 @@
+"""Train the grid of docs/results.md, unit by unit: does distillation make a compact detector better?
+
+python -m benchmarks.evidence list                      # units whose data are there, the most important first
+python -m benchmarks.evidence run neudet all 0          # one of them: leaves OUT/neudet/all_seed0.json
+python -m benchmarks.evidence table                     # what the files that are there say
+
+A unit is a student trained and tested once by tools/analysis/run_rows.py. The first unit that needs the
+teacher trains it and stores its answers. A unit whose file is there is not run again, one that was stopped
+goes on. benchmarks/evidence_on_gpu.sh runs several at a time.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+import torch
+from filelock import FileLock
+
+from mmdet.analysis.markdown import table
+from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
+from mmdet.cli import make_parser, run_main
+
+STUDENT = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc_stored.py'
+TEACHER = 'configs_dev/teachers/efficientnet_lite2_small.py'
+ASKED = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
+TEACHER_STEPS = 1000
+METRICS = ('AP', 'AP50', 'AP75')
+SMOOTHING = 0.1  # the teacher is trained with it, too
+# 97.5 % point of Student's t by degrees of freedom
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+class Recipe(NamedTuple):
+    """What was chosen for a data set on its plain row alone."""
+
+    side: int  # of the network input, pixels
+    steps: int  # of 16 photos
+    anchors: float = 1.0  # factor on the small student's anchor sizes
+
+
+RECIPES = {
+    'neudet': Recipe(160, 2500),
+    'chess': Recipe(320, 1200),
+    'bccd': Recipe(224, 1200, 1.4),
+    'fod': Recipe(192, 2500, 1.2),
+}
+# Row of the grid -> row of run_rows, what it changes
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    'plain': ('plain', {}),
+    'all': ('all', {}),
+    'cls': ('cls', {}),
+    'loc': ('loc_kdloc', {}),
+    'smooth': ('cls', {}),  # a teacher that knows the label alone
+    'strong': ('cls', {'model.distiller.kd_cls.loss_weight': 1.6}),
+}
+
+
+def grid() -> list[tuple[str, str, int]]:
+    """List data set, row and seed of every unit, the most important first."""
+    sets = ('neudet', 'chess', 'bccd', 'fod')
+    units = [(name, row, seed) for seed in range(5) for row in ('plain', 'all') for name in sets]
+    units += [('neudet', 'cls', seed) for seed in range(5)]
+    controls = ('smooth', 'strong')
+    return units + [(name, row, seed) for seed in range(3) for row in controls for name in sets[:2]]
+
+
+class Unit:
+    """The commands of one data set.
+
+    Args:
+        name: Key of `RECIPES`, and the folder of the set in `data`.
+        data: Folder of the sets.
+        weights: Folder of the ImageNet weights.
+        out: Folder of all results.
+    """
+
+    def __init__(self, name: str, data: Path, weights: Path, out: Path) -> None:
+        self.recipe = RECIPES[name]
+        self.data = data / name
+        self.weights = weights
+        self.folder = out / name
+        self.teacher = self.folder / 'teacher' / 'model_best.pth.tar'
+
+    def options(self) -> dict[str, Any]:
+        """Collect the config keys that all trainings on the set share."""
+        scale = [self.recipe.side] * 2
+        names = {
+            f'{split}_{kind}': value
+            for split in ('train', 'val')
+            for kind, value in (('ann', f'annotations/instances_{split}.json'), ('img', f'{split}/'))
+        }
+        places = ('train_dataloader.dataset.pipeline.3', 'val_dataloader.dataset.pipeline.2')
+        return names | {f'{place}.scale': scale for place in (*places, 'test_dataloader.dataset.pipeline.2')}
+
+    def run(self, row: str, seed: int) -> None:
+        """Train and test one row with one seed."""
+        title, changes = ROWS[row]
+        generator = 'model.bbox_head.anchor_generator'
+        sizes = [round(self.recipe.anchors * size) for size in (16, 32, 56, 88, 128, 160)]
+        options = {
+            **self.options(),
+            f'{generator}.min_sizes': sizes[:-1],
+            f'{generator}.max_sizes': sizes[1:],
+            **steps(self.recipe.steps),
+            'model.backbone.weights': self.weights / 'tf_efficientnet_lite0.pth',
+            'model.distiller.teacher.file': self.folder / f'{"smooth" if row == "smooth" else "answers"}.pth',
+            'model.distiller.teacher.network.checkpoint': self.teacher,
+            **changes,
+        }
+        if title != 'plain':
+            self.prepare_teacher()
+        out_dir = self.folder if row in ('plain', 'all') else self.folder / row
+        what = ['--rows', title, '--seeds', str(seed), '--out-dir', str(out_dir)]
+        self.call('tools/analysis/run_rows.py', STUDENT, options, *what)
+
+    def prepare_teacher(self) -> None:
+        """Train the teacher and store its answers, and those of one that knows the label alone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        answers, smooth = self.folder / 'answers.pth', self.folder / 'smooth.pth'
+        with FileLock(self.folder / 'teacher.lock'):  # the first unit that needs it makes it
+            if not answers.exists():
+                options = self.options() | steps(TEACHER_STEPS)
+                options['model.weights'] = self.weights / 'tf_efficientnet_lite2.pth'
+                options['default_hooks.save_teacher.file'] = self.teacher
+                resume = ['--resume'] * (self.folder / 'teacher' / 'latest.pth').exists()
+                work_dir = ['--work-dir', str(self.folder / 'teacher')]
+                self.call('tools/train.py', TEACHER, options, *work_dir, *resume)
+                stored = ['--teacher', str(self.teacher), '--out', str(answers)]
+                self.call('tools/store_teacher.py', ASKED, self.options(), *stored)
+            if not smooth.exists():
+                store_labels(answers, self.data / 'annotations' / 'instances_train.json', smooth)
+
+    def call(self, tool: str, config: str, options: Mapping[str, Any], *arguments: str) -> None:
+        """Run a tool on the set."""
+        pairs = [f'{key}={value}' for key, value in options.items()]
+        command = [sys.executable, tool, config, '--data-root', str(self.data), *arguments]
+        subprocess.run([*command, '--cfg-options', *pairs], check=True)
+
+
+def steps(number: int) -> dict[str, int]:
+    """Set the length of a schedule."""
+    return {'train_cfg.max_iters': number, 'param_scheduler.1.end': number}
+
+
+def store_labels(answers: Path, annotations: Path, out: Path) -> None:
+    """Store the answers of a teacher that knows no more than the label: one-hot, smoothed.
+
+    Args:
+        answers: Stored answers of the teacher, whose objects and classes are taken over.
+        annotations: Of the same training set.
+        out: File to write.
+    """
+    content = load_checkpoint(answers)
+    coco = json.loads(annotations.read_bytes())
+    category_ids = sorted(category['id'] for category in coco['categories'])
+    labels = {each['id']: category_ids.index(each['category_id']) for each in coco['annotations']}
+    tensors = content['state_dict']
+    own = torch.tensor([labels[ann_id] for ann_id in tensors['ann_ids'].tolist()])
+    classes = len(category_ids)
+    shares = torch.full((len(own), classes), SMOOTHING / classes)
+    shares[torch.arange(len(own)), own] += 1 - SMOOTHING
+    save_checkpoint({**content, 'state_dict': {**tensors, 'answers': shares.log().half()}}, out)
+
+
+def report(out: Path) -> str:
+    """Lay out AP of every row and its paired differences to plain, with Student's 95 % intervals."""
+    lines = []
+    for name in RECIPES:
+        plain = scores(out / name, 'plain')
+        for row, (title, _) in ROWS.items():
+            found = scores(out / name if row in ('plain', 'all') else out / name / row, title)
+            pairs = {key: [found[s][key] - plain[s][key] for s in found if s in plain] for key in METRICS}
+            cells = [interval([each[key] for each in found.values()], '.1f', spread=True) for key in METRICS]
+            cells += [interval(pairs[key], '+.1f') if row != 'plain' else '' for key in METRICS[:2]]
+            if found:
+                lines.append((name, row, str(len(found)), *cells))
+    heads = ('set', 'row', 'seeds', *METRICS, *(f'{key}, minus plain' for key in METRICS[:2]))
+    return table(heads, lines, '---:')
+
+
+def scores(folder: Path, row: str) -> dict[int, dict[str, float]]:
+    """Read the metrics of a row, percent, by seed."""
+    runs = [json.loads(file.read_text()) for file in sorted(folder.glob(f'{row}_seed*.json'))]
+    return {run['seed']: {key: 100 * run['metrics'][key] for key in METRICS} for run in runs}
+
+
+def interval(values: Sequence[float], form: str, spread: bool = False) -> str:
+    """Format the mean with the sample standard deviation, or with Student's 95 % interval of the mean."""
+    if len(values) < 2:
+        return f'{values[0]:{form}}' if values else '-'
+    width = stdev(values) * (1 if spread else STUDENT_T[len(values) - 2] / len(values) ** 0.5)
+    return f'{fmean(values):{form}} ± {width:.1f}'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """List the units, run one, or print what has come out."""
+    parser = make_parser(__doc__)
+    parser.add_argument('what', choices=('list', 'run', 'table'))
+    parser.add_argument('unit', nargs='*', metavar='SET ROW SEED', help='with run')
+    parser.add_argument('--data', type=Path, help='folder of the sets; default: $DISTILL_DATA')
+    parser.add_argument('--weights', type=Path, help='of ImageNet; default: the folder weights of --data')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/evidence'))
+    args = parser.parse_args(argv)
+    data = args.data or Path(os.environ.get('DISTILL_DATA', ''))
+    if args.what == 'list':
+        for name, row, seed in grid():
+            if (data / name).is_dir():
+                print(name, row, seed)
+    elif args.what == 'table':
+        print(report(args.out))
+    else:
+        name, row, seed = args.unit
+        Unit(name, data, args.weights or data / 'weights', args.out).run(row, int(seed))
+
+
+if __name__ == '__main__':
+    run_main(main)
