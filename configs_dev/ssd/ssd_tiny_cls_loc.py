@@ -5,3 +5,4 @@ model['distiller'].crop_size = 32
 model['distiller'].teacher.update(
     arch='resnet18', checkpoint='work_dirs/quickstart/teacher/model_best.pth.tar'
 )
+model['distiller'].kd_loc.loss_weight = (0.15 / 57.63, 0.15)  # 57.63 is the mean std of its images

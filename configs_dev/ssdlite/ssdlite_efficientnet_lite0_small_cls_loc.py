@@ -6,3 +6,4 @@ model['distiller'].teacher.update(
     arch='timm/tf_efficientnet_lite2', checkpoint='cls_teachers/efficientnet_lite2_small/model_best.pth.tar'
 )
 model['distiller'].kd_loc.levels = ('pixels', 'bn1')  # the stem of an EfficientNet
+model['distiller'].kd_loc.loss_weight = (0.15 / 127.5, 0.15)  # 127.5 is the mean std of its images

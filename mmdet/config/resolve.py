@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mmengine.config import Config
@@ -19,6 +20,8 @@ from mmdet.config.check import DATA_DEFAULTS, REPLACED, check_keys, find_dicts
 from mmdet.config.rows import apply_row
 from mmdet.datasets.coco_format import read_classes
 from mmdet.files import suggest
+
+LARGE_PIXEL_WEIGHT = 1.0  # times the std of the images; the published student's is 0.15
 
 
 def load_config(
@@ -62,6 +65,7 @@ def merge_config(
     _rename(cfg)
     _name_hooks(cfg)
     check_keys(cfg, overrides)
+    _explain_pixel_weight(cfg)
     if data_root is not None:
         cfg.data_root = str(data_root)
     return cfg
@@ -106,6 +110,25 @@ def _name_hooks(cfg: Config) -> None:
         hooks[names[hook['type']]] = hook
         place = f'default_hooks.{names[hook["type"]]}'
         print(f'note: {hook["type"]} in custom_hooks is now {place}', file=sys.stderr)
+
+
+def _explain_pixel_weight(cfg: Config) -> None:
+    """Hint at a weight of the pixel level that was probably chosen in its former unit, the std."""
+    model = cfg.get('model') or {}
+    kd_loc = (model.get('distiller') or {}).get('kd_loc') or {}
+    levels, given = list(kd_loc.get('levels') or ()), kd_loc.get('loss_weight', 0)
+    if 'pixels' not in levels:
+        return
+    weights = [given] * len(levels) if isinstance(given, (int, float)) else list(given)
+    place, std = levels.index('pixels'), fmean((model.get('data_preprocessor') or {}).get('std') or [1])
+    if std != 1 and weights[place] * std > LARGE_PIXEL_WEIGHT:
+        kept = [f'{w / std if i == place else w:g}' for i, w in enumerate(weights)]
+        print(
+            f'note: kd_loc now measures the level pixels in gray levels: {std:g} times what it was for this '
+            'student. To keep the effect of a weight chosen before: '
+            f'model.distiller.kd_loc.loss_weight=({",".join(kept)})',
+            file=sys.stderr,
+        )
 
 
 class CachedConfig(Config):

@@ -91,7 +91,8 @@ class ClassifierDistiller(nn.Module):
             def difference(bboxes: Tensor, image_index: Tensor, gt_index: Tensor, shares: Tensor) -> Tensor:
                 crops = crop_boxes(images, bboxes, image_index, size)
                 predicted = self._pooled_levels(crops, normalization)
-                return kd_loc(predicted, [level[gt_index] for level in true], shares) / num_positives
+                target = [level[gt_index] for level in true]
+                return kd_loc(predicted, target, shares, normalization.std) / num_positives
 
             chosen = (samples.bboxes[rows], image_index[rows], samples.gt_index[rows], shares)
             losses['loss_kd_loc'] = sum_in_chunks(difference, *chosen)

@@ -188,6 +188,9 @@ class CropL1Loss(nn.Module):
     `w_pixels D_pixels + (1/L) sum over the L feature levels of w_l D_l`, as published: the pixels add to
     the mean over the feature levels.
 
+    The pixels are compared in gray levels, 0..255, whatever the student's normalization: crops times the mean
+    of its three standard deviations. The published student has 1, so its weight means the same for all.
+
     Args:
         levels: 'pixels' and layers of the teacher ('stem', 'layer1', ...), any subset.
         pool_sizes: Side that each level is pooled to.
@@ -248,10 +251,15 @@ class CropL1Loss(nn.Module):
         kept = place < self.max_per_object
         return rows[kept], (count / count.clamp(max=self.max_per_object))[kept]
 
-    def forward(self, predicted: Sequence[Tensor], target: Sequence[Tensor], shares: Tensor) -> Tensor:
-        """Pooled features per level, (P, C, s, s) each, weighed by shares (P,) -> scalar, summed."""
-        terms = [
-            weight * (shares * (ours - theirs).abs().flatten(1).mean(1)).sum()
-            for weight, ours, theirs in zip(self.weights, predicted, target, strict=True)
-        ]
+    def forward(
+        self, predicted: Sequence[Tensor], target: Sequence[Tensor], shares: Tensor, std: Tensor
+    ) -> Tensor:
+        """Pooled features per level, (P, C, s, s) each, weighed by shares (P,) -> scalar, summed.
+
+        std (3,) of the student's normalization, in gray levels
+        """
+        terms = []
+        for level, weight, ours, theirs in zip(self.levels, self.weights, predicted, target, strict=True):
+            distance = (shares * (ours - theirs).abs().flatten(1).mean(1)).sum()
+            terms.append(weight * (distance * std.mean() if level == PIXELS else distance))
         return torch.stack(terms).sum()

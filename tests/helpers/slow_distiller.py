@@ -23,7 +23,12 @@ def slow_losses(
             raw = pixels * source.std[:, None, None] + source.mean[:, None, None]
             x = (raw - own[0]) / own[1]
         stem = network.maxpool(network.relu(network.bn1(network.conv1(x))))
-        return {'pixels': pixels, 'stem': stem, 'layer1': network.layer1(stem), 'logits': network(x)}
+        return {
+            'pixels': pixels * source.std.mean(),
+            'stem': stem,
+            'layer1': network.layer1(stem),
+            'logits': network(x),
+        }
 
     def divergence(student: Tensor, target: Tensor) -> Tensor:
         known = target > 0

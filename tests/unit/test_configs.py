@@ -103,6 +103,19 @@ def test_a_distilled_config_adds_only_the_distiller(file):
     assert distilled == merge_config(student_of(file)).to_dict()
 
 
+@pytest.mark.parametrize('file', DISTILLED, ids=str)
+def test_localization_weights_are_those_published_whatever_the_normalization(file, capsys):
+    """0.15 per std of the student's images, for the pixels as for the features: what they were before the
+    pixels were measured in gray levels. No hint then."""
+    model = merge_config(ROOT / file).model
+    loss = MODELS.build({**model.distiller.kd_loc, 'type': 'CropL1Loss'})
+    std = MODELS.build(model.data_preprocessor).std.mean()
+    unit = {'pixels': float(std)}
+    in_std = [w * unit.get(level, 1) for level, w in zip(loss.levels, loss.weights, strict=True)]
+    assert in_std == pytest.approx([0.15, 0.15], rel=1e-6)
+    assert 'gray levels' not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('name', 'loss'), [('dkd', 'DKDLoss'), ('dist', 'DISTLoss'), ('lstd', 'StandardizedKDLoss')]
 )

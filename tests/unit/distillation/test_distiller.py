@@ -96,6 +96,18 @@ def test_localization_on_smaller_crops_of_fewer_positives(teacher: FrozenTeacher
     assert samples.bboxes.grad.abs().sum(1).gt(0).all()
 
 
+def test_the_pixel_level_is_measured_in_gray_levels(teacher: FrozenTeacher, images: Tensor) -> None:
+    """A weight divided by the mean std gives the loss and gradient of the undivided one at a std of 1."""
+    teacher.mean = teacher.std = None  # features of the images as they are
+    samples = make_samples((3, 0, 2), (4, 0, 3))
+    found = []
+    for std, weight in (((1.0, 1.0, 1.0), 0.15), ((58.395, 57.12, 57.375), 0.15 / 57.63)):
+        distiller = full(teacher, kd_loc=CropL1Loss(loss_weight=(weight, 0.15)))
+        loss = distiller(images, Normalization(SOURCE.mean, torch.tensor(std)), samples)['loss_kd_loc']
+        found.append((loss, *torch.autograd.grad(loss, samples.bboxes)))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-8)
+
+
 @pytest.mark.parametrize('multiple', [1, 16])
 def test_equals_one_object_at_a_time(
     teacher: FrozenTeacher, images: Tensor, multiple: int, monkeypatch: pytest.MonkeyPatch

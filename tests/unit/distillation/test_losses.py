@@ -147,7 +147,7 @@ def test_extreme_logits_stay_finite(loss_class: type, classes: int, positives: i
     assert torch.isfinite(student.grad).all()
 
 
-def test_localization_adds_pixels_to_the_mean_over_feature_levels() -> None:
+def test_localization_adds_pixels_in_gray_levels_to_the_mean_over_feature_levels() -> None:
     loss = CropL1Loss(('pixels', 'stem', 'layer1'), (1, 1, 1), (1.0, 10.0, 100.0))
     ours = loss.pool(
         {
@@ -156,7 +156,8 @@ def test_localization_adds_pixels_to_the_mean_over_feature_levels() -> None:
         }
     )
     theirs = [torch.zeros_like(level) for level in ours]
-    assert float(loss(ours, theirs, torch.ones(2))) == 2 * (1 * 1 + (10 * 2 + 100 * 3) / 2)  # two crops
+    std = torch.tensor([3.0, 5.0, 7.0])
+    assert float(loss(ours, theirs, torch.ones(2), std)) == 2 * (5 * 1 + (10 * 2 + 100 * 3) / 2)  # two crops
 
 
 def test_positives_that_are_drawn_stand_for_all_of_their_object() -> None:
