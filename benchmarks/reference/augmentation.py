@@ -92,12 +92,10 @@ class Reference(NamedTuple):
         return float(of_canvas), float(of_photo.mean()) if photo.any() else 0.0
 
 
-def baseline_pipeline(
-    file: Path, boxes: Any, labels: Any, rng: np.random.Generator, contrast_first: bool = True
-) -> dict[str, Any]:
+def baseline_pipeline(file: Path, boxes: Any, labels: Any, rng: np.random.Generator) -> dict[str, Any]:
     """Turn a file into a sample: img (3, 300, 300) normalized, RGB; boxes, labels."""
     photo: Any = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    sample = reference_sample(photo, boxes, labels, rng, contrast_first)
+    sample = reference_sample(photo, boxes, labels, rng, contrast_first=True)
     img: Any = cv2.cvtColor(np.ascontiguousarray(sample.img), cv2.COLOR_BGR2RGB)
     img -= np.array(MEAN_RGB, np.float32)
     img /= np.ones(3, np.float32)

@@ -22,19 +22,12 @@ class BaselineSSD300(nn.Module):
     Args:
         num_classes: K.
         width: Factor on the channels of VGG16 and of the added levels.
-        batch_norm: Batch norm behind each convolution but those of the head.
     """
 
-    def __init__(self, num_classes: int, width: float = 1.0, batch_norm: bool = False) -> None:
+    def __init__(self, num_classes: int, width: float = 1.0) -> None:
         super().__init__()
         self.num_classes = num_classes
         wide = [int(channels * width) for channels in (512, 1024, 512, 256, 256, 256)]
-
-        def conv(
-            before: int, out: int, kernel_size: int, stride: int = 1, padding: int = 0, dilation: int = 1
-        ) -> list[nn.Module]:
-            layer = nn.Conv2d(before, out, kernel_size, stride, padding, dilation, bias=not batch_norm)
-            return [layer, nn.BatchNorm2d(out)] if batch_norm else [layer]
 
         layers: list[nn.Module] = []
         channels = 3
@@ -45,17 +38,17 @@ class BaselineSSD300(nn.Module):
                 layers.append(nn.MaxPool2d(2, 2, ceil_mode=True))
             else:
                 out = int(entry * width)
-                layers += [*conv(channels, out, 3, padding=1), nn.ReLU(inplace=True)]
+                layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU(inplace=True)]
                 channels = out
         layers += [nn.MaxPool2d(3, 1, padding=1)]
-        layers += [*conv(channels, wide[1], 3, padding=6, dilation=6), nn.ReLU(inplace=True)]
-        layers += [*conv(wide[1], wide[1], 1), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(channels, wide[1], 3, padding=6, dilation=6), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(wide[1], wide[1], 1), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
         self.l2_norm = nn.ParameterList([torch.full((wide[0],), 20.0)])
         self.extra = nn.ModuleList()
         for before, out, (stride, padding) in zip(wide[1:], wide[2:], EXTRA_STRIDES, strict=False):
-            self.extra.append(nn.Sequential(*conv(before, out // 2, 1)))
-            self.extra.append(nn.Sequential(*conv(out // 2, out, 3, stride=stride, padding=padding)))
+            self.extra.append(nn.Conv2d(before, out // 2, 1))
+            self.extra.append(nn.Conv2d(out // 2, out, 3, stride, padding))
         heads = list(zip(wide, ANCHORS_PER_CELL, strict=True))
         self.cls_convs = nn.ModuleList(nn.Conv2d(c, b * (num_classes + 1), 3, padding=1) for c, b in heads)
         self.reg_convs = nn.ModuleList(nn.Conv2d(c, b * 4, 3, padding=1) for c, b in heads)
@@ -64,10 +57,6 @@ class BaselineSSD300(nn.Module):
         """Copy the weights of a detector of this toolbox, which come in the same order; returns itself."""
         self.load_state_dict(dict(zip(self.state_dict(), detector.state_dict().values(), strict=True)))
         return self
-
-    def give_weights(self, detector: nn.Module) -> None:
-        """Copy the weights back into a detector of this toolbox."""
-        detector.load_state_dict(dict(zip(detector.state_dict(), self.state_dict().values(), strict=True)))
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Compute maps of classes and of boxes per level from images (N, 3, 300, 300), RGB, mean-subtracted.

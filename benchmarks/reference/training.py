@@ -1,18 +1,14 @@
-"""Training of the baseline, plain or distilled as published: the losses of a step, and all steps.
+"""The losses of a training step of the baseline, plain or distilled as published.
 
 G objects of an image · P positives of the batch · A anchors · boxes xyxy in pixels of the network input
 """
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models import ResNet
 
-from benchmarks.reference.augmentation import baseline_pipeline
 from benchmarks.reference.distiller import distillation_losses
 from benchmarks.reference.network import BaselineSSD300, flat
 from benchmarks.reference.ssd_loss import Targets, decode, losses
@@ -57,44 +53,3 @@ def training_losses(
         [len(of_image.positive) for of_image in targets],
         crop_size,
     )
-
-
-def train(
-    student: BaselineSSD300,
-    teacher: ResNet,
-    crop_size: int,
-    anchors: Tensor,
-    photos: Sequence[tuple[Path, Any, Any]],
-    batch_size: int,
-    steps: int,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    max_norm: float,
-    rng: np.random.Generator,
-) -> None:
-    """Train a distilled student for some steps.
-
-    photos: file, boxes (G, 4) and labels (G,) of each · max_norm: to which gradients are clipped
-    rng: all random numbers come from it
-    """
-    rows = endless(len(photos), rng)
-    for _ in range(steps):
-        samples = []
-        for _ in range(batch_size):
-            file, boxes, labels = photos[next(rows)]
-            samples.append(
-                baseline_pipeline(file, boxes, labels, rng, contrast_first=bool(rng.random() < 0.5))
-            )
-        images, objects, classes = ([s[key] for s in samples] for key in ('img', 'bboxes', 'labels'))
-        optimizer.zero_grad()
-        losses = training_losses(student, torch.stack(images), anchors, objects, classes, teacher, crop_size)
-        torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(student.parameters(), max_norm)
-        optimizer.step()
-        schedule.step()
-
-
-def endless(count: int, rng: np.random.Generator) -> Iterator[int]:
-    """Yield rows of a data set without end, in a new order each time through."""
-    while True:
-        yield from rng.permutation(count).tolist()
