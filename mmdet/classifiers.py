@@ -11,13 +11,18 @@ from typing import Any, NamedTuple
 
 import torch
 import torchvision
-from mmengine.logging import print_log
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.fx.proxy import TraceError
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmdet.checkpoint.pretrained import remedy, state_of_file, torchvision_state
+from mmdet.checkpoint.pretrained import (
+    load_fitting,
+    remedy,
+    report_fit,
+    state_of_file,
+    torchvision_state,
+)
 
 IMAGENET = 'imagenet'
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's ImageNet weights, pixels 0..1
@@ -61,17 +66,7 @@ def load_pretrained(network: nn.Module, arch: str, weights: str, key: str = 'mod
         ValueError: Nothing in them fits.
     """
     state = _imagenet_state(arch, key) if weights == IMAGENET else state_of_file(weights, key)
-    own = network.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
-        there = ', '.join([*state][:3])
-        raise ValueError(
-            f'{weights} holds nothing that fits {arch}: it has {there}, ..., and not {next(iter(own))}; '
-            f'{remedy(key)}'
-        )
-    network.load_state_dict(fitting, strict=False)
-    random = [name for name, _ in network.named_parameters() if name not in fitting]
-    print_log(f'{arch} starts from {weights}; at random: {", ".join(random) or "nothing"}', 'current')
+    report_fit(network, load_fitting(network, state, weights, remedy(key)), weights)
 
 
 class _Tracer(fx.Tracer):

@@ -1,13 +1,21 @@
-"""Get the weights that training starts from: out of a file, or torchvision's own."""
+"""Start from weights that are there already: a file's, or torchvision's own, as far as they fit."""
 
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from mmengine.logging import print_log
+from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.files import suggest
+
+BACKBONE = 'backbone.'  # under which a detector's checkpoint holds one
+COUNTER = 'num_batches_tracked'  # of a batch norm: no weight, and older files lack it
+SHOWN = 8  # parts of a network that are listed before they are only counted
 
 
 def remedy(key: str) -> str:
@@ -23,7 +31,7 @@ def remedy(key: str) -> str:
 
 
 def state_of_file(file: str, key: str) -> dict[str, Tensor]:
-    """Read the state dict in a file of weights to start from.
+    """Read the state dict in a file of weights to start from; of a detector's checkpoint its backbone's.
 
     Args:
         file: What `load_checkpoint` reads.
@@ -33,11 +41,75 @@ def state_of_file(file: str, key: str) -> dict[str, Tensor]:
         FileNotFoundError: There is none; says what to do.
     """
     try:
-        return dict(load_checkpoint(file)['state_dict'])
+        state = load_checkpoint(file)['state_dict']
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'weights to start from not found: {Path(file).absolute()}.{suggest(file)} Else {remedy(key)}'
         ) from error
+    inside = {name.removeprefix(BACKBONE): x for name, x in state.items() if name.startswith(BACKBONE)}
+    return inside or dict(state)
+
+
+def load_fitting(network: nn.Module, state: Mapping[str, Tensor], source: str, advice: str) -> list[str]:
+    """Load the tensors that a network has under the same name in the same shape; the others stay.
+
+    Older names are converted by the network first, see `load_weights`, which is strict.
+
+    Args:
+        network: Not wrapped.
+        state: Names and tensors.
+        source: Where they are from, for the message.
+        advice: What to do where nothing fits.
+
+    Returns:
+        Names of the tensors that stay.
+
+    Raises:
+        ValueError: Nothing fits.
+    """
+    own = network.state_dict()
+    fitting: set[str] = set()
+
+    def keep_fitting(_network: nn.Module, converted: dict[str, Tensor], *_: Any) -> None:
+        for name, tensor in list(converted.items()):
+            if name in own and _describe(own[name]) == _describe(tensor):
+                fitting.add(name)
+            else:
+                del converted[name]
+
+    with network.register_load_state_dict_pre_hook(keep_fitting):  # torch calls it with the newer names
+        network.load_state_dict(dict(state), strict=False)
+    if all(name.endswith(COUNTER) for name in fitting):
+        there = ', '.join([*state][:3])
+        raise ValueError(
+            f'{source} holds nothing that fits this {type(network).__name__}: it has {there}, ..., and not '
+            f'{next(iter(own))}; {advice}'
+        )
+    return [name for name in own if name not in fitting and not name.endswith(COUNTER)]
+
+
+def _describe(tensor: Tensor) -> tuple[torch.Size, bool]:
+    return tensor.shape, tensor.is_floating_point()
+
+
+def report_fit(network: nn.Module, missing: Sequence[str], source: str, filled: str = '\0') -> None:
+    """Log how many tensors of a network are from a source, and the parts that have some at random.
+
+    Args:
+        network: The one that was filled.
+        missing: What `load_fitting` has returned.
+        source: As there.
+        filled: How the names of those begin that are from elsewhere.
+    """
+    names = [name for name in network.state_dict() if not name.endswith(COUNTER)]
+    random = dict.fromkeys('.'.join(name.split('.')[:2]) for name in missing if not name.startswith(filled))
+    rest = f' and {len(random) - SHOWN} more' if len(random) > SHOWN else ''
+    print_log(
+        f'loaded {len(names) - len(missing)} of {len(names)} tensors from {source}; at random: '
+        f'{", ".join([*random][:SHOWN]) or "nothing"}{rest}',
+        'current',
+        logging.WARNING if 2 * len(missing) > len(names) else logging.INFO,
+    )
 
 
 def torchvision_state(weights: WeightsEnum, arch: str, key: str) -> dict[str, Tensor]:

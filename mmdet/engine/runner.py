@@ -35,6 +35,7 @@ from mmdet.checkpoint.io import (
     remove_temp_files,
     save_checkpoint,
 )
+from mmdet.checkpoint.pretrained import BACKBONE, load_fitting, report_fit
 from mmdet.config.check import MMENGINE_HOOKS, config_context
 from mmdet.config.resolve import CachedConfig, check_classes
 from mmdet.datasets.worker import init_worker
@@ -329,11 +330,15 @@ class DetRunner(Runner):
             save_checkpoint(checkpoint, path)
 
     def load_or_resume(self) -> None:
-        """Load or resume as MMEngine, and make sure that all processes begin at the same step.
+        """Resume, or load `load_from`, and make sure that all processes begin at the same step.
+
+        A new training takes of `load_from` what fits; for a test everything must.
 
         Raises:
-            ValueError: They do not.
+            ValueError: They do not; or nothing fits.
         """
+        if self._load_from and not self._resume and isinstance(self._train_loop, BaseLoop):
+            self._start_from(self._load_from)
         super().load_or_resume()
         starts = [int(value) for value in all_gather(torch.tensor(self.iter))]
         if len(set(starts)) > 1:
@@ -341,6 +346,24 @@ class DetRunner(Runner):
                 f'the processes begin after {", ".join(map(str, starts))} iterations: they found different '
                 f'checkpoints in {self.work_dir}, which has to be on a file system that all machines share'
             )
+
+    def _start_from(self, file: str) -> None:
+        """Load what fits the model; a backbone that does not fit whole starts from its own weights.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: Nothing fits, or it cannot be read.
+        """
+        model = unwrap_model(self.model)
+        checkpoint = load_checkpoint(file, self.trust_checkpoint)
+        advice = 'leave load_from out, or give a checkpoint of a network like this one'
+        missing = load_fitting(model, checkpoint['state_dict'], file, advice)
+        if any(name.startswith(BACKBONE) for name in missing):
+            super()._init_model_weights()
+            load_fitting(model, checkpoint['state_dict'], file, advice)
+        report_fit(model, missing, file, filled=BACKBONE)
+        self.call_hook('after_load_checkpoint', checkpoint={**checkpoint, 'state_dict': model.state_dict()})
+        self._has_loaded = True
 
     def resume(
         self,

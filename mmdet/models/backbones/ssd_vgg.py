@@ -6,7 +6,13 @@ N images · H x W pixels
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
-from mmdet.checkpoint.pretrained import state_of_file, torchvision_state
+from mmdet.checkpoint.pretrained import (
+    load_fitting,
+    remedy,
+    report_fit,
+    state_of_file,
+    torchvision_state,
+)
 from mmdet.models.layers import kaiming_init, xavier_init
 from mmdet.registry import MODELS
 
@@ -73,7 +79,7 @@ class SSDVGG(nn.Module):
 
         Raises:
             FileNotFoundError: They cannot be had; names the file, the folder and the way without them.
-            ValueError: The file holds another network.
+            ValueError: Nothing in the file fits.
         """
         if self.weights is None:
             return
@@ -81,20 +87,7 @@ class SSDVGG(nn.Module):
             state = torchvision_state(VGG16_Weights.IMAGENET1K_FEATURES, 'VGG16', KEY)
         else:
             state = state_of_file(self.weights, KEY)
-        vgg = {key: value for key, value in state.items() if key.startswith('features.')}
-        own = self.state_dict()
-        wrong = [
-            key
-            for key in own
-            if int(key.split('.')[1]) < self._vgg_layers
-            and (key not in vgg or vgg[key].shape != own[key].shape)
-        ]
-        if wrong:
-            raise ValueError(
-                f'{self.weights} does not hold the VGG16 of this backbone: {len(wrong)} tensors are missing '
-                f'or of another shape, the first is {wrong[0]}'
-            )
-        self.load_state_dict({key: vgg.get(key, own[key]) for key in own})
+        report_fit(self, load_fitting(self, state, self.weights, remedy(KEY)), self.weights)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) -> conv4_3 (N, 512, H/8, W/8) and conv7 (N, 1024, H/16, W/16), both after ReLU."""

@@ -34,13 +34,34 @@ def test_a_loader_has_the_seed_and_its_own_generator(toy_config):
 
 
 def test_weights_of_another_model_are_refused(toy_config, trained):
-    cfg = toy_config(model={'type': 'ToyModel', 'width': 5}, load_from=str(trained))
-    with pytest.raises(ValueError, match=r'epoch_1\.pth does not fit the ToyModel(?s:.*)mismatch.*layer'):
-        train(cfg)
+    for resume, message in (
+        (True, 'does not fit the ToyModel(?s:.*)mismatch.*layer'),
+        (False, 'holds nothing'),
+    ):
+        cfg = toy_config(model={'type': 'ToyModel', 'width': 5}, load_from=str(trained), resume=resume)
+        with pytest.raises(ValueError, match=rf'epoch_1\.pth {message}'):
+            train(cfg)
 
 
-def test_weights_of_other_classes_are_refused(toy_config, trained):
+def test_a_new_training_takes_what_fits(toy_config, trained, monkeypatch):
+    """The rest starts as ever, a backbone from its own weights; averages begin with the same."""
     cfg = toy_config(load_from=str(trained))
+    cfg.train_dataloader.dataset.classes = ['cat', 'cow']
+    cfg.optim_wrapper.optimizer.lr = 0.0
+    cfg.default_hooks.ema = {'type': 'EMAHook'}
+    runner = DetRunner.from_cfg(cfg)
+    backbone = runner.model.backbone = torch.nn.Linear(2, 2)
+    monkeypatch.setattr(runner.model, 'init_weights', lambda: torch.nn.init.ones_(backbone.weight))
+    runner.train()
+    assert torch.equal(runner.model.layer.weight, load_checkpoint(trained)['state_dict']['layer.weight'])
+    assert backbone.weight.eq(1).all()
+    averaged = next(hook.ema_model.module for hook in runner.hooks if hasattr(hook, 'ema_model'))
+    assert torch.equal(averaged.layer.weight, runner.model.layer.weight)
+    assert averaged.backbone.weight.eq(1).all()
+
+
+def test_weights_of_other_classes_are_not_resumed(toy_config, trained):
+    cfg = toy_config(load_from=str(trained), resume=True)
     cfg.train_dataloader.dataset.classes = ['cat', 'cow']
     with pytest.raises(ValueError, match=r'cat, cow\n(?s:.*)cat, dog'):
         train(cfg)

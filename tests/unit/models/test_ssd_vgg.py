@@ -47,14 +47,6 @@ def test_the_features_are_those_of_torchvisions_ssd(vgg: dict[str, torch.Tensor]
     assert conv7.shape == (1, 1024, 19, 19)
 
 
-def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
-    torch.save(
-        torchvision.models.vgg11(num_classes=2, init_weights=False).state_dict(), tmp_path / 'vgg11.pth'
-    )
-    with pytest.raises(ValueError, match='does not hold the VGG16'):
-        SSDVGG(weights=str(tmp_path / 'vgg11.pth')).init_weights()
-
-
 def test_imagenet_weights_fit_the_full_width_only() -> None:
     with pytest.raises(ValueError, match='weights=None'):
         SSDVGG(width=0.25)
