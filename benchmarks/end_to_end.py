@@ -24,8 +24,7 @@ def run(settings: Settings) -> list[Row]:
     if not settings.quick and (missing := settings.missing_cores if settings.on_gpu else NO_GPU):
         return [ROW._replace(note=missing)]
     count = settings.batch_size or (BATCH_GPU if settings.on_gpu else BATCH)
-    teacher = make_teacher(settings, subject(settings, 1).classes)
-    student = subject(settings, count, teacher.file)
+    student = subject(settings, count, make_teacher(settings))
     steps = QUICK_STEPS if settings.quick else STEPS
     detector = student.detector.train()
     optim_wrapper = build_optim_wrapper(detector, student.cfg.optim_wrapper)

@@ -67,20 +67,26 @@ part() {  # name, 'photos' where it needs them, most seconds (more where BUDGET 
   note "$NAME" "failed, exit status $status, $spent s: see log.txt"
   tail -n 5 "$OUT/log.txt"
 }
-benchmark() {  # name of the part and its file, most seconds, arguments of tools/benchmark.py
-  part "$1" photos "$2" "$PYTHON" tools/benchmark.py "${@:3}" "${OPTIONS[@]}" --out "$OUT/$1.csv"
+benchmark() {  # name of the part: FILE or FILE-VARIANT; most seconds, arguments of tools/benchmark.py
+  local new=$SCRATCH/$1.csv file=$OUT/${1%%-*}.csv
+  part "$1" photos "$2" "$PYTHON" tools/benchmark.py "${@:3}" "${OPTIONS[@]}" --out "$new"
+  if [ -e "$file" ] && [ -e "$new" ]; then tail -n +2 "$new" >> "$file"
+  elif [ -e "$new" ]; then cp "$new" "$file"; fi
 }
 
-TORCHINDUCTOR_CACHE_DIR=$(mktemp -d)  # of this run alone: a compilation that is cut off leaves half a file
-export TORCHINDUCTOR_CACHE_DIR
-trap 'rm -rf "$TORCHINDUCTOR_CACHE_DIR"' EXIT
+SCRATCH=$(mktemp -d)
+trap 'rm -rf "$SCRATCH"' EXIT
+export TORCHINDUCTOR_CACHE_DIR=$SCRATCH  # of this run alone: a compilation that is cut off leaves half a file
 COMMIT=$(git describe --always --dirty 2> /dev/null || echo unknown)
 note device "$CARD, commit $COMMIT, $(date -u +%FT%TZ), budget $BUDGET s"
-benchmark distill 120 distill
+benchmark distill 130 distill
+benchmark distill-stored 80 distill --teacher stored
 benchmark step 80 step
 benchmark infer 110 infer --repeats 3
+benchmark distill-tiny 50 distill --student ssd_tiny --teacher stored
+benchmark distill-lite 70 distill --student ssdlite_small --teacher stored
 benchmark profile 70 profile
-benchmark step_compiled 170 step --compile
+benchmark step-compiled 170 step --compile
 benchmark end_to_end 90 end_to_end --repeats 3
 part tests - 200 "$PYTHON" -m pytest -vv -p no:cacheprovider tests/integration/test_gpu.py
 echo "Results: $OUT"

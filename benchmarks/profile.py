@@ -16,8 +16,8 @@ SHOWN = 60  # kernels
 def run(settings: Settings) -> list[Row]:
     """Print a table of each step, the most expensive kernels first, and return their sums as rows."""
     count = settings.batch_size or (BATCH_GPU if settings.on_gpu else BATCH)
-    _, teacher = make_teacher(settings, subject(settings, 1).classes)
-    steps = (('distilled', subject(settings, count, teacher)), ('plain', subject(settings, count)))
+    distilled = subject(settings, count, make_teacher(settings))
+    steps = (('distilled', distilled), ('plain', subject(settings, count)))
     return [measure(settings, name, found) for name, found in steps]
 
 

@@ -13,6 +13,7 @@ class Settings(NamedTuple):
 
     data_root: Path = Path('data/coco-mini')  # COCO's layout
     student: str = 'ssd300'  # a name of mmdet.commands.benchmark.STUDENTS
+    teacher: str = 'online'  # of `distill`, or 'stored'
     device: torch.device = torch.device('cpu')
     threads: int = 1  # of torch in this process
     repeats: int = 5

@@ -3,8 +3,9 @@
 N images · A anchors · K classes
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -14,32 +15,39 @@ from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torchvision.models import ResNet
 
 from benchmarks.parity import differing_numbers, exact_float32
 from benchmarks.reference.network import BaselineSSD300
 from benchmarks.reference.training import training_losses
 from benchmarks.report import ROOT
 from benchmarks.settings import Settings
+from mmdet.analysis.teacher import teacher_predict
+from mmdet.checkpoint.io import save_checkpoint
+from mmdet.classifiers import build_classifier
 from mmdet.commands.benchmark import STUDENTS
 from mmdet.config.resolve import load_config
 from mmdet.datasets.collate import collate_detection
+from mmdet.distillation.stored_teacher import checksum
 from mmdet.engine.compile import compile_network
 from mmdet.registry import DATASETS, MODELS
 
 DISTILLED_CONFIG = ROOT / STUDENTS['ssd300']
 CONFIG = ROOT / 'configs' / 'ssd' / 'ssd300.py'
-BATCH, BATCH_GPU = 8, 64
+BATCH, BATCH_COMPACT, BATCH_GPU = 8, 16, 64
 QUICK_WIDTH = 1 / 16
-TEACHERS = (('resnet50', 112), ('resnet18', 32))  # arch and size of the crops, also of --quick
+QUICK_TEACHER = {'model.distiller.teacher.arch': 'resnet18', 'model.distiller.crop_size': 32}
+PIXEL_STD = 60.0  # about that of photos, in gray levels
 STEP = Callable[[], dict[str, float]]
 
 
 class Teacher(NamedTuple):
-    """An image classifier and its file."""
+    """An image classifier, its file, and what it answers."""
 
-    network: ResNet  # in eval mode, on the device
+    network: Any  # nothing of it folded, in eval mode, on the device
     file: Path
+    crop_size: int
+    options: dict[str, Any]  # overrides of the student's config that name it
+    answers: Path | None = None  # stored ones, which the student then reads
 
 
 class Subject(NamedTuple):
@@ -77,13 +85,14 @@ def narrowed(width: float) -> dict[str, Any]:
     }
 
 
-def subject(settings: Settings, batch_size: int, teacher: Path | None = None) -> Subject:
+def subject(settings: Settings, batch_size: int, teacher: Teacher | None = None, **kd_loc: Any) -> Subject:
     """Build the student with seeded weights, and a batch of the first photos of the validation set.
 
     Args:
         settings: Of this run.
         batch_size: N; photos repeat when the set has fewer.
-        teacher: File of a teacher: the student is a distilled one.
+        teacher: The student is distilled from it.
+        **kd_loc: Other values of its localization loss than the config's.
     """
     options: dict[str, Any] = {'model.backbone.weights': None}
     if settings.quick and settings.student == 'ssd300':
@@ -93,12 +102,15 @@ def subject(settings: Settings, batch_size: int, teacher: Path | None = None) ->
     if teacher is None:
         options |= {'row': 'plain'}
     else:
-        options |= {
-            'model.distiller.teacher.checkpoint': str(teacher),
-            'model.distiller.teacher.arch': TEACHERS[settings.quick][0],
-            'model.distiller.crop_size': TEACHERS[settings.quick][1],
-        }
+        options |= teacher.options | {f'model.distiller.kd_loc.{key}': value for key, value in kd_loc.items()}
     cfg = load_config(ROOT / STUDENTS[settings.student], options, settings.data_root)
+    if teacher and teacher.answers:
+        distiller = cfg.model.distiller
+        distiller.teacher = {
+            'type': 'StoredTeacher',
+            'file': str(teacher.answers),
+            'network': distiller.teacher,
+        }
     if settings.amp:
         cfg.optim_wrapper.update(type='mmdet.AmpOptimWrapper', dtype='bfloat16')  # MMEngine has one, too
     cfg.optim_wrapper.optimizer.lr = 0.0  # all the work of a step, and the next one finds the same weights
@@ -129,7 +141,7 @@ def scale_weights(detector: Any) -> None:
     """
     with torch.no_grad():
         if detector.data_preprocessor.std.eq(1).all():
-            detector.backbone.features[0].weight /= 60
+            detector.backbone.features[0].weight /= PIXEL_STD
         for conv in detector.head.reg_convs:
             conv[-1].weight *= 0.1
 
@@ -156,10 +168,10 @@ def baseline_student(subject: Subject) -> BaselineSSD300:
 def baseline_step(subject: Subject, student: BaselineSSD300, teacher: Teacher | None = None) -> STEP:
     """Build a training step of the baseline; with a teacher, distilled the published way."""
     anchors, images = anchors_of(subject.detector, subject.settings.device), normalized(subject)
-    network, crop_size = teacher and teacher.network, TEACHERS[subject.settings.quick][1]
+    published = (teacher.network, teacher.crop_size) if teacher else ()
 
     def losses() -> dict[str, Tensor]:
-        return training_losses(student, images, anchors, subject.objects, subject.labels, network, crop_size)
+        return training_losses(student, images, anchors, subject.objects, subject.labels, *published)
 
     return sgd_step(student, losses, subject.settings)
 
@@ -193,7 +205,7 @@ def check_step(
     settings: Settings, count: int, tolerance: float | dict[str, float], teacher: Teacher | None = None
 ) -> list[str]:
     """Compare a step of ours with one of the baseline, both in float32: their losses and gradients."""
-    exact = subject(settings._replace(amp=False), count, teacher and teacher.file)
+    exact = subject(settings._replace(amp=False), count, teacher)
     steps = our_step(exact), baseline_step(exact, baseline_student(exact), teacher)
     with exact_float32():
         ours, theirs = map(with_gradient, steps)
@@ -236,22 +248,40 @@ def torchvision_model(subject: Subject, **options: Any) -> Any:
     return model.to(subject.settings.device)
 
 
-def make_teacher(settings: Settings, classes: Sequence[str]) -> Teacher:
-    """Build a ResNet50 with seeded weights, nothing of it folded, and write its file.
+def make_teacher(settings: Settings) -> Teacher:
+    """Build the teacher that the student's config names with seeded weights, and write its file.
 
     Its batch norms have seen noise of the size of the student's input once, or its logits would explode.
     """
-    arch, crop_size = TEACHERS[settings.quick]
+    options = dict(QUICK_TEACHER if settings.quick and settings.student == 'ssd300' else {})
+    cfg = load_config(ROOT / STUDENTS[settings.student], options, settings.data_root)
+    arch, crop_size = cfg.model.distiller.teacher.arch, cfg.model.distiller.crop_size
+    classes = list(cfg.train_dataloader.dataset.metainfo['classes'])
     torch.manual_seed(1)
-    network = torchvision.models.get_model(arch, weights=None, num_classes=len(classes))
+    network = build_classifier(arch, len(classes))
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None  # the statistics of all that was seen, here one batch
+    spread = PIXEL_STD / fmean(cfg.model.data_preprocessor.std)
     with torch.no_grad():
-        network.train()(60 * torch.randn(4, 3, crop_size, crop_size))
+        network.train()(spread * torch.randn(4, 3, crop_size, crop_size))
     network.requires_grad_(requires_grad=False)
-    file = settings.work_dir / f'teacher_{arch}_{len(classes)}.pth'
+    file = settings.work_dir / f'teacher_{Path(arch).name}_{len(classes)}.pth'
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {'state_dict': network.state_dict(), 'classes': list(classes), 'crop_size': crop_size}
-    torch.save(content, file)
-    return Teacher(network.eval().to(settings.device), file)
+    save_checkpoint({'state_dict': network.state_dict(), 'classes': classes, 'crop_size': crop_size}, file)
+    options['model.distiller.teacher.checkpoint'] = str(file)
+    return Teacher(network.eval().to(settings.device), file, crop_size, options)
+
+
+def store_answers(subject: Subject, teacher: Teacher) -> Teacher:
+    """Write what the teacher says of the batch, as `tools/store_teacher.py` does of a training set."""
+    detector = subject.detector
+    batch = detector.data_preprocessor(subject.data)
+    gt, normalization = batch['gt'], detector.normalization
+    found = teacher_predict(detector.distiller, batch['inputs'], normalization, gt.gt_bboxes, gt.gt_image)
+    ann_ids, order = gt.gt_ann_ids.cpu().sort()
+    facts = {'classes': list(subject.classes), 'crop_size': teacher.crop_size, 'annotations': ''}
+    answers = teacher.file.with_name(f'answers_{teacher.file.name}')
+    tensors = {'ann_ids': ann_ids, 'answers': found.logits.cpu()[order].half()}
+    save_checkpoint({'state_dict': tensors, 'teacher': checksum(teacher.file), **facts}, answers)
+    return teacher._replace(answers=answers)

@@ -53,6 +53,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--student', choices=STUDENTS, default='ssd300', help=f'of {", ".join(OF_A_STUDENT)}; default: ssd300'
     )
+    parser.add_argument(
+        '--teacher',
+        choices=['online', 'stored'],
+        default='online',
+        help='of distill: it runs, or its answers are read',
+    )
     parser.add_argument('--data-root', type=Path, help="in COCO's layout; default: data/coco-mini")
     parser.add_argument('--device', help='cpu or cuda; default: the first GPU, or the CPU')
     parser.add_argument('--threads', type=int, help='of torch; default: every core')
@@ -110,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         new = [record(row, about) for row in rows]
         records += new
         stem = name if args['student'] == 'ssd300' else f'{name}_{args["student"]}'
+        stem += '_stored' * (name == 'distill' and args['teacher'] == 'stored')
         write_csv(records if args['out'] else new, args['out'] or RESULTS / f'{stem}.csv')
     print(table_of(records))
     print('\n'.join(f'{row["row"]}: {row["note"]}' for row in records if row['note']))

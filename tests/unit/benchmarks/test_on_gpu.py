@@ -7,7 +7,8 @@ from pathlib import Path
 
 from benchmarks.report import ROOT
 
-PARTS = ['distill', 'step', 'infer', 'profile', 'step_compiled', 'end_to_end', 'tests']
+PARTS = ['distill', 'distill-stored', 'step', 'infer', 'distill-tiny', 'distill-lite', 'profile']
+PARTS += ['step-compiled', 'end_to_end', 'tests']
 
 
 def run(out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
