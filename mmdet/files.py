@@ -33,6 +33,7 @@ FORMATS = (  # how a file begins, and what it is
     (rb'[\x01-\x7f]*\Z', 'text'),
     (rb'', 'of no known format'),
 )
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 HEAD = 512  # bytes of a file that tell its format
 
 
@@ -87,3 +88,25 @@ def _nearest(folder: Path, name: str, similar: bool) -> Path | None:
 
 def _fold(name: str) -> str:
     return unicodedata.normalize('NFC', name).casefold().strip()
+
+
+def suggest_converter(path: Path) -> str:
+    """Say how to convert labels of another format that were given in the place of an annotation file, or ''.
+
+    Args:
+        path: A folder of .txt or .xml files, one of them, or a .yaml.
+    """
+    files = path.rglob('*') if path.is_dir() else [path] if path.is_file() else []
+    label = next((file for file in files if file.suffix in ('.txt', '.xml', '.yaml', '.yml')), None)
+    if label is None:
+        return ''
+    if label.suffix == '.xml':
+        root = label.parent.parent
+        command = f'python tools/misc/voc2coco.py {root} {root / "annotations/all.json"}'
+        return f"these are labels in Pascal VOC's format, which `{command}` converts (--split NAME: one list)"
+    above = [file for folder in [*label.parents][:4] for file in sorted(folder.glob('*.y*ml'))]
+    known = next((file for file in above if 'names' in file.read_text(errors='ignore')), None)
+    write = 'once there is a data.yaml as docs/data.md shows, ' if known is None else ''
+    return (
+        f"these are labels in YOLO's format: {write}`python tools/misc/yolo2coco.py {known or 'data.yaml'}`"
+    )

@@ -251,7 +251,7 @@ def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
     ]
     if not for_training and not files[0].is_file():
         files = files[1:] or files
-    if not files[0].is_file():
+    if not files[0].exists():
         raise FileNotFoundError(
             f'annotations not found: {files[0].absolute()}.{suggest(files[0])}\n'
             f'  Say where the data set is: --data-root FOLDER, or edit the line "data_root = ..." in '

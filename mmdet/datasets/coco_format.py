@@ -17,7 +17,7 @@ import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
-from mmdet.files import suggest
+from mmdet.files import suggest, suggest_converter
 from mmdet.structures import NO_IMAGE
 
 REMEDY = 'Choose another annotation file (`--cfg-options train_ann=... val_ann=...`) or mend this one.'
@@ -144,6 +144,8 @@ def _parse_float(text: str) -> float:
 
 def _decode(file: Path, kind: type[T]) -> T:
     """Decode a file; what msgspec refuses (NaN, 640.0, other encodings) is given to the standard library."""
+    if other := suggest_converter(file):
+        raise ValueError(f'{file} is no annotation file: {other}')
     try:
         data = file.read_bytes()
     except FileNotFoundError as error:
@@ -170,7 +172,7 @@ def _locate(content: Any, error: str) -> str:
         entry = content[place[1]][int(place[2])]
         return f' (id {entry.get("id")!r:.{SHOWN}})' if isinstance(entry, dict) else f' ({entry!r:.{SHOWN}})'
     keys = f'; its keys are {sorted(content)}'[:SHOWN] if isinstance(content, dict) else ''
-    return f"{keys}. Folders in Pascal VOC's format are converted by tools/misc/voc2coco.py"
+    return f'{keys}. Other formats are converted by tools/misc/yolo2coco.py and tools/misc/voc2coco.py'
 
 
 def _category_ids(categories: Sequence[_Category], file: Path) -> dict[str, int]:

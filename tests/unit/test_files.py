@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdet.files import describe, suggest
+from mmdet.files import describe, suggest, suggest_converter
 
 ACCENT = unicodedata.normalize('NFC', 'café.jpg')
 
@@ -82,3 +82,26 @@ def test_a_url_is_no_path(there, url):
 )
 def test_formats(head, name):
     assert describe(head) == name
+
+
+@pytest.mark.parametrize(
+    ('given', 'advice'),
+    [
+        ('yolo/labels/train', '`python tools/misc/yolo2coco.py yolo/data.yaml`'),
+        ('yolo/data.yaml', '`python tools/misc/yolo2coco.py yolo/data.yaml`'),
+        ('yolo/labels/train/1.txt', '`python tools/misc/yolo2coco.py yolo/data.yaml`'),
+        ('bare', 'docs/data.md shows'),
+        ('voc', '`python tools/misc/voc2coco.py voc voc/annotations/all.json`'),
+        ('voc/Annotations', '`python tools/misc/voc2coco.py voc voc/annotations/all.json`'),
+        ('set/a.json', ''),
+        ('set', ''),
+        ('nowhere.txt', ''),
+    ],
+)
+def test_labels_in_another_format(there, given, advice):
+    for name in ('yolo/labels/train/1.txt', 'bare/1.txt', 'voc/Annotations/1.xml'):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).touch()
+    Path('yolo/data.yaml').write_text('names: [ant]')
+    told = suggest_converter(Path(given))
+    assert advice in told if advice else not told

@@ -119,6 +119,13 @@ def test_testing_needs_no_training_annotations(folder):
         config.load_config(folder / 'student.py', data_root=folder / 'set', for_training=False)
 
 
+def test_a_folder_of_labels_is_answered_with_its_converter(folder):
+    (folder / 'set/labels').mkdir()
+    (folder / 'set/labels/1.txt').touch()
+    with pytest.raises(ValueError, match=r'set/labels is no annotation file: .* tools/misc/yolo2coco\.py'):
+        config.load_config(folder / 'student.py', {'train_ann': 'labels'}, folder / 'set')
+
+
 def test_splits_with_different_classes_print_both_lists(folder):
     write_set(folder / 'set', 'val.json', 'val.json', ['cat', 'dog', 'gnu'])
     with pytest.raises(ValueError, match='cat, dog, emu') as error:

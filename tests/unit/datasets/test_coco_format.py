@@ -247,7 +247,7 @@ REFUSED: list[tuple[tuple[Any, ...], Any, str]] = [
     (('categories', 0, 'name'), '\ud800', 'is not text'),
     (('categories', 1), 7, "at '$.categories[1]' (7)"),
     (('categories',), [], "the list 'categories' is empty"),
-    (('categories',), {}, "'$.categories'; its keys are ['annotations', 'categories', 'images']. Folders in"),
+    (('categories',), {}, "'$.categories'; its keys are ['annotations', 'categories', 'images']. Other"),
     (('images',), [], 'lists no images'),
     *(((), value, "Expected 'object'") for value in (None, [], 7)),
     ((), {f'{i}.jpg': {} for i in range(2000)}, "required field 'categories'; its keys are ['0.jpg'"),
