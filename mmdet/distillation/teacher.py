@@ -15,13 +15,18 @@ from torch import Tensor, nn
 
 from mmdet.checkpoint.io import load_checkpoint, load_weights
 from mmdet.classifiers import build_classifier, feature_extractor
-from mmdet.distillation.fast.inference_optimizations import fold_batch_norms, optimize_first_conv
+from mmdet.distillation.fast.chunked import missing_rows
+from mmdet.distillation.fast.inference_optimizations import (
+    fold_batch_norms,
+    fuse_relus,
+    optimize_first_conv,
+    with_fused_relus,
+)
 from mmdet.files import suggest
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization, cached_tensor
 
 LAYER_NAMES = {'stem': 'maxpool'}  # the paper's name -> torchvision's name of the layer in a ResNet
-MULTIPLES = {'cuda': 64}  # by the type of device: the network gets such a multiple of crops
 
 
 @MODELS.register_module()
@@ -79,6 +84,7 @@ class FrozenTeacher(nn.Module):
         super().train(mode=False)
         fold_batch_norms(self.network)
         self.network.to(memory_format=torch.channels_last)
+        self.classifier = with_fused_relus(self.network).eval()
 
     def _load(self, file: dict[str, Any], checkpoint: str) -> None:
         state = file['state_dict']
@@ -121,7 +127,7 @@ class FrozenTeacher(nn.Module):
         """
         with torch.no_grad():
             inputs = pad_batch(self.normalize(crops, source))
-            return self.network(inputs)[: len(crops)].float()
+            return self.classifier(inputs)[: len(crops)].float()
 
     def features(self, crops: Tensor, source: Normalization) -> dict[str, Tensor]:
         """Extract features of crops (M, 3, S, S), float32 (M, C, h, w) per level; gradient to the crops."""
@@ -139,16 +145,13 @@ class FrozenTeacher(nn.Module):
         nodes = {level: LAYER_NAMES.get(level, level) for level in levels}
         self.feature_extractor = feature_extractor(self.network, nodes).network
         optimize_first_conv(self.feature_extractor)
+        fuse_relus(self.feature_extractor)
         self.feature_extractor.eval()
 
 
 def pad_batch(crops: Tensor) -> Tensor:
-    """Append blank crops to (M, 3, S, S), on a GPU up to the next of `MULTIPLES`.
-
-    Every batch has another number of objects and of positives, and for each number cuDNN looks anew for the
-    fastest algorithm of each convolution (`env_cfg.cudnn_benchmark`): so there are few numbers.
-    """
-    missing = -len(crops) % MULTIPLES.get(crops.device.type, 1)
+    """Append blank crops to (M, 3, S, S) where `missing_rows` says so."""
+    missing = missing_rows(crops)
     return F.pad(crops, [0] * 7 + [missing]) if missing else crops
 
 

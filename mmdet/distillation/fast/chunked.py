@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_SIZE = 16  # boxes whose feature maps are held together; on a CPU they fit the cache
 CHUNK_SIZE_CUDA = 1024
+MULTIPLES = {'cuda': 64}  # by the type of device: a network gets such a multiple of crops, see `missing_rows`
 GRADIENT_SCALE = 2.0**14  # keeps the gradient inside a float16 network from vanishing; a power of 2 is exact
 
 
@@ -23,7 +25,8 @@ def sum_in_chunks(loss: Callable[..., Tensor], bboxes: Tensor, *indices: Tensor)
     maps are dropped. Nothing else may need a gradient.
 
     Args:
-        loss: Called with the boxes of a chunk and their part of each of `indices`; returns a scalar.
+        loss: Called with the boxes of a chunk and their part of each of `indices`; returns a scalar. On a GPU
+            some boxes are added whose numbers are all 0; their loss has to be 0.
         bboxes: (M, 4).
         indices: (M,) each.
 
@@ -31,8 +34,10 @@ def sum_in_chunks(loss: Callable[..., Tensor], bboxes: Tensor, *indices: Tensor)
         A scalar that is connected to `bboxes`, also where M is 0.
     """
     size = CHUNK_SIZE_CUDA if bboxes.is_cuda else CHUNK_SIZE
+    missing = missing_rows(bboxes)
+    inputs = [F.pad(x, [0] * (2 * x.dim() - 1) + [missing]) for x in (bboxes.detach(), *indices)]
     values, gradients = [], []
-    chunks = zip(*(x.split(size) for x in (bboxes.detach(), *indices)), strict=True)
+    chunks = zip(*(x.split(size) for x in inputs), strict=True)
     for boxes, *rows in chunks:
         with torch.enable_grad():
             boxes.requires_grad_()
@@ -41,7 +46,16 @@ def sum_in_chunks(loss: Callable[..., Tensor], bboxes: Tensor, *indices: Tensor)
             (gradient,) = torch.autograd.grad(value * GRADIENT_SCALE, boxes)
         values.append(value.detach())
         gradients.append(gradient / GRADIENT_SCALE)
-    return PrecomputedGradient.apply(bboxes, torch.stack(values).sum(), torch.cat(gradients))
+    return PrecomputedGradient.apply(bboxes, torch.stack(values).sum(), torch.cat(gradients)[: len(bboxes)])
+
+
+def missing_rows(x: Tensor) -> int:
+    """Count the rows that `x` (M, ...) lacks to the next of `MULTIPLES`.
+
+    Every batch has another number of objects and of positives, and for each number cuDNN looks anew for the
+    fastest algorithm of each convolution (`env_cfg.cudnn_benchmark`): so there are few numbers.
+    """
+    return -len(x) % MULTIPLES.get(x.device.type, 1)
 
 
 class PrecomputedGradient(torch.autograd.Function):

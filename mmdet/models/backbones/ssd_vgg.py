@@ -3,6 +3,8 @@
 N images · H x W pixels
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
@@ -13,6 +15,7 @@ from mmdet.checkpoint.pretrained import (
     state_of_file,
     torchvision_state,
 )
+from mmdet.models.conv_relu import conv_relu
 from mmdet.models.layers import kaiming_init, xavier_init
 from mmdet.registry import MODELS
 
@@ -91,5 +94,19 @@ class SSDVGG(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) -> conv4_3 (N, 512, H/8, W/8) and conv7 (N, 1024, H/16, W/16), both after ReLU."""
-        conv4_3 = self.features[: self._conv4_3](x)
-        return conv4_3, self.features[self._conv4_3 :](conv4_3)
+        conv4_3 = _run(self.features[: self._conv4_3], x)
+        return conv4_3, _run(self.features[self._conv4_3 :], conv4_3)
+
+
+def _run(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Apply the layers, convolutions and what follows them together where that is faster."""
+    rest: list[Any] = list(layers)
+    while rest:
+        match [*map(type, rest[:3])]:
+            case [nn.Conv2d, nn.ReLU, *_]:
+                x, rest = conv_relu(rest[0], x), rest[2:]
+            case [nn.Conv2d, nn.MaxPool2d, nn.ReLU]:
+                x, rest = conv_relu(rest[0], x, rest[1]), rest[3:]
+            case _:
+                x, rest = rest[0](x), rest[1:]
+    return x

@@ -118,14 +118,15 @@ class Head(nn.Module, ABC):
         bboxes = self.bbox_coder.decode(anchors, deltas)
         height, width = gt.img_shape[image].unbind(1)
         flat_row = gt.valid.flatten().cumsum(0).view_as(gt.valid) - 1  # (N, Gmax) row among all objects
+        objects = gt.valid.nonzero(as_tuple=True)  # once: a GPU is waited for each time
         return PositiveSamples(
             cls_logits=outputs.cls_logits[image, anchor],
             bboxes=clip_boxes(bboxes, height, width),
             gt_index=flat_row[image, row],
-            gt_bboxes=gt.gt_bboxes,
-            gt_labels=gt.gt_labels,
-            gt_ann_ids=gt.gt_ann_ids,
-            gt_image=gt.gt_image,
+            gt_bboxes=gt.bboxes[objects],
+            gt_labels=gt.labels[objects],
+            gt_ann_ids=gt.ann_ids[objects],
+            gt_image=objects[0],
         )
 
     def predict(self, outputs: HeadOutputs, img_shape: Tensor) -> list[Detections]:

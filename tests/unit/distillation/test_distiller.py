@@ -19,7 +19,7 @@ from mmdet.distillation import (
     SoftmaxKDLoss,
     StandardizedKDLoss,
 )
-from mmdet.distillation.teacher import MULTIPLES
+from mmdet.distillation.fast.chunked import MULTIPLES
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
 from tests.helpers.slow_distiller import slow_losses
 from tests.unit.structures.test_boxes import random_boxes

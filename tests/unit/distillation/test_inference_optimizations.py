@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from mmdet.distillation.fast.inference_optimizations import (
+    ConvReLU,
     SpaceToDepthConv,
     fold_batch_norms,
+    fuse_relus,
     optimize_first_conv,
+    with_fused_relus,
 )
 
 
@@ -33,7 +36,9 @@ def test_a_folded_network_computes_the_same(arch: str) -> None:
     folded = copy.deepcopy(network)
     fold_batch_norms(folded)
     images = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(folded(images), network(images), rtol=1e-4, atol=1e-5)
+    expected = folded(images)
+    torch.testing.assert_close(expected, network(images), rtol=1e-4, atol=1e-5)
+    assert torch.equal(with_fused_relus(folded)(images), expected)
     left = sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     convs = sum(isinstance(module, nn.Conv2d) for module in folded.modules())
     # DenseNet normalizes what it concatenates; everywhere else a batch norm follows a convolution
@@ -108,10 +113,16 @@ def test_other_convolutions_stay(conv: nn.Conv2d) -> None:
 def test_the_first_layer_of_a_trunk() -> None:
     torch.manual_seed(0)
     network = trained(torchvision.models.resnet18())
+    fold_batch_norms(network)
     levels = {'maxpool': 'stem', 'layer1': 'layer1'}
     trunk, quick = (create_feature_extractor(network, levels) for _ in range(2))
     optimize_first_conv(quick)
     assert isinstance(quick.conv1, SpaceToDepthConv)
-    images = torch.randn(2, 3, 64, 64)
+    fuse_relus(quick)
+    assert sum(isinstance(layer, ConvReLU) for layer in quick.modules()) == 5
+    images = torch.randn(2, 3, 64, 64, requires_grad=True)
     for level, value in trunk(images).items():
-        torch.testing.assert_close(quick(images)[level], value, rtol=1e-4, atol=1e-4)
+        found, weight = quick(images)[level], torch.randn_like(value)
+        torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-4)
+        gradients = [torch.autograd.grad(x, images, weight, retain_graph=True)[0] for x in (found, value)]
+        torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,123 @@
+"""A convolution and what follows it: bias, max-pooling, ReLU; on a GPU in one kernel.
+
+N images · C channels · H x W pixels before the pooling, h x w behind it
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+try:
+    import triton
+except ImportError:  # it comes with torch for CUDA on Linux
+    triton = None
+else:
+    from mmdet.models.conv_relu_kernels import pool_backward_kernel, pool_bias_relu_kernel
+
+BLOCK = {'PIXELS': 16, 'CHANNELS': 64}  # of an output; 8 values a thread
+
+
+class Window(NamedTuple):
+    """What is pooled: squares of one size, without dilation."""
+
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+    ceil_mode: bool = False
+
+    @classmethod
+    def of(cls, pool: nn.MaxPool2d | None) -> Window | None:
+        """Describe a layer; None where it pools something else."""
+        if pool is None:
+            return cls()
+        sides = (pool.kernel_size, pool.stride, pool.padding)
+        fits = pool.dilation == 1 and all(isinstance(side, int) for side in sides)
+        return cls(*cast(tuple[int, int, int], sides), pool.ceil_mode) if fits else None
+
+    def pooled(self, side: int) -> int:
+        """Compute a side behind the pooling; the last window begins inside the image or its left padding."""
+        rest = side + 2 * self.padding - self.kernel
+        count = (-(-rest // self.stride) if self.ceil_mode else rest // self.stride) + 1
+        return count - (self.ceil_mode and (count - 1) * self.stride >= side + self.padding)
+
+
+def conv_relu(
+    conv: nn.Conv2d, x: Tensor, pool: nn.MaxPool2d | None = None, residual: Tensor | None = None
+) -> Tensor:
+    """Compute `relu(pool(conv(x)) + residual)`.
+
+    On a GPU cuDNN leaves the bias to a kernel of its own; pooling and ReLU are two more, and each reads and
+    writes the largest tensors of a step. There, with the channels last, one kernel does it all: the bias is
+    the same for all pixels of a channel, so that it may follow the pooling.
+
+    x (N, C_in, H_in, W_in) · residual (N, C, h, w) -> (N, C, h, w)
+    """
+    window = Window.of(pool)
+    if triton and x.is_cuda and window and conv.bias is not None and not torch.compiler.is_compiling():
+        y = conv._conv_forward(x, conv.weight, None)
+        if len(y) and y.is_contiguous(memory_format=torch.channels_last):
+            return fused_bias_relu(y, conv.bias, window, residual)
+        y = y + conv.bias.to(y.dtype)[:, None, None]
+    else:
+        y = conv(x)
+    y = y if pool is None else pool(y)
+    return (y if residual is None else y.add_(residual)).relu_()
+
+
+def fused_bias_relu(x: Tensor, bias: Tensor, window: Window, residual: Tensor | None = None) -> Tensor:
+    """Compute `relu(pool(x) + bias + residual)` in one kernel.
+
+    x (N, C, H, W), channels last · bias (C,) · residual (N, C, h, w) -> (N, C, h, w)
+    """
+    if residual is not None:
+        residual = residual.to(x.dtype).contiguous(memory_format=torch.channels_last)
+    out: Tensor = _FusedBiasReLU.apply(x, bias, residual, window)
+    return out
+
+
+class _FusedBiasReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor, residual: Tensor | None, window: Window) -> Tensor:
+        height, width = (window.pooled(side) for side in x.shape[2:])
+        out = _channels_last(x, height, width)
+        # Which pixel of its window each value comes from, for the gradient
+        place = _channels_last(x, height, width, torch.uint8) if window.kernel > 1 else None
+        _launch(
+            pool_bias_relu_kernel, out, window, x, bias, residual, out, place, *x.shape[1:], height, width
+        )
+        ctx.save_for_backward(out, place)
+        ctx.window, ctx.size, ctx.bias_type = window, x.shape[2:], bias.dtype
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        out, place = ctx.saved_tensors
+        grad = torch.ops.aten.threshold_backward(grad_outputs[0], out, 0)  # (N, C, h, w)
+        of_x, of_bias, of_residual, _ = ctx.needs_input_grad
+        bias_grad = grad.sum((0, 2, 3), dtype=ctx.bias_type) if of_bias else None
+        residual_grad = grad if of_residual else None
+        if of_x and place is not None:
+            pooled = grad.contiguous(memory_format=torch.channels_last)
+            grad = _channels_last(pooled, *ctx.size)
+            shape = (*grad.shape[1:], *pooled.shape[2:])
+            _launch(pool_backward_kernel, grad, ctx.window, pooled, place, grad, *shape)
+        return grad if of_x else None, bias_grad, residual_grad, None
+
+
+def _channels_last(like: Tensor, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
+    shape = (*like.shape[:2], height, width)
+    return torch.empty(
+        shape, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last
+    )
+
+
+def _launch(kernel: Any, out: Tensor, window: Window, *arguments: Any) -> None:
+    """Launch one program for each block of `out`."""
+    pixels, channels = len(out) * out.shape[2] * out.shape[3], out.shape[1]
+    grid = (triton.cdiv(pixels, BLOCK['PIXELS']), triton.cdiv(channels, BLOCK['CHANNELS']))
+    kernel[grid](
+        *arguments, pixels, KERNEL=window.kernel, STRIDE=window.stride, PADDING=window.padding, **BLOCK
+    )
