@@ -5,17 +5,12 @@ N images · C channels · H x W pixels before the pooling, h x w behind it
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-
-try:
-    import triton
-except ImportError:  # it comes with torch for CUDA on Linux
-    triton = None
-else:
-    from mmdet.models.conv_relu_kernels import pool_backward_kernel, pool_bias_relu_kernel
 
 BLOCK = {'PIXELS': 16, 'CHANNELS': 64}  # of an output; 8 values a thread
 
@@ -56,7 +51,8 @@ def conv_relu(
     x (N, C_in, H_in, W_in) · residual (N, C, h, w) -> (N, C, h, w)
     """
     window = Window.of(pool)
-    if triton and x.is_cuda and window and conv.bias is not None and not torch.compiler.is_compiling():
+    fusable = x.is_cuda and window is not None and conv.bias is not None
+    if window and fusable and not torch.compiler.is_compiling() and kernels_work():
         y = conv._conv_forward(x, conv.weight, None)
         if len(y) and y.is_contiguous(memory_format=torch.channels_last):
             return fused_bias_relu(y, conv.bias, window, residual)
@@ -65,6 +61,18 @@ def conv_relu(
         y = conv(x)
     y = y if pool is None else pool(y)
     return (y if residual is None else y.add_(residual)).relu_()
+
+
+@cache
+def kernels_work() -> bool:
+    """Try a kernel: Triton comes with torch for CUDA on Linux, and needs a C compiler."""
+    x = torch.zeros(1, 16, 2, 2, device='cuda').to(memory_format=torch.channels_last)
+    try:
+        fused_bias_relu(x, x[0, :, 0, 0], Window(2, 2))
+    except Exception as error:  # whatever Triton, the compiler or the driver raise
+        warnings.warn(f'bias, pooling and ReLU run one by one, which is slower: {error!r}', stacklevel=2)
+        return False
+    return True
 
 
 def fused_bias_relu(x: Tensor, bias: Tensor, window: Window, residual: Tensor | None = None) -> Tensor:
@@ -85,9 +93,8 @@ class _FusedBiasReLU(torch.autograd.Function):
         out = _channels_last(x, height, width)
         # Which pixel of its window each value comes from, for the gradient
         place = _channels_last(x, height, width, torch.uint8) if window.kernel > 1 else None
-        _launch(
-            pool_bias_relu_kernel, out, window, x, bias, residual, out, place, *x.shape[1:], height, width
-        )
+        sizes = (*x.shape[1:], height, width)
+        _launch('pool_bias_relu_kernel', out, window, x, bias, residual, out, place, *sizes)
         ctx.save_for_backward(out, place)
         ctx.window, ctx.size, ctx.bias_type = window, x.shape[2:], bias.dtype
         return out
@@ -102,8 +109,8 @@ class _FusedBiasReLU(torch.autograd.Function):
         if of_x and place is not None:
             pooled = grad.contiguous(memory_format=torch.channels_last)
             grad = _channels_last(pooled, *ctx.size)
-            shape = (*grad.shape[1:], *pooled.shape[2:])
-            _launch(pool_backward_kernel, grad, ctx.window, pooled, place, grad, *shape)
+            sizes = (*grad.shape[1:], *pooled.shape[2:])
+            _launch('pool_backward_kernel', grad, ctx.window, pooled, place, grad, *sizes)
         return grad if of_x else None, bias_grad, residual_grad, None
 
 
@@ -114,10 +121,11 @@ def _channels_last(like: Tensor, height: int, width: int, dtype: torch.dtype | N
     )
 
 
-def _launch(kernel: Any, out: Tensor, window: Window, *arguments: Any) -> None:
+def _launch(kernel: str, out: Tensor, window: Window, *arguments: Any) -> None:
     """Launch one program for each block of `out`."""
+    from mmdet.models import conv_relu_kernels  # here: importing Triton takes half a second
+
     pixels, channels = len(out) * out.shape[2] * out.shape[3], out.shape[1]
-    grid = (triton.cdiv(pixels, BLOCK['PIXELS']), triton.cdiv(channels, BLOCK['CHANNELS']))
-    kernel[grid](
-        *arguments, pixels, KERNEL=window.kernel, STRIDE=window.stride, PADDING=window.padding, **BLOCK
-    )
+    grid = (-(-pixels // BLOCK['PIXELS']), -(-channels // BLOCK['CHANNELS']))
+    constants = {'KERNEL': window.kernel, 'STRIDE': window.stride, 'PADDING': window.padding, **BLOCK}
+    getattr(conv_relu_kernels, kernel)[grid](*arguments, pixels, **constants)
