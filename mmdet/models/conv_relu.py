@@ -50,13 +50,13 @@ def conv_relu(
 
     x (N, C_in, H_in, W_in) · residual (N, C, h, w) -> (N, C, h, w)
     """
-    window = Window.of(pool)
-    fusable = x.is_cuda and window is not None and conv.bias is not None
-    if window and fusable and not torch.compiler.is_compiling() and kernels_work():
+    bias, window = conv.bias, Window.of(pool)
+    fusable = x.is_cuda and not torch.compiler.is_compiling() and kernels_work()
+    if fusable and window is not None and bias is not None:
         y = conv._conv_forward(x, conv.weight, None)
         if len(y) and y.is_contiguous(memory_format=torch.channels_last):
-            return fused_bias_relu(y, conv.bias, window, residual)
-        y = y + conv.bias.to(y.dtype)[:, None, None]
+            return fused_bias_relu(y, bias, window, residual)
+        y = y + bias.to(y.dtype)[:, None, None]
     else:
         y = conv(x)
     y = y if pool is None else pool(y)
