@@ -7,6 +7,7 @@ Boxes are xyxy in pixels of the network input.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
@@ -74,17 +75,21 @@ class ClassifierDistiller(nn.Module):
         """
         losses = {}
         image_index = samples.gt_image[samples.gt_index]  # (P,)
-        crops = crop_boxes(images, samples.gt_bboxes, samples.gt_image, self.crop_size)  # (G, 3, S, S)
+        cut_objects = cache(
+            partial(crop_boxes, images, samples.gt_bboxes, samples.gt_image)
+        )  # S: (G, 3, S, S)
         if self.kd_cls is not None:
-            targets = self.teacher.logits(crops, normalization, samples.gt_ann_ids)[samples.gt_index]
+            if isinstance(self.teacher, StoredTeacher):  # it needs no crops
+                answers = self.teacher.logits(samples.gt_ann_ids)  # (G, K)
+            else:
+                answers = self.teacher.logits(cut_objects(self.crop_size), normalization)
+            targets = answers[samples.gt_index]
             labels = samples.gt_labels[samples.gt_index]
             avg_factor = positives_per_image(image_index, len(images)).clamp(min=1).sum()
             losses['loss_kd_cls'] = self.kd_cls(samples.cls_logits, targets, avg_factor, labels)
         if (kd_loc := self.kd_loc) is not None:
             size = kd_loc.crop_size or self.crop_size
-            if size != self.crop_size:
-                crops = crop_boxes(images, samples.gt_bboxes, samples.gt_image, size)
-            true = self._pooled_levels(crops, normalization)  # (G, C, s, s) per level
+            true = self._pooled_levels(cut_objects(size), normalization)  # (G, C, s, s) per level
             num_positives = max(len(samples.bboxes), 1)
             rows, shares = kd_loc.choose(samples.gt_index)  # (Q,)
 

@@ -85,8 +85,8 @@ class StoredTeacher(nn.Module):
         """Return itself: a copy of the student (EMA) shares the teacher."""
         return self
 
-    def logits(self, crops: Tensor, source: Normalization, ann_ids: Tensor) -> Tensor:
-        """Look up the logits (M, K), float32, of the objects with the ids (M,); the crops are not read.
+    def logits(self, ann_ids: Tensor) -> Tensor:
+        """Look up the logits (M, K), float32, of the objects with the ids (M,).
 
         Raises:
             KeyError: An object that the file does not know. Looked for on a CPU alone: a GPU would have to

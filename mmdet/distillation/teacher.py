@@ -120,11 +120,8 @@ class FrozenTeacher(nn.Module):
         own = Normalization(cached_tensor(self.mean, crops), cached_tensor(self.std, crops))
         return own.convert(crops, source)
 
-    def logits(self, crops: Tensor, source: Normalization, ann_ids: Tensor | None = None) -> Tensor:
-        """Classify crops (M, 3, S, S), normalized as `source` says: logits (M, K), float32, no gradient.
-
-        ann_ids (M,) are for a teacher that knows its objects, see `StoredTeacher`
-        """
+    def logits(self, crops: Tensor, source: Normalization) -> Tensor:
+        """Classify crops (M, 3, S, S), normalized as `source` says: logits (M, K), float32, no gradient."""
         with torch.no_grad():
             inputs = pad_batch(self.normalize(crops, source))
             return self.classifier(inputs)[: len(crops)].float()

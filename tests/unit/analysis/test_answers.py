@@ -12,9 +12,9 @@ from mmdet.analysis import answers
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.commands.store_teacher import main
 from mmdet.config.resolve import load_config
-from mmdet.distillation import FrozenTeacher, StoredTeacher
+from mmdet.distillation import FrozenTeacher, StoredTeacher, distiller
 from mmdet.registry import DATASETS, MODELS
-from mmdet.structures import Normalization, crop_boxes
+from mmdet.structures import crop_boxes
 from tests.helpers.tiny_run import (
     CLASSES,
     DISTILLED,
@@ -28,7 +28,6 @@ from tests.helpers.tiny_run import (
 )
 
 STORED = ROOT / 'configs_dev/ssd/ssd_tiny_cls_loc_stored.py'
-SOURCE = Normalization(torch.zeros(3), torch.ones(3))
 
 
 @pytest.fixture(autouse=True)
@@ -125,15 +124,23 @@ def test_objects_that_no_view_shows_are_asked_about_as_in_an_evaluation(
     assert load_checkpoint(tmp_path / 'answers.pth')['state_dict']['answers'].isfinite().all()
 
 
-def test_a_student_learns_from_them(arguments: list[str], tmp_path: Path) -> None:
+def test_a_student_learns_from_them(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crops are cut for localization alone, at its own side."""
     main(arguments)
+    sides = []
+    cut = distiller.crop_boxes
+    monkeypatch.setattr(distiller, 'crop_boxes', lambda *given: sides.append(given[3]) or cut(*given))
     teacher = {'file': str(tmp_path / 'answers.pth'), 'network.checkpoint': str(tmp_path / 'teacher.pth')}
     options = options_of(**{f'model__distiller__teacher__{key}': value for key, value in teacher.items()})
+    options['model.distiller.kd_loc.crop_size'] = 8
     cfg = load_config(STORED, options, tmp_path / 'set')
     cfg.work_dir, cfg.log_level = str(tmp_path / 'run'), 'WARNING'
     assert cfg.model.distiller.teacher.ann_file == str(tmp_path / 'set/annotations/train.json')
     runner = train(cfg)
     assert runner.iter == 3
+    assert set(sides) == {8}
     assert not any('teacher' in name or 'answers' in name for name in runner.model.state_dict())
 
 
@@ -143,11 +150,10 @@ def test_what_does_not_belong_together_is_refused(arguments: list[str], tmp_path
         StoredTeacher(str(file))
     main(arguments)
     teacher = StoredTeacher(str(file), CLASSES, str(root / 'annotations/train.json'))
-    crops = torch.zeros(1, 3, 32, 32)
-    assert teacher.logits(crops, SOURCE, teacher.ann_ids[:1]).shape == (1, 3)
-    assert teacher.logits(crops[:0], SOURCE, teacher.ann_ids[:0]).shape == (0, 3)
+    assert teacher.logits(teacher.ann_ids[:1]).shape == (1, 3)
+    assert teacher.logits(teacher.ann_ids[:0]).shape == (0, 3)
     with pytest.raises(KeyError, match='no answer about the object 999'):
-        teacher.logits(crops, SOURCE, torch.tensor([999]))
+        teacher.logits(torch.tensor([999]))
     with pytest.raises(ValueError, match='network'):
         teacher.build_feature_extractor(['stem'])
     with pytest.raises(ValueError, match='in another order'):
