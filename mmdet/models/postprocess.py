@@ -55,25 +55,26 @@ class NMSPostProcess:
         bboxes (N, A, 4), or class-specific (N, A, K, 4) · scores (N, A, K) without background ·
         num_per_level: anchors per level, sums to A
         """
-        kept, levels = self._top_of_each_level(scores.amax(2), num_per_level)  # (N, B), (B,)
-        bboxes, scores = (
-            x.gather(1, kept[..., None].expand(-1, -1, x.shape[2])) for x in (bboxes.flatten(2), scores)
-        )
+        bboxes, scores, levels = self.candidates(bboxes, scores, num_per_level)
         return [self._nms_per_image(*image, levels) for image in zip(bboxes, scores, strict=True)]
 
-    def _top_of_each_level(self, best_scores: Tensor, num_per_level: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """(N, A) -> (N, B) indices of the anchors that go on, and (B,) their levels."""
+    def candidates(
+        self, bboxes: Tensor, scores: Tensor, num_per_level: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Keep the best `nms_pre` anchors of every level, by their best class score.
+
+        bboxes, scores, num_per_level as `__call__` takes them · returns bboxes (N, B, 4), class-specific
+        (N, B, K * 4), scores (N, B, K), levels (B,)
+        """
         kept, levels, start = [], [], 0
-        for number, level in enumerate(best_scores.split(list(num_per_level), 1)):
-            count = level.shape[1]
-            if self.nms_pre < count:
-                kept.append(level.topk(self.nms_pre, 1).indices + start)
-            else:
-                every = torch.arange(start, start + count, device=level.device)
-                kept.append(every.expand(len(level), -1))
+        for number, level in enumerate(scores.amax(2).split(list(num_per_level), 1)):
+            count = num_per_level[number]
+            kept.append(level.topk(min(self.nms_pre, count), 1).indices + start)
             levels.append(kept[-1].new_full(kept[-1].shape[1:], number))
             start += count
-        return torch.cat(kept, 1), torch.cat(levels)
+        index = torch.cat(kept, 1)[..., None]  # (N, B, 1)
+        bboxes, scores = (x.gather(1, index.expand(-1, -1, x.shape[2])) for x in (bboxes.flatten(2), scores))
+        return bboxes, scores, torch.cat(levels)
 
     def _nms_per_image(self, bboxes: Tensor, scores: Tensor, levels: Tensor) -> Detections:
         """bboxes (B, 4) or (B, K * 4) · scores (B, K) · levels (B,). One call for all groups, shifted apart.

@@ -154,4 +154,4 @@ class Head(nn.Module, ABC):
 
 def flatten_level(prediction: Tensor, values: int) -> Tensor:
     """(N, B * values, H, W) of one level -> (N, H * W * B, values), float32 from here on."""
-    return prediction.permute(0, 2, 3, 1).reshape(len(prediction), -1, values).float()
+    return prediction.permute(0, 2, 3, 1).reshape(prediction.shape[0], -1, values).float()
