@@ -83,6 +83,8 @@ benchmark distill 130 distill
 benchmark distill-stored 80 distill --teacher stored
 benchmark step 80 step
 benchmark infer 110 infer --repeats 3
+benchmark step-lite 30 step --student ssdlite
+benchmark infer-lite 30 infer --student ssdlite
 benchmark distill-tiny 50 distill --student ssd_tiny --teacher stored
 benchmark distill-lite 70 distill --student ssdlite_small --teacher stored
 benchmark profile 70 profile

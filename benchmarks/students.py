@@ -3,13 +3,13 @@
 N images · A anchors · K classes
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
@@ -66,10 +66,11 @@ class Subject(NamedTuple):
         return tuple(self.cfg.train_dataloader.dataset.metainfo['classes'])
 
 
-def anchors_of(detector: Any, device: torch.device) -> Tensor:
-    """Return the anchors (A, 4) of an SSD300 of this toolbox."""
-    sizes = [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
-    anchors: Tensor = detector.head.anchor_generator(sizes, device).boxes
+def anchors_of(detector: Any, device: torch.device, side: int = 300) -> Tensor:
+    """Return the anchors (A, 4) of an SSD of this toolbox for images of `side` pixels."""
+    generator = detector.head.anchor_generator
+    sizes = [(math.ceil(side / stride),) * 2 for stride in generator.strides]
+    anchors: Tensor = generator(sizes, device).boxes
     return anchors
 
 
@@ -176,16 +177,6 @@ def baseline_step(subject: Subject, student: BaselineSSD300, teacher: Teacher | 
     return sgd_step(student, losses, subject.settings)
 
 
-def torchvision_step(subject: Subject) -> STEP:
-    """Build a step of torchvision's SSD300-VGG16 on the same photos and boxes: its own loss, similar work."""
-    model, images = torchvision_model(subject).train(), list(photos(subject))
-    targets = [
-        {'boxes': boxes, 'labels': labels + 1}  # 0 is its background
-        for boxes, labels in zip(subject.objects, subject.labels, strict=True)
-    ]
-    return sgd_step(model, lambda: model(images, targets), subject.settings)
-
-
 def sgd_step(model: nn.Module, losses: Callable[[], dict[str, Tensor]], settings: Settings) -> STEP:
     """Build a step of SGD on the sum of some losses, with the optimizer of our configs."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
@@ -206,10 +197,13 @@ def check_step(
 ) -> list[str]:
     """Compare a step of ours with one of the baseline, both in float32: their losses and gradients."""
     exact = subject(settings._replace(amp=False), count, teacher)
-    steps = our_step(exact), baseline_step(exact, baseline_student(exact), teacher)
+    return compare_steps(our_step(exact), baseline_step(exact, baseline_student(exact), teacher), tolerance)
+
+
+def compare_steps(ours: STEP, theirs: STEP, tolerance: float | dict[str, float]) -> list[str]:
+    """List where the losses of two steps or the lengths of their gradients differ."""
     with exact_float32():
-        ours, theirs = map(with_gradient, steps)
-    return differing_numbers(ours, theirs, tolerance)
+        return differing_numbers(with_gradient(ours), with_gradient(theirs), tolerance)
 
 
 def with_gradient(step: STEP) -> dict[str, float]:
@@ -237,15 +231,6 @@ def photos(subject: Subject) -> Tensor:
     """Return the batch (N, 3, H, W) as RGB in [0, 1], as torchvision's detectors take images."""
     images: Tensor = subject.data['inputs'].to(subject.settings.device).flip(1).float() / 255
     return images
-
-
-def torchvision_model(subject: Subject, **options: Any) -> Any:
-    """Build torchvision's SSD300-VGG16 with seeded weights."""
-    torch.manual_seed(0)
-    model = torchvision.models.detection.ssd300_vgg16(
-        weights=None, weights_backbone=None, num_classes=len(subject.classes) + 1, **options
-    )
-    return model.to(subject.settings.device)
 
 
 def make_teacher(settings: Settings) -> Teacher:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 from benchmarks.report import ROOT
 
-PARTS = ['distill', 'distill-stored', 'step', 'infer', 'distill-tiny', 'distill-lite', 'profile']
+PARTS = [
+    'distill',
+    'distill-stored',
+    'step',
+    'infer',
+    'step-lite',
+    'infer-lite',
+    'distill-tiny',
+    'distill-lite',
+    'profile',
+]
 PARTS += ['step-compiled', 'end_to_end', 'tests']
 
 

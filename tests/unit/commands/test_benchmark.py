@@ -15,10 +15,12 @@ from mmdet.commands.benchmark import main
 MEASURED = {  # rows that are measured, and rows that this machine cannot measure
     'data': (3, 1),
     'step': (1, 1),
+    'step --student ssdlite': (1, 1),
     'distill': (3, 1),
     'distill --student ssd_tiny --teacher stored': (3, 1),
     'end_to_end': (1, 0),
     'infer': (4, 2),
+    'infer --student ssdlite': (4, 1),
     'eval': (1, 0),
     'startup': (2, 0),
     'profile': (2, 0),
