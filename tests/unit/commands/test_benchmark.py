@@ -15,12 +15,11 @@ from mmdet.commands.benchmark import main
 MEASURED = {  # rows that are measured, and rows that this machine cannot measure
     'data': (3, 1),
     'step': (1, 1),
-    'step --student ssdlite': (1, 1),
+    'step --student ssdlite --batch-size 2': (1, 1),  # its last level is one cell: batch norm needs two
     'distill': (3, 1),
     'distill --student ssd_tiny --teacher stored': (3, 1),
     'end_to_end': (1, 0),
     'infer': (4, 2),
-    'infer --student ssdlite': (4, 1),
     'eval': (1, 0),
     'startup': (2, 0),
     'profile': (2, 0),
@@ -57,7 +56,7 @@ def rows_of(tmp_path: Path) -> list[dict[str, str]]:
 )
 def test_small_run(name, typed, tmp_path, capsys) -> None:
     name, *options = name.split()
-    assert main([name, *options, *typed]) == 0
+    assert main([name, *typed, *options]) == 0
     rows, printed = rows_of(tmp_path), capsys.readouterr().out
     unmeasured = [row for row in rows if row['verdict'] == 'not measured']
     assert (len(rows) - len(unmeasured), len(unmeasured)) == MEASURED[' '.join([name, *options])]
