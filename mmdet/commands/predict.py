@@ -1,64 +1,246 @@
-"""Detect on image files and write pictures of what was found.
+"""Detect on photos and videos; write pictures, and detections as JSON, CSV or YOLO labels.
 
 python tools/image_demo.py photo.jpg configs/ssd/ssd300.py work_dirs/ssd300/latest.pth
+
+A file that cannot be read is skipped, and the exit status is 1. The picture of a.png is a.jpg (of a video
+a.mp4; a.png.jpg where there is an a.tif, too). Folders are kept below the one that all files are in.
+--save json writes detections.json (COCO's format, with scores), csv detections.csv, yolo labels/a.txt.
 """
 
 import argparse
-from collections.abc import Sequence
+import csv
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mmdet.cli import add_config_options, add_trust_argument, make_parser, parse
-from mmdet.files import suggest
+from mmdet.files import IMAGE_SUFFIXES, suggest
 
-SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp'}
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
+KINDS = ('pictures', 'json', 'csv', 'yolo')
+
+
+class Frame(NamedTuple):
+    """A photo, or a frame of a video."""
+
+    file: Path
+    image: Any  # uint8 (H, W, 3) BGR
+    number: int | None = None  # of a frame, from 0
+    rate: float = 0  # frames a second
+
+
+class Found(NamedTuple):
+    """What was found in a frame; `name` is that of its results, without suffix."""
+
+    name: Path
+    file_name: str
+    frame: int | None
+    size: tuple[int, int]  # (width, height)
+    objects: list[tuple[int, float, list[float]]]  # label, score, xyxy in pixels
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument('img', type=Path, help='an image, or a folder of images')
+    parser.add_argument('img', type=Path, nargs='+', help='photos, videos, or folders of them')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='folder of the pictures')
+    parser.add_argument('--recursive', action='store_true', help='look into the folders of a folder, too')
+    parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='folder of the results')
+    parser.add_argument('--save', nargs='+', choices=KINDS, default=['pictures'], help='default: pictures')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score that is drawn or written')
+    parser.add_argument('--batch-size', type=int, default=1, help='images that the detector gets at once')
     parser.add_argument('--device', help='default: the first GPU, or the CPU')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score that is drawn')
     add_config_options(parser)
     add_trust_argument(parser)
-    return parse(parser, argv)
+    args = parse(parser, argv)
+    if args.batch_size < 1:
+        parser.error(f'--batch-size is 1 or more, not {args.batch_size}')
+    return args
 
 
-def image_files(path: Path) -> list[Path]:
-    """List the images that a path names: itself, or those in the folder.
+def find_files(paths: Sequence[Path], recursive: bool, out_dir: Path) -> list[Path]:
+    """List the photos and videos that paths name: files, and those in folders, except what is in `out_dir`.
 
     Raises:
-        ValueError: A folder without images.
+        ValueError: A folder without any.
     """
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ValueError(f'{path} holds no image ({", ".join(sorted(SUFFIXES))})')
-    return files
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(path.rglob('*') if recursive else path.iterdir())
+        inside = [file for file in inside if out_dir.resolve() not in file.resolve().parents]
+        kept = [file for file in inside if file.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
+        found += kept
+        if not kept:
+            advice = '' if recursive else '. --recursive looks into its folders'
+            raise ValueError(f'{path} holds no image and no video ({", ".join(IMAGE_SUFFIXES)}, ...){advice}')
+    return [*dict.fromkeys(found)]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Detect, draw, write."""
-    args = parse_args(argv)
-    from mmdet.apis import inference_detector, init_detector
+def is_video(file: Path) -> bool:
+    """Tell a video by its suffix."""
+    return file.suffix.lower() in VIDEO_SUFFIXES
+
+
+def name_results(files: Sequence[Path]) -> dict[Path, Path]:
+    """Name the results of each file, without suffix, so that no two share a name."""
+    folder = os.path.commonpath([file.parent.absolute() for file in files])
+    names = [Path(os.path.relpath(file.absolute(), folder)) for file in files]
+    counts = Counter(name.with_suffix('') for name in names)
+    return {
+        file: name if counts[name.with_suffix('')] > 1 else name.with_suffix('')
+        for file, name in zip(files, names, strict=True)
+    }
+
+
+def read_frames(files: Sequence[Path], bad: list[Path]) -> Iterator[Frame]:
+    """Yield photos, and videos frame by frame; files that cannot be read are told and appended to `bad`."""
     from mmdet.datasets.transforms import BadImageError, read_image
-    from mmdet.visualization.canvas import write_picture
-    from mmdet.visualization.detections import draw_detections
 
-    files = image_files(args.img)
-    model = init_detector(args.config, args.checkpoint, args.device, args.cfg_options, args.trust_checkpoint)
-    classes = model.dataset_meta['classes']
     for file in files:
         try:
-            found = inference_detector(model, file).pred_instances
+            if is_video(file):
+                yield from _read_video(file)
+            else:
+                yield Frame(file, read_image(file))
         except BadImageError as error:
-            raise ValueError(f'{file}: {error}.{suggest(file)}') from error
-        shown = int((found.scores >= args.score_thr).sum())
-        boxes = (found.bboxes, found.labels, found.scores)
-        out = args.out_dir / f'{file.stem}.jpg'
-        write_picture(out, draw_detections(read_image(file), *boxes, classes, args.score_thr))
-        print(f'{file}: {shown} objects with a score of {args.score_thr:g} or more, drawn in {out}')
+            bad.append(file)
+            print(f'{file}: {error}.{suggest(file)}', file=sys.stderr)
+
+
+def _read_video(file: Path) -> Iterator[Frame]:
+    import cv2
+
+    from mmdet.datasets.transforms import BadImageError
+
+    video, number = cv2.VideoCapture(str(file)), 0
+    rate = video.get(cv2.CAP_PROP_FPS) or 25.0
+    while (read := video.read())[0]:
+        yield Frame(file, read[1], number, rate)
+        number += 1
+    if not number:
+        raise BadImageError('it is no video that OpenCV reads' if file.is_file() else 'the file is missing')
+
+
+def write_json(found: Sequence[Found], classes: Sequence[str], out_dir: Path) -> None:
+    """Write detections.json: COCO's format with scores, and with the number of a video's frame."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for row, one in enumerate(found, start=1):
+        image = {'id': row, 'file_name': one.file_name, 'width': one.size[0], 'height': one.size[1]}
+        images.append(image if one.frame is None else image | {'frame': one.frame})
+        for label, score, (x1, y1, x2, y2) in one.objects:
+            entry = {'id': len(annotations) + 1, 'image_id': row, 'category_id': label + 1, 'score': score}
+            bbox = [x1, y1, x2 - x1, y2 - y1]
+            annotations.append(entry | {'bbox': bbox, 'area': bbox[2] * bbox[3], 'iscrowd': 0})
+    categories = [{'id': row, 'name': name} for row, name in enumerate(classes, start=1)]
+    content = {'images': images, 'annotations': annotations, 'categories': categories}
+    (out_dir / 'detections.json').write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
+
+
+def write_csv(found: Sequence[Found], classes: Sequence[str], out_dir: Path) -> None:
+    """Write detections.csv, a line an object."""
+    with (out_dir / 'detections.csv').open('w', encoding='utf-8', newline='') as file:
+        table = csv.writer(file)
+        table.writerow(['file', 'frame', 'class', 'score', 'x1', 'y1', 'x2', 'y2'])
+        for one in found:
+            for label, score, box in one.objects:
+                numbers = [f'{score:.4f}', *(f'{value:.2f}' for value in box)]
+                table.writerow([one.file_name, one.frame, classes[label], *numbers])
+
+
+def write_yolo(found: Sequence[Found], classes: Sequence[str], out_dir: Path) -> None:
+    """Write a file an image: number of the class; x, y of the center, width and height as shares."""
+    for one in found:
+        (width, height), lines = one.size, []
+        for label, _, (x1, y1, x2, y2) in one.objects:
+            shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+            lines.append(f'{label} {" ".join(f"{share:.6f}" for share in shares)}\n')
+        stem = one.name.name if one.frame is None else f'{one.name.name}_{one.frame:06}'
+        file = out_dir / 'labels' / one.name.with_name(f'{stem}.txt')
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(''.join(lines))
+
+
+class Drawing:
+    """Writes pictures and videos with what was found.
+
+    Args:
+        files: Result of each file that is read.
+        classes: K names.
+    """
+
+    def __init__(self, files: dict[Path, Path], classes: Sequence[str]) -> None:
+        if clash := [file for file, result in files.items() if result.resolve() == file.resolve()]:
+            raise ValueError(f'{clash[0]} would be written over; give another --out-dir')
+        self.files, self.classes = files, classes
+        self.videos: dict[Path, Any] = {}
+
+    def add(self, frame: Frame, boxes: Any) -> None:
+        """Draw the boxes of an image, and write it or append it to its video."""
+        import cv2
+
+        from mmdet.visualization.canvas import write_picture
+        from mmdet.visualization.detections import draw_detections
+
+        picture = draw_detections(frame.image, boxes.bboxes, boxes.labels, boxes.scores, self.classes, 0.0)
+        file = self.files[frame.file]
+        if frame.number is None:
+            write_picture(file, picture)
+            return
+        if frame.number == 0:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            code = cv2.VideoWriter.fourcc(*'mp4v')
+            self.videos[file] = cv2.VideoWriter(str(file), code, frame.rate, picture.shape[1::-1])
+        self.videos[file].write(picture)
+
+    def close(self) -> None:
+        """Finish the videos."""
+        for video in self.videos.values():
+            video.release()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Detect, draw, write; returns the exit status."""
+    args = parse_args(argv)
+    files = find_files(args.img, args.recursive, args.out_dir)
+    names = name_results(files)
+    from mmdet.apis import inference_detector, init_detector
+
+    model = init_detector(args.config, args.checkpoint, args.device, args.cfg_options, args.trust_checkpoint)
+    classes = model.dataset_meta['classes']
+    results = {file: args.out_dir / f'{names[file]}.{"mp4" if is_video(file) else "jpg"}' for file in files}
+    drawing = Drawing(results, classes) if 'pictures' in args.save else None
+    bad: list[Path] = []
+    found: list[Found] = []
+    frames = read_frames(files, bad)
+    while batch := list(islice(frames, args.batch_size)):
+        for frame, sample in zip(batch, inference_detector(model, [one.image for one in batch]), strict=True):
+            boxes = sample.pred_instances[sample.pred_instances.scores >= args.score_thr]
+            if drawing is not None:
+                drawing.add(frame, boxes)
+            name, size = names[frame.file], frame.image.shape[1::-1]
+            objects = [*zip(boxes.labels.tolist(), boxes.scores.tolist(), boxes.bboxes.tolist(), strict=True)]
+            found.append(Found(name, str(name.with_name(frame.file.name)), frame.number, size, objects))
+            part = '' if frame.number is None else f', frame {frame.number}'
+            place = '' if drawing is None else f', drawn in {results[frame.file]}'
+            sure = f'with a score of {args.score_thr:g} or more'
+            print(f'{frame.file}{part}: {len(objects)} objects {sure}{place}')
+    if drawing is not None:
+        drawing.close()
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    for kind, write in (('json', write_json), ('csv', write_csv), ('yolo', write_yolo)):
+        if kind in args.save:
+            write(found, classes, args.out_dir)
+    if len(files) > 1:
+        total = sum(len(one.objects) for one in found)
+        print(f'{args.out_dir}: {total} objects in {len(files)} files, {len(bad)} of which could not be read')
+    return int(bool(bad))

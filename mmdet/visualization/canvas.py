@@ -3,8 +3,9 @@
 Pictures are uint8 (H, W, 3), BGR; x, y are pixels from the upper left corner.
 """
 
+import sys
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,49 @@ INK: Color = (40, 34, 30)
 SMALLEST_TEXT = 7  # pixels; below it a text is shortened instead
 
 
-@lru_cache(maxsize=64)
-def _font(size: int) -> Any:
-    """Load the font that matplotlib brings along: OpenCV 4 draws ASCII letters only."""
-    import matplotlib as mpl
+@lru_cache(maxsize=256)
+def _font(size: int, text: str = '') -> Any:
+    """Load a font that has the letters of a text: OpenCV 4 draws ASCII letters only."""
     from PIL import ImageFont
 
-    return ImageFont.truetype(str(Path(mpl.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')), size)
+    return ImageFont.truetype(_find_font(frozenset(text)), size)
+
+
+@lru_cache(maxsize=1024)
+def _find_font(letters: frozenset[str]) -> str:
+    """Find the font file that lacks the fewest letters: matplotlib's own, or one of this machine."""
+    import matplotlib as mpl
+    from matplotlib.font_manager import findSystemFonts
+
+    usual = str(Path(mpl.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf'))
+    if letters <= _letters_of(usual):
+        return usual
+    best = min([usual, *sorted(findSystemFonts())], key=lambda file: len(letters - _letters_of(file)))
+    if not letters <= _letters_of(best):
+        _note_missing_letters()
+    return best
+
+
+@cache
+def _letters_of(file: str) -> frozenset[str]:
+    """List the letters of a font; none of one that cannot be read or has a single size, as emoji have."""
+    from matplotlib.ft2font import FT2Font
+    from PIL import ImageFont
+
+    try:
+        ImageFont.truetype(file, SMALLEST_TEXT)
+        return frozenset(map(chr, FT2Font(file).get_charmap()))
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+@cache
+def _note_missing_letters() -> None:
+    print(
+        'note: no font of this machine has all letters of a name in the pictures, which show boxes in their '
+        "place. Install one, such as Debian's fonts-noto-cjk or fonts-noto-core",
+        file=sys.stderr,
+    )
 
 
 def line_height(size: int) -> int:
@@ -35,7 +72,7 @@ def line_height(size: int) -> int:
 
 def text_width(text: str, size: int) -> int:
     """Measure the width in pixels of a text."""
-    left, _, right, _ = _font(size).getbbox(text)
+    left, _, right, _ = _font(size, text).getbbox(text)
     return int(right - min(left, 0))
 
 
@@ -83,7 +120,8 @@ def write_text(
         y, size = y + (line_height(size) - line_height(fitting)) // 2, fitting
     image = Image.fromarray(picture)
     ink = tuple(round(channel) for channel in color)
-    ImageDraw.Draw(image).text((x, y), text, fill=ink, font=_font(size), anchor=anchor)
+    baseline = y + _font(size).getmetrics()[0]  # the same in every font
+    ImageDraw.Draw(image).text((x, baseline), text, fill=ink, font=_font(size, text), anchor=f'{anchor[0]}s')
     picture[:] = np.asarray(image)
 
 
