@@ -27,7 +27,7 @@ READ_KEYS = {
     *DATA_DEFAULTS,
     *(name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')),
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile', 'activation_checkpointing'),
-    *('channels_last', 'row'),
+    *('channels_last', 'row', 'classes'),
 }
 # What nothing reads any more, KEY, TYPE or TYPE.KEY: one word is the new name, dotted where it moves into a
 # part, under which the old one keeps working with a hint; a sentence says what to do.

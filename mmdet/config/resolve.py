@@ -1,11 +1,12 @@
 """Read, merge and resolve config files, before anything is built.
 
-A config is changed in one place only, `resolve`. The seven top-level keys of the data (`data_root`,
-`train_ann`, `train_img`, `val_ann`, `val_img`, `test_ann`, `test_img`) may come from a `_base_` file, a child
+A config is changed in one place only, `resolve`. The top-level keys of the data (`data_root`, `train_ann`,
+`train_img`, `val_ann`, `val_img`, `test_ann`, `test_img`, `classes`) may come from a `_base_` file, a child
 file, `--cfg-options` or `--data-root`; `resolve` copies their final values to every place that needs them.
 """
 
 import copy
+import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from mmdet.datasets.coco_format import read_classes
 from mmdet.files import suggest
 
 LARGE_PIXEL_WEIGHT = 1.0  # times the std of the images; the published student's is 0.15
+
+COCO_CLASSES = 80  # as configs say before the data do
 
 
 def load_config(
@@ -159,8 +162,8 @@ def resolve(cfg: Config, for_training: bool = True) -> Config:
     the model every key `num_classes`, `classes` and `ann_file` is set, also in heads and in the teacher.
     Resolving twice changes nothing.
 
-    Class names come from the training annotations, ordered by category id. For testing these may be absent;
-    then they come from the annotations that are tested on.
+    Class names are those of the key `classes`, in its order, or else all of the training annotations, ordered
+    by category id. For testing these may be absent; then they come from the annotations that are tested on.
 
     Args:
         cfg: Merged config.
@@ -168,11 +171,14 @@ def resolve(cfg: Config, for_training: bool = True) -> Config:
 
     Raises:
         FileNotFoundError: No annotations; says what to type.
-        ValueError: Annotations without usable categories, or splits with different classes: both lists.
+        ValueError: Annotations without usable categories, or splits with different classes: both lists; or
+            classes that are chosen by another key than `classes`.
     """
     apply_row(cfg)
     _place_paths(cfg)
-    set_classes(cfg, _read_split_classes(cfg, for_training))
+    classes = _read_split_classes(cfg, for_training)
+    _refuse_other_classes(cfg, classes)
+    set_classes(cfg, classes)
     return cfg
 
 
@@ -244,7 +250,7 @@ def annotation_metrics(cfg: Config, split: str) -> list[dict[str, Any]]:
 
 
 def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
-    """Read the class names of the data, the same in every split that is used."""
+    """Read the class names of the data: those of the key `classes`, or all, the same in every split."""
     used = ['train', 'val'] if for_training else ['train', 'test']
     files = [
         _annotations(cfg, split) for split in used if split == 'train' or _dataset(cfg, split) is not None
@@ -259,11 +265,65 @@ def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
             '  If its files have other names: --cfg-options train_ann=annotations/train.json train_img=train/'
             ' val_ann=annotations/val.json val_img=val/ (relative to the folder).'
         )
-    classes = read_classes(files[0])
-    for other in filter(Path.is_file, files[1:]):  # a missing one is reported by its data set
+    classes, there = (
+        read_classes(files[0]),
+        [*filter(Path.is_file, files[1:])],
+    )  # its data set reports another
+    if cfg.get('classes') is not None:
+        given = cfg.classes if isinstance(cfg.classes, (list, tuple)) else [cfg.classes]
+        chosen = tuple(map(str, given))  # names like 7, which are read as numbers
+        for file in [files[0], *there]:
+            _check_chosen(chosen, read_classes(file), file)
+        return chosen
+    for other in there:
         # ids may be numbered differently: labels go by name
         check_classes(classes, str(files[0]), read_classes(other), str(other), ordered=False)
     return classes
+
+
+def _check_chosen(chosen: Sequence[str], known: Sequence[str], file: Path) -> None:
+    missing = [name for name in chosen if name not in known]
+    if missing or not chosen or len(set(chosen)) < len(chosen):
+        near = difflib.get_close_matches(missing[0], known, n=1) if missing else []
+        raise ValueError(
+            f'classes={list(chosen)} chooses different names out of those of {file}'
+            + (f', which has no {", ".join(missing)}.' if missing else '.')
+            + (f' Did you mean {near[0]}?' if near else '')
+            + f'\n  It has {len(known)}: {", ".join(known)}'
+        )
+
+
+def _refuse_other_classes(cfg: Config, classes: Sequence[str]) -> None:
+    """Refuse the keys by which MMDetection chooses classes, where they say something else.
+
+    Raises:
+        ValueError: Names the key, and the one to use.
+    """
+    splits = ('train', 'val', 'test')
+    if any('classes' in metric for split in splits for metric in annotation_metrics(cfg, split)):
+        return  # what `resolve` has written for other data, recorded in a work dir
+    found = [
+        (f'{split}_dataloader.dataset.metainfo.classes', dataset['metainfo']['classes'])
+        for split in splits
+        if (dataset := _dataset(cfg, split)) and 'classes' in (dataset.get('metainfo') or {})
+    ]
+    wrong = [(place, names) for place, names in found if tuple(names) != tuple(classes)]
+    wrong += [
+        (f'{place}.num_classes', part['num_classes'])
+        for place, part in find_dicts(cfg.get('model'), 'model')
+        if part.get('num_classes', COCO_CLASSES) not in (COCO_CLASSES, len(classes))
+    ]
+    if wrong:
+        place, value = wrong[0]
+        raise ValueError(
+            f'{place}={value!r} differs from the {len(classes)} classes of the data: {", ".join(classes)}\n'
+            '  Leave it out. One key at the top level chooses classes and their order, for data, model and '
+            f'metric: {_choice(classes[:2])}'
+        )
+
+
+def _choice(classes: Sequence[str]) -> str:
+    return f'--cfg-options "classes={list(classes)}"'
 
 
 def check_classes(
@@ -276,6 +336,8 @@ def check_classes(
     """
     if tuple(data) == tuple(other) or (not ordered and set(data) == set(other)):
         return
+    shared = [name for name in other if name in data]
+    choose = shared and (len(shared) == len(other) or not ordered)
     only = {'first': set(data) - set(other), 'second': set(other) - set(data)}
     parts = [f'only in the {which}: {sorted(names)}' for which, names in only.items() if names]
     raise ValueError(
@@ -284,4 +346,5 @@ def check_classes(
         f'  {other_source} has {len(other)}: {", ".join(other)}\n'
         '  Use files of the same data set: --data-root FOLDER, --cfg-options train_ann=... val_ann=..., or a '
         'checkpoint that was trained on these classes.'
+        + (f'\n  To choose among the classes of a file: {_choice(shared)}' if choose else '')
     )

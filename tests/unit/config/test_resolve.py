@@ -131,9 +131,54 @@ def test_splits_with_different_classes_print_both_lists(folder):
     with pytest.raises(ValueError, match='cat, dog, emu') as error:
         config.load_config(folder / 'student.py', {'val_ann': 'val.json'}, folder / 'set')
     assert 'cat, dog, gnu' in str(error.value)
+    assert """--cfg-options "classes=['cat', 'dog']\"""" in str(error.value)
+    options = {'val_ann': 'val.json', 'classes': ['cat', 'dog']}
+    assert config.load_config(folder / 'student.py', options, folder / 'set').model.bbox_head.num_classes == 2
     with pytest.raises(ValueError, match='another order'):
         config.check_classes(['a', 'b'], 'data', ['b', 'a'], 'checkpoint')
     config.check_classes(['a', 'b'], 'data', ('a', 'b'), 'checkpoint')
+
+
+@pytest.mark.parametrize(
+    ('given', 'chosen'), [(['emu', 'cat'], ('emu', 'cat')), ('dog', ('dog',)), ([7], ('7',)), (None, None)]
+)
+def test_one_key_chooses_and_orders_classes(folder, given, chosen):
+    """Also where the splits hold different ones, and where a name looks like a number."""
+    write_set(folder / 'set', 'val.json', 'val.json', ['cat', 'dog', 'emu', '7', 'gnu'])
+    options = {'train_ann': 'val.json', 'val_ann': 'val.json', 'classes': given}
+    cfg = config.load_config(folder / 'distilled.py', options, folder / 'set')
+    chosen = chosen or ('cat', 'dog', 'emu', '7', 'gnu')
+    assert cfg.train_dataloader.dataset.metainfo.classes == cfg.test_evaluator.classes == chosen
+    assert cfg.model.bbox_head.num_classes == cfg.model.distiller.teacher.num_classes == len(chosen)
+    assert cfg.model.distiller.teacher.classes == chosen
+    once = cfg.pretty_text
+    assert config.resolve(cfg).pretty_text == once
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'classes': ['cat', 'dogs']}, r'set/.*train2017\.json, which has no dogs\. Did you mean dog\?'),
+        ({'classes': ['cat', 'cat']}, 'chooses different names out of'),
+        ({'classes': []}, 'chooses different names out of'),
+        (
+            {'train_dataloader.dataset.metainfo.classes': ('cat',)},
+            r'classes=\(.cat.,\) differs (?s:.*)--cfg-options .classes=',
+        ),
+        ({'model.bbox_head.num_classes': 5}, r'model.bbox_head.num_classes=5 differs from the 3 classes'),
+    ],
+)
+def test_another_choice_of_classes_is_refused_and_names_the_key(folder, options, message):
+    with pytest.raises(ValueError, match=message):
+        config.load_config(folder / 'student.py', options, folder / 'set')
+
+
+def test_a_recorded_config_serves_another_data_set(folder):
+    config.load_config(folder / 'student.py', data_root=folder / 'set').dump(folder / 'recorded.py')
+    coco = 'annotations/instances_{}2017.json'
+    write_set(folder / 'other', coco.format('train'), coco.format('val'), ['gnu', 'yak'])
+    cfg = config.load_config(folder / 'recorded.py', data_root=folder / 'other')
+    assert_all_moved(cfg, folder / 'other', ('gnu', 'yak'))
 
 
 @pytest.mark.parametrize(
