@@ -115,16 +115,18 @@ def subject(settings: Settings, batch_size: int, teacher: Teacher | None = None,
     if settings.amp:
         cfg.optim_wrapper.update(type='mmdet.AmpOptimWrapper', dtype='bfloat16')  # MMEngine has one, too
     cfg.optim_wrapper.optimizer.lr = 0.0  # all the work of a step, and the next one finds the same weights
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    data = collate_detection([dataset[row % len(dataset)] for row in range(batch_size)])
     torch.manual_seed(0)
     detector = MODELS.build(cfg.model)
     scale_weights(detector)
+    if settings.student != 'ssd300':  # it has no batch norms
+        set_statistics(detector, torch.randn(4, *data['inputs'].shape[1:]))
     detector.to(settings.device)
     if settings.channels_last or cfg.get('channels_last'):  # as the runner does
         detector.to(memory_format=torch.channels_last)
     if settings.compile and (reason := compile_network(detector)):
         raise RuntimeError(f'--compile: this machine cannot: {reason}')
-    dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    data = collate_detection([dataset[row % len(dataset)] for row in range(batch_size)])
     gt = data['gt']
     if settings.on_gpu:  # as the loader does
         data |= {'inputs': data['inputs'].pin_memory(), 'gt': type(gt)(*(each.pin_memory() for each in gt))}
@@ -145,6 +147,15 @@ def scale_weights(detector: Any) -> None:
             detector.backbone.features[0].weight /= PIXEL_STD
         for conv in detector.head.reg_convs:
             conv[-1].weight *= 0.1
+
+
+def set_statistics(network: nn.Module, images: Tensor) -> None:
+    """Give batch norms the statistics of one batch (N, 3, H, W), or logits would vanish or explode."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None  # the statistics of all that was seen
+    with torch.no_grad():
+        network.train()(images)
 
 
 def our_step(subject: Subject) -> STEP:
@@ -234,22 +245,15 @@ def photos(subject: Subject) -> Tensor:
 
 
 def make_teacher(settings: Settings) -> Teacher:
-    """Build the teacher that the student's config names with seeded weights, and write its file.
-
-    Its batch norms have seen noise of the size of the student's input once, or its logits would explode.
-    """
+    """Build the teacher that the student's config names with seeded weights, and write its file."""
     options = dict(QUICK_TEACHER if settings.quick and settings.student == 'ssd300' else {})
     cfg = load_config(ROOT / STUDENTS[settings.student], options, settings.data_root)
     arch, crop_size = cfg.model.distiller.teacher.arch, cfg.model.distiller.crop_size
     classes = list(cfg.train_dataloader.dataset.metainfo['classes'])
     torch.manual_seed(1)
     network = build_classifier(arch, len(classes))
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = None  # the statistics of all that was seen, here one batch
     spread = PIXEL_STD / fmean(cfg.model.data_preprocessor.std)
-    with torch.no_grad():
-        network.train()(spread * torch.randn(4, 3, crop_size, crop_size))
+    set_statistics(network, spread * torch.randn(4, 3, crop_size, crop_size))
     network.requires_grad_(requires_grad=False)
     file = settings.work_dir / f'teacher_{Path(arch).name}_{len(classes)}.pth'
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ MEASURED = {  # rows that are measured, and rows that this machine cannot measur
     'distill --student ssd_tiny --teacher stored': (3, 1),
     'end_to_end': (1, 0),
     'infer': (4, 2),
+    'infer --student ssdlite': (4, 1),
     'eval': (1, 0),
     'startup': (2, 0),
     'profile': (2, 0),
