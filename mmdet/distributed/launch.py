@@ -90,7 +90,7 @@ def start_process_group(launcher: str, backend: str | None = None, timeout: floa
     limit = datetime.timedelta(seconds=timeout)
     try:
         store, rank, size = next(dist.rendezvous('env://', timeout=limit))
-    except dist.DistError as error:
+    except RuntimeError as error:  # a DistError, but of a port in use in torch 2.6
         raise OSError(_explain_rendezvous(launcher, str(error).splitlines()[0])) from error
     restart = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')  # finds in the store what was there before
     store = dist.PrefixStore(f'start_{restart}', store)

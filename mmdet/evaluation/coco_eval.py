@@ -141,10 +141,12 @@ def _run(evaluation: Any, category_ids: Sequence[int]) -> BoxScores:
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
+        summary = COCOeval(iouType='bbox')  # for both: hotcoco adds up as NumPy 2 does, whatever is installed
+        summary.eval = evaluation.eval
+        summary.summarize()
     precision = evaluation.eval['precision'][..., ALL_AREAS, MOST_DETECTIONS]  # (T, R, K), ordered by id
     columns = np.searchsorted(np.unique(category_ids), category_ids)
-    return BoxScores(np.asarray(evaluation.stats), precision[..., columns])
+    return BoxScores(summary.stats, precision[..., columns])
 
 
 def _places(ids: Sequence[Any], place_of: dict[Any, int]) -> np.ndarray:

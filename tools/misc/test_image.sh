@@ -2,16 +2,17 @@
 # Build the image and use it as the README says, on the CPU: two steps on two processes as user 12345:12345, data and
 # teachers mounted read-only, then a test of the checkpoint. Debian's buildah stands in for Docker.
 # usage: sudo bash tools/misc/test_image.sh [BASE]
-# BASE: an image; default: Debian made by debootstrap, with this machine's certificates and pip settings. Takes
-# ten minutes and, in FOLDER (default: under /tmp), 20 GB, which are removed in the end. MIRROR: of Debian.
-# BUILD_OPTIONS: of buildah, such as -v WHEELS:WHEELS:ro where pip's settings name a folder.
+# BASE: an image; default: Debian made by debootstrap, with this machine's certificates and pip settings. Took
+# 26 minutes on a busy machine and, in FOLDER (default: under /tmp), 12 GB, which are removed in the end. MIRROR: of
+# Debian. BUILD_OPTIONS: of buildah, such as -v WHEELS:WHEELS:ro where pip's settings name a folder.
+# STORAGE_DRIVER=vfs: where overlay is not to be had, as inside a container; 20 GB.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 FOLDER=${FOLDER:-$(mktemp -d /tmp/test_image.XXXX)}
 OWNER=12345:12345
 trap 'rm -rf "$FOLDER"' EXIT
 say() { printf '\n=== %s (%d s)\n' "$1" "$SECONDS"; }
-buildah() { command buildah --root "$FOLDER/images" --runroot "$FOLDER/run" --storage-driver vfs "$@"; }
+buildah() { command buildah --root "$FOLDER/images" --runroot "$FOLDER/run" "$@"; }
 
 BASE=${1:-}
 if [ -z "$BASE" ]; then
@@ -50,6 +51,9 @@ import json, torch, torchvision
 names = [each['name'] for each in json.load(open('data/coco2017/annotations/instances_train2017.json'))['categories']]
 network = torchvision.models.resnet50(num_classes=len(names))
 torch.save({'state_dict': network.state_dict(), 'classes': names}, 'cls_teachers/ssd/model_best.pth.tar')"
+for folder in data/coco2017 cls_teachers; do
+  ! run ro touch "$folder/a" 2> /dev/null || { echo "error: $folder can be written" >&2; exit 1; }
+done
 say 'Training two steps'
 run ro bash tools/dist_train_cls_loc.sh configs_dev/ssd/ssd300_coco_cls_loc.py 2 --no-validate --cfg-options \
   train_cfg.max_iters=2 train_dataloader.batch_size=2 train_dataloader.num_workers=1 model.backbone.weights=None

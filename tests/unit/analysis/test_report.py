@@ -41,7 +41,7 @@ def test_groups_of_crops() -> None:
 
 @pytest.mark.parametrize(
     ('factor', 'says', 'suggested'),
-    [(1, 'deserved', 2), (3, 'over', 6), (0.3, 'under', 1), (20, 'one-hot', 10)],
+    [(1, 'deserved', 2), (3, 'over', 6), (0.3, 'under', 1), (12, 'one-hot', 10)],
 )
 def test_the_suggestion_follows_the_calibrating_temperature(
     factor: float, says: str, suggested: int, honest: tuple[torch.Tensor, torch.Tensor]

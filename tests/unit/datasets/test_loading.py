@@ -134,9 +134,10 @@ def test_sixteen_bits_of_which_little_would_be_left(tmp_path, picture, name, low
 
 
 def test_formats_of_ten_bits_are_scaled_by_their_decoder(tmp_path, picture):
-    wide = picture.astype(np.uint16) << 2
-    if not cv2.imwrite(str(tmp_path / 'a.avif'), wide, [cv2.IMWRITE_AVIF_DEPTH, 10]):
+    if not cv2.haveImageWriter('a.avif'):
         pytest.skip('no AVIF')
+    wide = picture.astype(np.uint16) << 2
+    cv2.imwrite(str(tmp_path / 'a.avif'), wide, [cv2.IMWRITE_AVIF_DEPTH, 10])
     assert np.abs(read_image(tmp_path / 'a.avif', SIZE).astype(int) - picture).mean() < 4
 
 
