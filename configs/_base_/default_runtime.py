@@ -4,6 +4,7 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, save_best='coco/bbox_mAP'),
     bad_data=dict(type='BadDataHook'),
     curves=dict(type='CurvesHook'),
+    progress=dict(type='ProgressHook'),
     distillation_monitor=dict(type='DistillationMonitorHook'),
 )
 env_cfg = dict(

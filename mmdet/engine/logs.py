@@ -1,4 +1,7 @@
-"""Warn of logs that cannot be written, and go on: a full disk costs lines, not the training."""
+"""Keep long texts off the console; warn of logs that cannot be written, and go on.
+
+A full disk costs lines, not the training.
+"""
 
 import logging
 import sys
@@ -9,6 +12,27 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.visualization import Visualizer
+
+# How MMEngine's long texts begin: the environment, the config, the hooks, and a line that concerns nobody.
+FILE_ONLY = ('\n-----', 'Config:', 'Hooks will be executed', 'Distributed training is not used')
+
+
+def console_handlers(logger: logging.Logger) -> list[logging.StreamHandler[Any]]:
+    """List the handlers of a log that write to the console."""
+    handlers = [handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)]
+    return [handler for handler in handlers if not isinstance(handler, logging.FileHandler)]
+
+
+def keep_long_texts_off_the_console(logger: logging.Logger) -> None:
+    """Leave MMEngine's hundreds of lines on config and environment to the log file."""
+    if any(isinstance(handler, logging.FileHandler) for handler in logger.handlers):
+        for handler in console_handlers(logger):
+            handler.addFilter(lambda record: not str(record.msg).startswith(FILE_ONLY))
+
+
+def is_step_line(record: logging.LogRecord) -> bool:
+    """Tell whether a record is the line of a training step."""
+    return str(record.msg).startswith('Epoch(train)')
 
 
 def _warn(file: str | Path, reason: object) -> None:

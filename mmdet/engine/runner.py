@@ -42,7 +42,7 @@ from mmdet.datasets.worker import init_worker
 from mmdet.distributed.launch import check_cards, start_process_group
 from mmdet.distributed.signals import block_signals
 from mmdet.engine.compile import compile_network
-from mmdet.engine.logs import LogVisualizer, warn_of_lost_lines
+from mmdet.engine.logs import LogVisualizer, keep_long_texts_off_the_console, warn_of_lost_lines
 from mmdet.engine.nonfinite import refuse_not_finite
 from mmdet.engine.state import (
     check_resumable,
@@ -151,6 +151,7 @@ class DetRunner(Runner):
         """Build a text log; one that cannot be written costs one warning."""
         logger = super().build_logger(log_level, log_file, **kwargs)
         warn_of_lost_lines(logger)
+        keep_long_texts_off_the_console(logger)
         # of loops that sum gradients across epochs; `TrainLoop` loses none
         logger.addFilter(lambda record: 'Resumed iteration number is not divisible' not in str(record.msg))
         return logger

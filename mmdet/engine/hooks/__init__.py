@@ -6,6 +6,7 @@ from mmdet.engine.hooks.curves import CurvesHook
 from mmdet.engine.hooks.distillation_monitor import DistillationMonitorHook
 from mmdet.engine.hooks.early_stopping import EarlyStoppingHook
 from mmdet.engine.hooks.logger import LoggerHook
+from mmdet.engine.hooks.progress import ProgressHook
 from mmdet.engine.hooks.save_teacher import SaveTeacherHook
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     'DistillationMonitorHook',
     'EarlyStoppingHook',
     'LoggerHook',
+    'ProgressHook',
     'SaveTeacherHook',
     'fault_entries',
     'write_bad_data',

@@ -51,7 +51,10 @@ class LoggerHook(MMEngineLoggerHook):
         data_batch: dict[str, Any] | None = None,
         outputs: dict[str, float] | None = None,
     ) -> None:
-        """Write a line every `interval` steps, at the end of a shorter epoch, and after the last step."""
+        """Write a line every `interval` steps, at the end of a shorter epoch, and after the last step.
+
+        The first step of a start has a line too, in the text alone: it shows how fast the run is.
+        """
         hub = runner.message_hub
         self.recent.append((len(image_ids(data_batch or {})), hub.get_scalar('train/time').current()))
         images, seconds = map(sum, zip(*self.recent, strict=True))
@@ -63,14 +66,16 @@ class LoggerHook(MMEngineLoggerHook):
             scalar.max_length = HISTORY
         length = runner.train_loop.epoch_length
         end_of_epoch = batch_idx + 1 == length and (not self.ignore_last or length <= self.interval)
-        if (
+        due = (
             self.every_n_inner_iters(batch_idx, self.interval)
             or end_of_epoch
             or self.is_last_train_iter(runner)
-        ):
+        )
+        if due or len(self.recent) == 1:
             tag, line = runner.log_processor.get_log_after_iter(runner, batch_idx, 'train')
             runner.logger.info(line)
-            runner.visualizer.add_scalars(tag, step=runner.iter + 1, file_path=self.json_log_path)
+            if due:
+                runner.visualizer.add_scalars(tag, step=runner.iter + 1, file_path=self.json_log_path)
 
 
 def _peak_memory() -> int:
