@@ -117,11 +117,12 @@ def subject(settings: Settings, batch_size: int, teacher: Teacher | None = None,
     cfg.optim_wrapper.optimizer.lr = 0.0  # all the work of a step, and the next one finds the same weights
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     data = collate_detection([dataset[row % len(dataset)] for row in range(batch_size)])
+    first = collate_detection([dataset[row % len(dataset)] for row in range(BATCH)])
     torch.manual_seed(0)
     detector = MODELS.build(cfg.model)
     scale_weights(detector)
     if settings.student != 'ssd300':  # it has no batch norms
-        set_statistics(detector, torch.randn(4, *data['inputs'].shape[1:]))
+        set_statistics(detector, detector.data_preprocessor(first)['inputs'])
     detector.to(settings.device)
     if settings.channels_last or cfg.get('channels_last'):  # as the runner does
         detector.to(memory_format=torch.channels_last)

@@ -18,6 +18,7 @@ from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNe
 from benchmarks.settings import Settings
 from benchmarks.students import STEP, Subject, anchors_of, compare_steps, our_step, photos, sgd_step, subject
 
+TOLERANCE = {'loss_cls': 1e-5, 'loss_bbox': 1e-5, 'gradient': 1e-3}  # of a step of SSDLite
 LOSSES = {'classification': 'loss_cls', 'bbox_regression': 'loss_bbox'}  # its names and ours
 
 
@@ -70,10 +71,11 @@ def torchvision_step(subject: Subject) -> STEP:
     return step_of(subject, torchvision_model(subject))
 
 
-def check_ssdlite_step(settings: Settings, count: int, tolerance: dict[str, float]) -> list[str]:
+def check_ssdlite_step(settings: Settings, count: int) -> list[str]:
     """Compare a step of SSDLite with torchvision's in float32, on our anchors: their losses and gradients.
 
-    Batch norms keep their statistics: those of a level of four cells magnify the last bits of float32.
+    Batch norms keep their statistics: those of a level of four cells magnify the last bits of float32. Such
+    a bit may still change which negatives are the hardest, so gradients agree less than losses.
     """
     exact = subject(settings._replace(amp=False), count)
     model, anchors = torchvision_model(exact), anchors_of(exact.detector, exact.settings.device, 320)
@@ -81,7 +83,7 @@ def check_ssdlite_step(settings: Settings, count: int, tolerance: dict[str, floa
     steps = our_step(exact), step_of(exact, model)
     for layer in norms(exact.detector) + norms(model):
         layer.eval()
-    return compare_steps(*steps, tolerance)
+    return compare_steps(*steps, TOLERANCE)
 
 
 def step_of(subject: Subject, model: Any) -> STEP:
