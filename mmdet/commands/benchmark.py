@@ -29,6 +29,7 @@ BENCHMARKS = {
     'eval': 'COCO box evaluation',
     'startup': 'tools/train.py on annotations of full COCO size, until its first step',
     'profile': 'a distilled and a plain step by kernel',
+    'ops': 'operations, bytes and waits of a step on a GPU, counted on a CPU',
 }
 STUDENTS = {  # their distilled configs
     'ssd300': 'configs_dev/ssd/ssd300_coco_cls_loc.py',
@@ -36,7 +37,7 @@ STUDENTS = {  # their distilled configs
     'ssdlite_small': 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py',
     'ssd_tiny': 'configs_dev/ssd/ssd_tiny_cls_loc.py',
 }
-OF_A_STUDENT = ('step', 'distill', 'end_to_end', 'infer', 'profile')
+OF_A_STUDENT = ('step', 'distill', 'end_to_end', 'infer', 'profile', 'ops')
 FEWER_REPEATS = {'eval': 3, 'startup': 3}  # minutes each
 MODULES = {'eval': 'evaluation'}  # where the name of a module differs
 RESULTS = Path('benchmarks') / 'results'

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.distillation.teacher import FrozenTeacher, check_classes
 from mmdet.registry import MODELS
-from mmdet.structures import Normalization
+from mmdet.structures import Normalization, on_gpu
 
 COMMAND = 'python tools/store_teacher.py CONFIG'
 
@@ -93,7 +93,7 @@ class StoredTeacher(nn.Module):
                 wait, and the checksum of the annotations has made sure of it.
         """
         rows = torch.searchsorted(self.ann_ids, ann_ids).clamp(max=len(self.ann_ids) - 1)
-        if not ann_ids.is_cuda and not torch.equal(self.ann_ids[rows], ann_ids):
+        if not on_gpu(ann_ids) and not torch.equal(self.ann_ids[rows], ann_ids):
             unknown = ann_ids[self.ann_ids[rows] != ann_ids][0]
             raise KeyError(f'{self.file} has no answer about the object {unknown}: `{COMMAND}` stores it')
         return self.answers[rows].float()

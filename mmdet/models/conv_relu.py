@@ -5,12 +5,12 @@ N images · C channels · H x W pixels before the pooling, h x w behind it
 
 from __future__ import annotations
 
-import warnings
-from functools import cache
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+
+from mmdet.structures.device import launch, launches
 
 BLOCK = {'PIXELS': 16, 'CHANNELS': 64}  # of an output; 8 values a thread
 
@@ -51,8 +51,7 @@ def conv_relu(
     x (N, C_in, H_in, W_in) · residual (N, C, h, w) -> (N, C, h, w)
     """
     bias, window = conv.bias, Window.of(pool)
-    fusable = x.is_cuda and not torch.compiler.is_compiling() and kernels_work()
-    if fusable and window is not None and bias is not None:
+    if bias is not None and window is not None and launches(x):
         y = conv._conv_forward(x, conv.weight, None)
         if len(y) and y.is_contiguous(memory_format=torch.channels_last):
             return fused_bias_relu(y, bias, window, residual)
@@ -61,18 +60,6 @@ def conv_relu(
         y = conv(x)
     y = y if pool is None else pool(y)
     return (y if residual is None else y.add_(residual)).relu_()
-
-
-@cache
-def kernels_work() -> bool:
-    """Try a kernel: Triton comes with torch for CUDA on Linux, and needs a C compiler."""
-    x = torch.zeros(1, 16, 2, 2, device='cuda').to(memory_format=torch.channels_last)
-    try:
-        fused_bias_relu(x, x[0, :, 0, 0], Window(2, 2))
-    except Exception as error:  # whatever Triton, the compiler or the driver raise
-        warnings.warn(f'bias, pooling and ReLU run one by one, which is slower: {error!r}', stacklevel=2)
-        return False
-    return True
 
 
 def fused_bias_relu(x: Tensor, bias: Tensor, window: Window, residual: Tensor | None = None) -> Tensor:
@@ -123,9 +110,7 @@ def _channels_last(like: Tensor, height: int, width: int, dtype: torch.dtype | N
 
 def _launch(kernel: str, out: Tensor, window: Window, *arguments: Any) -> None:
     """Launch one program for each block of `out`."""
-    from mmdet.models import conv_relu_kernels  # here: importing Triton takes half a second
-
     pixels, channels = len(out) * out.shape[2] * out.shape[3], out.shape[1]
     grid = (-(-pixels // BLOCK['PIXELS']), -(-channels // BLOCK['CHANNELS']))
     constants = {'KERNEL': window.kernel, 'STRIDE': window.stride, 'PADDING': window.padding, **BLOCK}
-    getattr(conv_relu_kernels, kernel)[grid](*arguments, pixels, **constants)
+    launch(f'mmdet.models.conv_relu_kernels.{kernel}', grid, out, (*arguments, pixels), constants)

@@ -5,6 +5,7 @@ from mmdet.structures.boxes import bbox_overlaps, box_areas, clip_boxes
 from mmdet.structures.constants import cached_tensor
 from mmdet.structures.crops import crop_boxes
 from mmdet.structures.det_data_sample import DetDataSample
+from mmdet.structures.device import branches_of_a_gpu, on_gpu
 from mmdet.structures.encoded_images import EncodedImages
 from mmdet.structures.ground_truth import NO_IMAGE, GroundTruth
 from mmdet.structures.head_outputs import HeadOutputs
@@ -24,7 +25,9 @@ __all__ = [
     'PositiveSamples',
     'bbox_overlaps',
     'box_areas',
+    'branches_of_a_gpu',
     'cached_tensor',
     'clip_boxes',
     'crop_boxes',
+    'on_gpu',
 ]

@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet.structures import on_gpu
+
 CHUNK_SIZE = 16  # boxes whose feature maps are held together; on a CPU they fit the cache
-CHUNK_SIZE_CUDA = 1024
-MULTIPLES = {'cuda': 64}  # by the type of device: a network gets such a multiple of crops, see `missing_rows`
+CHUNK_SIZE_GPU = 1024
+MULTIPLE_GPU = 64  # a network gets such a multiple of crops, see `missing_rows`
 GRADIENT_SCALE = 2.0**14  # keeps the gradient inside a float16 network from vanishing; a power of 2 is exact
 
 
@@ -33,7 +35,7 @@ def sum_in_chunks(loss: Callable[..., Tensor], bboxes: Tensor, *indices: Tensor)
     Returns:
         A scalar that is connected to `bboxes`, also where M is 0.
     """
-    size = CHUNK_SIZE_CUDA if bboxes.is_cuda else CHUNK_SIZE
+    size = CHUNK_SIZE_GPU if on_gpu(bboxes) else CHUNK_SIZE
     missing = missing_rows(bboxes)
     inputs = [F.pad(x, [0] * (2 * x.dim() - 1) + [missing]) for x in (bboxes.detach(), *indices)]
     values, gradients = [], []
@@ -50,12 +52,12 @@ def sum_in_chunks(loss: Callable[..., Tensor], bboxes: Tensor, *indices: Tensor)
 
 
 def missing_rows(x: Tensor) -> int:
-    """Count the rows that `x` (M, ...) lacks to the next of `MULTIPLES`.
+    """Count the rows that `x` (M, ...) lacks to the next multiple, on a GPU.
 
     Every batch has another number of objects and of positives, and for each number cuDNN looks anew for the
     fastest algorithm of each convolution (`env_cfg.cudnn_benchmark`): so there are few numbers.
     """
-    return -len(x) % MULTIPLES.get(x.device.type, 1)
+    return -len(x) % MULTIPLE_GPU if on_gpu(x) else 0
 
 
 class PrecomputedGradient(torch.autograd.Function):

@@ -16,6 +16,7 @@ from torch.fx.proxy import TraceError
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmdet.models.conv_relu import conv_relu
+from mmdet.structures import on_gpu
 
 FEW_CHANNELS = 4  # up to which the space-to-depth form pays
 SUMS = (operator.add, operator.iadd, torch.add)
@@ -155,7 +156,7 @@ class SpaceToDepthConv(nn.Conv2d):
             edges += [self.before, outputs - 1 + self.side - self.before - (length + 1) // 2]
         parts = crops.unflatten(3, (crops.shape[3] // 2, 2)).unflatten(2, (crops.shape[2] // 2, 2))
         parts = parts.permute(0, 2, 4, 1, 3, 5).to(dtype, memory_format=torch.contiguous_format)
-        missing = -self.blocks.shape[1] % 16 if crops.is_cuda else 0  # tensor cores take 8 channels at a time
+        missing = -self.blocks.shape[1] % 16 if on_gpu(crops) else 0  # tensor cores take 8 channels at a time
         blocks = F.pad(parts.flatten(3), (0, missing, *edges)).permute(0, 3, 1, 2)  # channels last
         weight = F.pad(self.blocks, (0, 0, 0, 0, 0, missing)) if missing else self.blocks
         return F.conv2d(blocks, weight, bias)

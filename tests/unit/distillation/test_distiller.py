@@ -2,6 +2,8 @@
 
 import copy
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,7 @@ from mmdet.distillation import (
     SoftmaxKDLoss,
     StandardizedKDLoss,
 )
-from mmdet.distillation.fast.chunked import MULTIPLES
-from mmdet.structures import Normalization, PositiveSamples, crop_boxes
+from mmdet.structures import Normalization, PositiveSamples, branches_of_a_gpu, crop_boxes
 from tests.helpers.slow_distiller import slow_losses
 from tests.unit.structures.test_boxes import random_boxes
 
@@ -108,14 +109,13 @@ def test_the_pixel_level_is_measured_in_gray_levels(teacher: FrozenTeacher, imag
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize('multiple', [1, 16])
+@pytest.mark.parametrize('branches', [nullcontext, branches_of_a_gpu])
 def test_equals_one_object_at_a_time(
-    teacher: FrozenTeacher, images: Tensor, multiple: int, monkeypatch: pytest.MonkeyPatch
+    teacher: FrozenTeacher, images: Tensor, branches: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    """Also where blank crops are added, as on a GPU."""
-    monkeypatch.setitem(MULTIPLES, 'cpu', multiple)
     samples = make_samples((3, 0, 2), (4, 0, 3))
-    losses = full(teacher)(images, SOURCE, samples)
+    with branches():
+        losses = full(teacher)(images, SOURCE, samples)
     expected = slow_losses(full(teacher), images, SOURCE, samples)
     assert set(losses) == set(expected)
     for name, inputs in (('loss_kd_cls', samples.cls_logits), ('loss_kd_loc', samples.bboxes)):
@@ -126,15 +126,15 @@ def test_equals_one_object_at_a_time(
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(('multiple', 'seen'), [(1, 5), (4, 8)])
+@pytest.mark.parametrize(('branches', 'seen'), [(nullcontext, 5), (branches_of_a_gpu, 64)])
 def test_the_teacher_sees_each_object_once(
-    teacher: FrozenTeacher, images: Tensor, multiple: int, seen: int, monkeypatch: pytest.MonkeyPatch
+    teacher: FrozenTeacher, images: Tensor, branches: Callable[[], AbstractContextManager[None]], seen: int
 ) -> None:
-    monkeypatch.setitem(MULTIPLES, 'cpu', multiple)
     crops_seen = []
     distiller = full(teacher)
     handle = teacher.network.fc.register_forward_hook(lambda _, __, output: crops_seen.append(len(output)))
-    distiller(images, SOURCE, make_samples((3, 0, 2), (40, 0, 30)))
+    with branches():
+        distiller(images, SOURCE, make_samples((3, 0, 2), (40, 0, 30)))
     handle.remove()
     assert crops_seen == [seen]
 

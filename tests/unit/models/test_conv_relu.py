@@ -1,43 +1,10 @@
-"""One kernel for bias, pooling and ReLU; run by Triton's interpreter, which needs no GPU."""
-
-import subprocess
-import sys
+"""A convolution and what follows it, on a CPU; the kernels: tests/unit/test_kernels.py."""
 
 import pytest
 import torch
 from torch import nn
 
 from mmdet.models.conv_relu import Window, conv_relu
-
-CHECK = """
-import torch
-from torch import nn
-from mmdet.models.conv_relu import Window, fused_bias_relu
-torch.manual_seed(0)
-pools = [None, nn.MaxPool2d(2, 2, ceil_mode=True), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 1, 1)]
-for pool in pools:
-    x = torch.randn(1, 5, 5, 4).contiguous(memory_format=torch.channels_last)
-    x[0, 0, 2, 2] = torch.nan
-    bias, pooled = torch.randn(5), pool(x) if pool else x
-    leaves = [x, bias, torch.randn_like(pooled)]
-    for residual in (True, False):
-        x, bias, *rest = (each.requires_grad_() for each in leaves[: 2 + residual])
-        pooled = pool(x) if pool else x
-        expected = torch.relu(sum(rest, pooled + bias[:, None, None]))
-        found = fused_bias_relu(x, bias, Window.of(pool), *rest)
-        assert found.is_contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6, equal_nan=True)
-        weight = torch.randn_like(expected)
-        gradients = [torch.autograd.grad(out, (x, bias, *rest), weight) for out in (found, expected)]
-        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
-"""
-
-
-def test_the_kernels() -> None:
-    """In a process of its own: the kernels are interpreted where they were defined so."""
-    pytest.importorskip('triton')
-    environment = {'TRITON_INTERPRET': '1', 'OMP_NUM_THREADS': '1'}
-    subprocess.run([sys.executable, '-c', CHECK], check=True, timeout=200, env=environment)
 
 
 @pytest.mark.parametrize('pool', [None, nn.MaxPool2d(2)])
