@@ -172,6 +172,8 @@ def check(model: Any, onnx_model: bytes, photos: 'list[Image]', about: dict[str,
         cutoff = float(own.scores[-1]) if full else postprocess.score_thr
         figures.append(compare(own, found, limits, cutoff))
     total, missing, score_gap, box_gap = zip(*figures, strict=True)
+    if not sum(total):
+        return 'nothing was found in them, so nothing was compared; --photos FOLDER names photos with objects'
     told = (
         f'{sum(total)} detections, {sum(missing)} without a counterpart, scores differ by at most '
         f'{max(score_gap):.1e}, boxes by {max(box_gap):.1e} pixels'

@@ -97,6 +97,11 @@ def test_a_file_that_finds_something_else_is_not_written(checkpoint, photos, mon
     assert not checkpoint.with_suffix('.onnx').exists()
 
 
+def test_a_comparison_of_nothing_says_so(checkpoint, photos, capsys):
+    run(checkpoint, '--photos', photos, options={'model.bbox_head.postprocess.score_thr': 1})
+    assert 'nothing was found in them, so nothing was compared' in capsys.readouterr().out
+
+
 def test_what_cannot_be_exported_is_answered(checkpoint, tmp_path, monkeypatch):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(ValueError, match='empty holds no image'):
