@@ -8,8 +8,9 @@ file, `--cfg-options` or `--data-root`; `resolve` copies their final values to e
 import copy
 import difflib
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from statistics import fmean
@@ -22,6 +23,7 @@ from mmdet.config.rows import apply_row
 from mmdet.datasets.coco_format import read_classes
 from mmdet.files import suggest
 
+OLD_KEYS = {'data', 'optimizer_config', 'lr_config', 'checkpoint_config', 'log_config', 'kt_config'}
 LARGE_PIXEL_WEIGHT = 1.0  # times the std of the images; the published student's is 0.15
 
 COCO_CLASSES = 80  # as configs say before the data do
@@ -61,7 +63,12 @@ def merge_config(
     try:
         cfg = Config.fromfile(str(path))
     except (SyntaxError, OSError) as error:
-        raise ValueError(f'{path}, or a _base_ file of it, cannot be read: {error}') from error
+        told = f'{path}, or a _base_ file of it, cannot be read: {error}'
+        raise ValueError(
+            _explain_old_config(path, re.findall(r'^\w+', Path(path).read_text(), re.M)) or told
+        ) from error
+    if told := _explain_old_config(path, cfg):
+        raise ValueError(told)
     overrides = cfg_options or {}
     for key, value in overrides.items():
         _override(cfg, key, value)
@@ -72,6 +79,17 @@ def merge_config(
     if data_root is not None:
         cfg.data_root = str(data_root)
     return cfg
+
+
+def _explain_old_config(path: str | Path, keys: Iterable[str]) -> str:
+    """Say what to type where the keys of a config are those of MMDetection 2.x; '' where they are not."""
+    old = sorted(OLD_KEYS.intersection(keys))
+    if len(old) < 2 and 'kt_config' not in old:  # one stray key is explained by `check_keys`
+        return ''
+    return (
+        f'{path} is a config of MMDetection 2.x{" (DICOD)" if "kt_config" in old else ""}: it has the keys '
+        f'{", ".join(old)}. Translate it: python tools/misc/convert_config.py {path} NEW.py'
+    )
 
 
 def _override(cfg: Config, key: str, value: Any) -> None:
