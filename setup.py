@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+# The configs go into the wheel, see CONFIGS_ROOT in mmdet/files.py
+SHIPPED = {f'mmdet.shipped.{name}': name for name in ('configs', 'configs_dev')}
 
 
 def requirements(name: str) -> list[str]:
@@ -29,7 +31,9 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10',
-    packages=find_packages(include=['mmdet', 'mmdet.*']),
+    packages=[*find_packages(include=['mmdet', 'mmdet.*']), *SHIPPED],
+    package_dir=SHIPPED,
+    package_data={name: ['**/*.py'] for name in SHIPPED},
     entry_points={'console_scripts': ['distill-det=mmdet.cli:main']},
     install_requires=requirements('runtime'),
     extras_require={name: requirements(name) for name in ('optional', 'tests')},

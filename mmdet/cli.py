@@ -189,7 +189,13 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         if new != '--':
             hint(old, new)
             words[index] = f'{new}{equals}{value}'
-    return parser.parse_args(words)
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].partition('=')[0], options, n=1)
+        advice = f'did you mean {near[0]}?' if near else 'see --help'
+        parser.error(f'unrecognized arguments: {" ".join(unknown)}; {advice}')
+    return args
 
 
 def hint(old: str, new: str) -> None:

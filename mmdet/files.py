@@ -34,12 +34,34 @@ FORMATS = (  # how a file begins, and what it is
     (rb'', 'of no known format'),
 )
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+HERE = Path(__file__).resolve().parent
+# The folder of `configs` and `configs_dev`: a checkout's root, or inside the installed package
+CONFIGS_ROOT = HERE / 'shipped' if (HERE / 'shipped').is_dir() else HERE.parent
 HEAD = 512  # bytes of a file that tell its format
 
 
 def describe(head: bytes) -> str:
     """Name the format of a file by its first `HEAD` bytes."""
     return next(name for start, name in FORMATS if re.match(start, head[:HEAD], re.DOTALL))
+
+
+def shipped_configs() -> list[str]:
+    """List the configs that come with the toolbox, relative to `CONFIGS_ROOT`: 'configs/ssd/ssd300.py'."""
+    files = [file for name in ('configs', 'configs_dev') for file in (CONFIGS_ROOT / name).rglob('*.py')]
+    return sorted(file.relative_to(CONFIGS_ROOT).as_posix() for file in files if '_base_' not in file.parts)
+
+
+def find_config(path: str | Path) -> Path | None:
+    """Find a config by its path, or one that comes with the toolbox by its name: 'ssd/ssd300.py', 'ssd300'.
+
+    Returns:
+        None: There is none, or several end so.
+    """
+    if Path(path).is_file():
+        return Path(path)
+    ending = '/' + Path(path).as_posix().removesuffix('.py')
+    found = [name for name in shipped_configs() if f'/{name}'.removesuffix('.py').endswith(ending)]
+    return CONFIGS_ROOT / found[0] if len(found) == 1 else None
 
 
 def suggest(path: str | Path, similar: bool = True) -> str:

@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmdet.config.check import DATA_DEFAULTS, REPLACED, check_keys, find_dicts
 from mmdet.config.rows import apply_row
 from mmdet.datasets.coco_format import read_classes
-from mmdet.files import suggest
+from mmdet.files import find_config, suggest
 
 OLD_KEYS = {'data', 'optimizer_config', 'lr_config', 'checkpoint_config', 'log_config', 'kt_config'}
 LARGE_PIXEL_WEIGHT = 1.0  # times the std of the images; the published student's is 0.15
@@ -48,7 +48,7 @@ def merge_config(
     """Read a config file with its `_base_` files and merge the command line into it.
 
     Args:
-        path: The config file.
+        path: The config file, or the name of one that comes with the toolbox: 'ssd/ssd300.py'.
         cfg_options: Overrides, `{'model.backbone.weights': None}`.
         data_root: Folder of the data set; stronger than `data_root` in the file and in `cfg_options`.
 
@@ -57,11 +57,12 @@ def merge_config(
         TypeError: A key that nothing reads, see `check_keys`.
         ValueError: The file cannot be read, or an override does not fit into it.
     """
-    if not Path(path).is_file():
-        advice = suggest(path) or ' Students are in configs/ and configs_dev/'
+    file = find_config(path)
+    if file is None:
+        advice = suggest(path) or ' `distill-det configs` lists those that come with the toolbox.'
         raise FileNotFoundError(f'config file not found: {path}.{advice}')
     try:
-        cfg = Config.fromfile(str(path))
+        cfg = Config.fromfile(str(file))
     except (SyntaxError, OSError) as error:
         told = f'{path}, or a _base_ file of it, cannot be read: {error}'
         raise ValueError(

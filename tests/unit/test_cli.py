@@ -18,6 +18,7 @@ from torch.utils.data import get_worker_info
 
 from mmdet import cli
 from mmdet.cli import command_names, explain_worker, run_main
+from mmdet.commands.train import parse_args
 from mmdet.datasets.transforms.loading import LoadImageFromFile
 from tests.helpers.tiny_run import ROOT, be_quick, small_config, train, without_evaluation, write_sets
 
@@ -201,3 +202,9 @@ def test_an_integer_that_a_command_returns_is_its_exit_status(status):
     with pytest.raises(SystemExit) if status else contextlib.nullcontext() as end:
         run_main(lambda: status)
     assert end is None or end.value.code == status
+
+
+def test_a_mistyped_option_gets_a_suggestion(capsys):
+    with pytest.raises(SystemExit):
+        parse_args(['configs/ssd/ssd300.py', '--data_rot', 'x'])
+    assert '--data_rot x; did you mean --data-root?' in capsys.readouterr().err
