@@ -163,16 +163,16 @@ def run(settings: Settings) -> list[Row]:
     if settings.teacher == 'stored':
         teacher = store_answers(subject(settings._replace(amp=False), count, teacher), teacher)
     steps = {'plain': subject(settings, count), 'distilled': subject(settings, count, teacher)}
-    steps['distilled, cheap localization'] = subject(settings, count, teacher, **CHEAP)
+    steps['distilled with cheap localization'] = subject(settings, count, teacher, **CHEAP)
     counted = {name: count_step(step) for name, step in steps.items()}
     return [
         Row(
             'ops',
-            f'{quantity}, {name} step',
+            f'{quantity}, a step {name}',
             unit,
-            None if name == 'plain' else target,
+            target=None if name == 'plain' else target,
             ours=_exactly(found[quantity]),
-            ratio=_exactly(found[quantity] / max(counted['plain'][quantity], 1e-9)),
+            ratio=None if quantity == 'waits' else _exactly(found[quantity] / counted['plain'][quantity]),
             note=f'batch {count}; counted on a CPU',
         )
         for quantity, (unit, target) in QUANTITIES.items()

@@ -248,7 +248,7 @@ class CropL1Loss(nn.Module):
         first, end = (torch.searchsorted(objects, objects, right=right) for right in (False, True))
         place = torch.arange(len(rows), device=rows.device) - first  # within its group
         count = end - first
-        kept = place < self.max_per_object
+        kept = (place < self.max_per_object).nonzero()[:, 0]  # once: a GPU is waited for
         return rows[kept], (count / count.clamp(max=self.max_per_object))[kept]
 
     def forward(
