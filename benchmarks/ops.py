@@ -157,18 +157,19 @@ QUANTITIES = {  # name -> unit, what the distilled steps should reach
 
 
 def run(settings: Settings) -> list[Row]:
-    """Count a plain step, a distilled one, and one with the cheap localization."""
+    """Count a plain step, a distilled one, and one with the cheap localization of `distill`."""
     settings = settings._replace(device=torch.device('cpu'), amp=True, channels_last=True)
     count, teacher = settings.batch_size or BATCH, make_teacher(settings)
     if settings.teacher == 'stored':
         teacher = store_answers(subject(settings._replace(amp=False), count, teacher), teacher)
     steps = {'plain': subject(settings, count), 'distilled': subject(settings, count, teacher)}
-    steps['distilled with cheap localization'] = subject(settings, count, teacher, **CHEAP)
+    steps['cheaply distilled'] = subject(settings, count, teacher, **CHEAP)
+    stored = ', stored answers' if settings.teacher == 'stored' else ''
     counted = {name: count_step(step) for name, step in steps.items()}
     return [
         Row(
             'ops',
-            f'{quantity}, a step {name}',
+            f'{quantity}, {name} step{stored}',
             unit,
             target=None if name == 'plain' else target,
             ours=_exactly(found[quantity]),

@@ -58,7 +58,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--teacher',
         choices=['online', 'stored'],
         default='online',
-        help='of distill: it runs, or its answers are read',
+        help='of distill and ops: it runs, or its answers are read',
     )
     parser.add_argument('--data-root', type=Path, help="in COCO's layout; default: data/coco-mini")
     parser.add_argument('--device', help='cpu or cuda; default: the first GPU, or the CPU')
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         new = [record(row, about) for row in rows]
         records += new
         stem = name if args['student'] == 'ssd300' else f'{name}_{args["student"]}'
-        stem += '_stored' * (name == 'distill' and args['teacher'] == 'stored')
+        stem += '_stored' * (name in ('distill', 'ops') and args['teacher'] == 'stored')
         write_csv(records if args['out'] else new, args['out'] or RESULTS / f'{stem}.csv')
     print(table_of(records))
     print('\n'.join(f'{row["row"]}: {row["note"]}' for row in records if row['note']))
