@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mmdet.config.options import DictAction
+from mmdet.config.options import DictAction, parse_value
 from mmdet.distributed.signals import StoppedBySignal
 from mmdet.files import suggest
 
@@ -220,6 +220,31 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='change keys of the config: train_cfg.max_iters=10 model.backbone.weights=None',
     )
+
+
+def add_short_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a training that set all keys that belong together, see mmdet/config/schedule.py."""
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        '--epochs', type=int, metavar='N', help='how long to train; schedules stretch with it'
+    )
+    length.add_argument('--iters', type=int, metavar='N', help='the same in batches')
+    parser.add_argument(
+        '--batch-size', type=int, metavar='N', help='images a process and step; the learning rate follows'
+    )
+    parser.add_argument('--lr', type=float, help='learning rate, whatever the batch size')
+    parser.add_argument(
+        '--input-size', metavar='W[xH]', help='of the photos for the network, pixels; anchors of SSDs follow'
+    )
+
+
+def short_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Translate `add_short_options` into keys of the config."""
+    given = {key: getattr(args, key) for key in ('epochs', 'iters', 'batch_size', 'lr')}
+    if args.input_size is not None:
+        sides = [parse_value(side) for side in re.split('[x,]', args.input_size.lower())]
+        given['input_size'] = sides * 2 if len(sides) == 1 else sides
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

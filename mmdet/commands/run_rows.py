@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmdet.cli import add_config_arguments, make_parser, parse
+from mmdet.cli import add_config_arguments, add_short_options, make_parser, parse, short_options
 from mmdet.config.options import DictAction
 from mmdet.config.rows import ROWS
 
@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('--processes', type=int, default=1, help='of a training, one a GPU')
     parser.add_argument('--amp', action='store_true', help='train in bfloat16 or float16')
+    add_short_options(parser)
     args = parse(parser, argv)
+    args.cfg_options = {**args.cfg_options, **short_options(args)}
     typed = sys.argv[1:] if argv is None else argv
     args.command = shlex.join(['python', 'tools/analysis/run_rows.py', *typed])
     from mmdet.analysis.rows import run_row

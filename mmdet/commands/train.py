@@ -8,7 +8,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from mmdet.cli import add_common_arguments, default_work_dir, make_parser, parse
+from mmdet.cli import (
+    add_common_arguments,
+    add_short_options,
+    default_work_dir,
+    make_parser,
+    parse,
+    short_options,
+)
 from mmdet.distributed.launchers import choose_launcher
 
 
@@ -46,6 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate with the batch size over all processes',
     )
+    add_short_options(parser)
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate')
     return parse(parser, argv)
 
@@ -115,5 +123,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmdet.config.resolve import load_config
     from mmdet.engine import DetRunner
 
-    cfg = configure(load_config(args.config, args.cfg_options, args.data_root), args)
+    options = {**args.cfg_options, **short_options(args)}
+    cfg = configure(load_config(args.config, options, args.data_root), args)
     DetRunner.from_cfg(cfg, args.trust_checkpoint).train()

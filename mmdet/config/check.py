@@ -22,12 +22,14 @@ DATA_DEFAULTS: dict[str, str | None] = {  # the keys of the data, see `mmdet.con
     'test_ann': None,  # None: the validation split
     'test_img': None,
 }
+# Each stands for all that belongs together, see `mmdet.config.schedule`.
+SHORT_KEYS = ('epochs', 'iters', 'batch_size', 'lr', 'input_size')
 # What is read from the top level of a config: by `resolve`, by the constructor of the runner, by its methods.
 READ_KEYS = {
     *DATA_DEFAULTS,
     *(name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')),
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile', 'activation_checkpointing'),
-    *('channels_last', 'row', 'classes'),
+    *('channels_last', 'row', 'classes', *SHORT_KEYS),
 }
 # What nothing reads any more, KEY, TYPE or TYPE.KEY: one word is the new name, dotted where it moves into a
 # part, under which the old one keeps working with a hint; a sentence says what to do.

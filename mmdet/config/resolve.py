@@ -2,7 +2,8 @@
 
 A config is changed in one place only, `resolve`. The top-level keys of the data (`data_root`, `train_ann`,
 `train_img`, `val_ann`, `val_img`, `test_ann`, `test_img`, `classes`) may come from a `_base_` file, a child
-file, `--cfg-options` or `--data-root`; `resolve` copies their final values to every place that needs them.
+file, `--cfg-options` or `--data-root`; `resolve` copies their final values to every place that needs them,
+as it does with `row` and the keys of mmdet/config/schedule.py.
 """
 
 import copy
@@ -20,6 +21,7 @@ from mmengine.config import Config
 
 from mmdet.config.check import DATA_DEFAULTS, REPLACED, check_keys, find_dicts
 from mmdet.config.rows import apply_row
+from mmdet.config.schedule import apply_short_keys
 from mmdet.datasets.coco_format import read_classes
 from mmdet.files import find_config, suggest
 
@@ -194,6 +196,7 @@ def resolve(cfg: Config, for_training: bool = True) -> Config:
             classes that are chosen by another key than `classes`.
     """
     apply_row(cfg)
+    apply_short_keys(cfg)
     _place_paths(cfg)
     classes = _read_split_classes(cfg, for_training)
     _refuse_other_classes(cfg, classes)

@@ -20,7 +20,7 @@ from mmengine.device import get_device
 from mmengine.dist import all_gather, get_rank, is_distributed, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import LinearParamScheduler, OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -129,7 +129,19 @@ class DetRunner(Runner):
 
     # MMEngine's own; an error in here says which part of the config it is of
     build_optim_wrapper = config_context('optim_wrapper')(Runner.build_optim_wrapper)
-    build_param_scheduler = config_context('param_scheduler')(Runner.build_param_scheduler)
+
+    @config_context('param_scheduler')
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Build the schedules, and warn of a warm-up that the training does not get over."""
+        schedules = super().build_param_scheduler(scheduler)
+        for place, schedule in enumerate(schedules):
+            steps = self.train_loop.max_iters
+            if isinstance(schedule, LinearParamScheduler) and not schedule.by_epoch and schedule.end > steps:
+                self.logger.warning(
+                    f'the training has {steps} iterations, its warm-up {schedule.end}: shorten it by '
+                    f'--cfg-options param_scheduler.{place}.end={max(steps // 10, 2)}'
+                )
+        return schedules
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
         """Register the hooks of a run by name; None leaves one out, also one that MMEngine does not know."""

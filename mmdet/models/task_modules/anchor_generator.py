@@ -14,9 +14,9 @@ from torch import Tensor
 from mmdet.registry import MODELS
 from mmdet.structures import Anchors
 
-# Sizes of the first level in percent of the input, by (input size, percent at which the second level starts):
-# SSD300 and SSD512 for COCO and for VOC (arXiv 1512.02325).
-FIRST_LEVEL = {(300, 15): (7, 15), (300, 20): (10, 20), (512, 10): (4, 10), (512, 15): (7, 15)}
+# Percent of the input at which the second level starts -> that of the first one: SSD300 and SSD512 for COCO
+# and for VOC (arXiv 1512.02325).
+FIRST_LEVEL = {10: 4, 15: 7, 20: 10}
 
 
 class GridAnchors(ABC):
@@ -48,11 +48,18 @@ class GridAnchors(ABC):
                     f'{len(feature_sizes)} feature maps, but {len(self.strides)} levels of anchors'
                 )
             levels = [
-                _shifted(size, stride, self.cell_anchors(level))
-                for level, (size, stride) in enumerate(zip(feature_sizes, self.strides, strict=True))
+                self._lay_out(level, height, width) for level, (height, width) in enumerate(feature_sizes)
             ]
             self._cache[key] = Anchors(torch.cat(levels).to(device), [len(level) for level in levels])
         return self._cache[key]
+
+    def _lay_out(self, level: int, height: int, width: int) -> Tensor:
+        """(H_l * W_l * B, 4): the cell's anchors at every cell."""
+        return _shifted(
+            self.cell_anchors(level),
+            self.strides[level] * torch.arange(height),
+            self.strides[level] * torch.arange(width),
+        )
 
 
 @MODELS.register_module()
@@ -63,9 +70,9 @@ class SSDAnchorGenerator(GridAnchors):
     numbers by `min_sizes` and `max_sizes`.
 
     Args:
-        strides: Distance of two neighboring cells per level, pixels.
+        strides: Distance of two neighboring cells per level, pixels; None: the input divided by the cells.
         ratios: Height / width of the elongated anchors per level.
-        input_size: Side of the network input, pixels.
+        input_size: Side of the network input, or (w, h), pixels; needed for `strides=None`, too.
         basesize_ratio_range: Share of the input that the second and the last level's squares measure.
         min_sizes: Side of the square anchor per level, pixels.
         max_sizes: The larger square has side `sqrt(min_size * max_size)`.
@@ -73,17 +80,23 @@ class SSDAnchorGenerator(GridAnchors):
 
     def __init__(
         self,
-        strides: Sequence[int],
+        strides: Sequence[int] | None,
         ratios: Sequence[Sequence[float]],
-        input_size: int | None = None,
+        input_size: int | tuple[int, int] | None = None,
         basesize_ratio_range: tuple[float, float] | None = None,
         min_sizes: Sequence[float] | None = None,
         max_sizes: Sequence[float] | None = None,
     ) -> None:
-        if input_size is not None and basesize_ratio_range is not None and min_sizes is max_sizes is None:
-            min_sizes, max_sizes = published_sizes(input_size, basesize_ratio_range, len(strides))
+        size = (input_size, input_size) if isinstance(input_size, int) else input_size
+        if size is not None and basesize_ratio_range is not None and min_sizes is max_sizes is None:
+            side = round(math.sqrt(size[0] * size[1]))
+            min_sizes, max_sizes = published_sizes(side, basesize_ratio_range, len(ratios))
         elif min_sizes is None or max_sizes is None or basesize_ratio_range is not None:
             raise ValueError('give input_size and basesize_ratio_range, or min_sizes and max_sizes')
+        if strides is None and size is None:
+            raise ValueError('strides=None needs input_size')
+        self.input_size = size if strides is None else None
+        strides = strides or [0] * len(ratios)  # anchors around a cell's corner; `_lay_out` finds its center
         if not len(strides) == len(ratios) == len(min_sizes) == len(max_sizes):
             raise ValueError(
                 f'levels differ: {len(strides)} strides, {len(ratios)} ratios, '
@@ -98,6 +111,14 @@ class SSDAnchorGenerator(GridAnchors):
     def cell_anchors(self, level: int) -> Tensor:
         """(B, 4): the squares of `min_size` and `sqrt(min_size * max_size)`, then 1/r and r of each ratio."""
         return self.base_anchors[level]
+
+    def _lay_out(self, level: int, height: int, width: int) -> Tensor:
+        """(H_l * W_l * B, 4): the cell's anchors at every cell."""
+        if self.input_size is None:
+            return super()._lay_out(level, height, width)
+        across, down = self.input_size[0] / width, self.input_size[1] / height
+        base = self.cell_anchors(level)
+        return _shifted(base, down * (torch.arange(height) + 0.5), across * (torch.arange(width) + 0.5))
 
 
 @MODELS.register_module()
@@ -136,14 +157,12 @@ def published_sizes(
 ) -> tuple[list[float], list[float]]:
     """Square sizes per level: equal steps in whole percent of the input, whole pixels."""
     low, high = (round(share * 100) for share in basesize_ratio_range)
-    if (input_size, low) not in FIRST_LEVEL:
+    if low not in FIRST_LEVEL:
         raise ValueError(
-            f'no published sizes for input_size={input_size}, basesize_ratio_range={basesize_ratio_range}; '
-            'give min_sizes and max_sizes'
+            f'no published sizes for basesize_ratio_range={basesize_ratio_range}; give min_sizes, max_sizes'
         )
     step = (high - low) // (num_levels - 2)
-    first = FIRST_LEVEL[input_size, low]
-    percents = [*first, *(low + step * level for level in range(1, num_levels))]
+    percents = [FIRST_LEVEL[low], low, *(low + step * level for level in range(1, num_levels))]
     sizes: list[float] = [input_size * percent // 100 for percent in percents]
     return sizes[:-1], sizes[1:]
 
@@ -162,9 +181,8 @@ def _cell_anchors(stride: int, ratios: Sequence[float], min_size: float, max_siz
     return torch.cat([stride / 2 - half, stride / 2 + half], 1)
 
 
-def _shifted(feature_size: tuple[int, int], stride: int, base: Tensor) -> Tensor:
-    """(H_l * W_l * B, 4): the cell's anchors at every cell."""
-    height, width = feature_size
-    y, x = torch.meshgrid(torch.arange(height) * stride, torch.arange(width) * stride, indexing='ij')
-    shift = torch.stack([x, y, x, y], -1).float()  # (H_l, W_l, 4)
+def _shifted(base: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(H * W * B, 4): a cell's anchors (B, 4), moved by every pair of `rows` (H,) and `columns` (W,)."""
+    y, x = torch.meshgrid(rows, columns, indexing='ij')
+    shift = torch.stack([x, y, x, y], -1).float()  # (H, W, 4)
     return (shift[:, :, None] + base).reshape(-1, 4)

@@ -14,7 +14,7 @@ def test_published_sizes_of_ssd300_and_ssd512() -> None:
     assert sizes == ([21, 45, 99, 153, 207, 261], [45, 99, 153, 207, 261, 315])
     assert published_sizes(512, (0.1, 0.9), 7)[0][:3] == [20, 51, 133]
     with pytest.raises(ValueError, match='min_sizes'):
-        published_sizes(320, (0.15, 0.9), 6)
+        published_sizes(300, (0.12, 0.9), 6)
 
 
 def test_order_and_shape_within_a_cell() -> None:
