@@ -8,6 +8,7 @@ group stay together: frames of one video, photos of one patient, near-duplicates
 M images · C classes
 """
 
+import argparse
 import json
 import re
 from collections import Counter
@@ -54,8 +55,8 @@ def group_images(images: Sequence[dict[str, Any]], key: str | None, img_dir: Pat
     return [f'image {row}' if one is None else str(one) for row, one in enumerate(found)]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Split what the arguments name."""
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = make_parser(__doc__)
     parser.add_argument('ann_file', type=Path, help='COCO annotations')
     parser.add_argument('out', type=Path, help='folder of the files to write')
@@ -76,9 +77,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     together.add_argument(
         '--near-duplicates', type=Path, metavar='IMG_DIR', help='keep photos together that look alike'
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Split what the arguments name."""
+    args = parse_args(argv)
     shares = {'train': 1 - args.val - args.test, 'val': args.val, 'test': args.test}
-    if not all(0 <= share < 1 for share in shares.values()):
+    if not all(0 <= share < 1 for share in shares.values()) or shares['train'] < 1e-9:
         raise ValueError(
             f'--val {args.val} and --test {args.test} leave nothing to train on, or are no shares'
         )

@@ -137,9 +137,7 @@ def _apply_pipeline(old: list[Values], split: str, new: Values, left_out: list[s
             left_out.append(f'data.{split}.pipeline: {kind}')
     if 'LoadAnnotations' not in [step['type'] for step in steps]:
         steps.insert(1, {'type': 'LoadAnnotations'})
-    steps.sort(
-        key=lambda step: step['type'] == 'PhotoMetricDistortion'
-    )  # color is last here: on what is seen
+    steps.sort(key=lambda step: step['type'] == 'PhotoMetricDistortion')  # color comes last, on what is seen
     steps.append({'type': 'PackDetInputs'})
     if not same(steps, loader['dataset']['pipeline']):
         loader['dataset']['pipeline'] = steps
@@ -195,13 +193,14 @@ def _apply_hooks(old: Values, new: Values, left_out: list[str]) -> None:
     saving = old.pop('checkpoint_config', None) or {}
     log = old.pop('log_config', None) or {}
     hooks = new['default_hooks']
+    if 'max_iters' in new['train_cfg']:
+        found = [part.pop('interval', None) for part in (evaluation, saving)]
+        left_out.append(f'intervals in steps {found}: evaluations and checkpoints are counted in epochs')
     new['train_cfg']['val_interval'] = evaluation.pop('interval', new['train_cfg']['val_interval'])
     if best := evaluation.pop('save_best', None):
         hooks['checkpoint']['save_best'] = f'coco/{best}' if best.startswith('bbox') else best
     if evaluation.pop('metric', 'bbox') not in ('bbox', ['bbox']):
         left_out.append('evaluation.metric: bbox is measured')
-    if 'max_iters' in new['train_cfg']:
-        left_out.append('intervals of evaluations and checkpoints in steps: here they are counted in epochs')
     for key in ('interval', 'max_keep_ckpts'):
         if key in saving:
             hooks['checkpoint'][key] = saving[key]
@@ -230,18 +229,15 @@ def _apply_distillation(kt: Values, model: Values, left_out: list[str]) -> None:
     weights = {'temperature': cls.get('T', 1.0), 'loss_weight': cls.get('loss_weight', 1.0)}
     distiller['kd_cls'] = {'type': kind, **weights} if cls else None
     if sigmoid and cls.get('ltype') != 'kl-bce':
-        left_out.append(
-            "kt_config.kt_cls.ltype='kl-ce' of sigmoids, which is not in the paper; now as its 'kl-bce'"
-        )
+        left_out.append("kt_config.kt_cls.ltype='kl-ce' of sigmoids: the paper has 'kl-bce', and so has this")
     if not loc:
         distiller['kd_loc'] = None
     else:
         layers = loc['layer'] if loc.get('loc_t') else [-1]
         names = ['pixels' if layer == -1 else f'layer{layer}' if layer else 'stem' for layer in layers]
         weight, std = loc['loss_weight'], fmean(model['data_preprocessor']['std'])
-        given = [
-            weight / std if name == 'pixels' else weight for name in names
-        ]  # pixels are in gray levels here
+        # Here the pixels are compared in gray levels, in DICOD in std.
+        given = [weight / std if name == 'pixels' else weight for name in names]
         distiller['kd_loc'] = {
             'type': 'CropL1Loss',
             'levels': names,

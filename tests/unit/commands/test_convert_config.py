@@ -165,10 +165,11 @@ steps = [dict(type='Resize', img_scale=[(9, 5), (8, 5)], ratio_range=(1, 2)), di
 files = ['a.json', 'b.json']
 data = dict(train=dict(classes=('cat',), ann_file=files, pipeline=[dict(type='LoadImageFromFile'), *steps]))
 fp16 = dict(loss_scale=512.0)
+runner = dict(_delete_=True, type='IterBasedRunner', max_iters=90000)
 lr_config = dict(policy='poly')
-evaluation = dict(classwise=True)
+evaluation = dict(classwise=True, interval=5000)
 """
-    _, output = convert('child.py', f"_base_ = './retinanet.py'\n{lines}")
+    new, output = convert('child.py', f"_base_ = './retinanet.py'\n{lines}")
     listed = (
         'model.backbone.type=ResNeXt',
         'model.backbone.groups=32',
@@ -182,7 +183,9 @@ evaluation = dict(classwise=True)
         "fp16={'loss_scale': 512.0}",
         'lr_config.policy=poly',
         'evaluation.classwise=True',
+        'intervals in steps [5000, 1]',
     )
+    assert new['train_cfg'] == {'type': 'TrainLoop', 'max_iters': 90000, 'val_interval': 1}
     text = (tmp_path / 'new/new.py').read_text()
     assert [one for one in listed if one not in output or one not in text] == []
     assert f'left out: {len(listed)}\n' in output

@@ -98,6 +98,7 @@ def test_photos_that_look_alike_stay_together(source):
     ('words', 'message'),
     [
         (['--val', '0.9', '--test', '0.2'], 'leave nothing to train on'),
+        (['--val', '0.7', '--test', '0.3'], 'leave nothing to train on'),
         (['--val', '0.001'], r'val\.json would get no image'),
         (['--group', 'vidoe_id'], 'no field of the images'),
         (['--group', '(v'], 'no regular expression'),
