@@ -12,9 +12,9 @@ from typing import Any
 
 from mmdet.config.mmdetection_model import apply_model, plain_type, same, set_value, short
 from mmdet.config.resolve import merge_config
+from mmdet.files import CONFIGS_ROOT
 from mmdet.registry import TRANSFORMS
 
-ROOT = Path(__file__).resolve().parents[2]  # of configs/ and configs_dev/
 Values = dict[str, Any]
 
 BASES = {  # by the type of the head: what an old config does not say is the default of MMDetection in these
@@ -56,9 +56,9 @@ def translate(old: Values, source: str) -> tuple[Path, Values, list[str]]:
     head = 'RoIHead' if 'roi_head' in model else plain_type((model.get('bbox_head') or {}).get('type'))
     found = []
     for name in BASES['distilled' if old.get('kt_config') else 'plain'].get(head, ()):
-        base = merge_config(ROOT / name).to_dict()
+        base = merge_config(CONFIGS_ROOT / name).to_dict()
         new, left_out = _apply(old, base)
-        found.append((ROOT / name, _difference(new, base), left_out))
+        found.append((CONFIGS_ROOT / name, _difference(new, base), left_out))
     if not found:
         raise ValueError(f'{source} trains {model.get("type")}; SSD, RetinaNet, Faster R-CNN are translated')
     return min(found, key=lambda one: len(repr(one[1:])))
