@@ -55,7 +55,7 @@ def conv_relu(
         y = conv._conv_forward(x, conv.weight, None)
         if len(y) and y.is_contiguous(memory_format=torch.channels_last):
             return fused_bias_relu(y, bias, window, residual)
-        y = y + bias.to(y.dtype)[:, None, None]
+        y.add_(bias.to(y.dtype)[:, None, None])
     else:
         y = conv(x)
     y = y if pool is None else pool(y)
