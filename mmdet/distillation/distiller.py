@@ -75,9 +75,8 @@ class ClassifierDistiller(nn.Module):
         """
         losses = {}
         image_index = samples.gt_image[samples.gt_index]  # (P,)
-        cut_objects = cache(
-            partial(crop_boxes, images, samples.gt_bboxes, samples.gt_image)
-        )  # S: (G, 3, S, S)
+        # (G, 3, S, S) of a side S, once each
+        cut_objects = cache(partial(crop_boxes, images, samples.gt_bboxes, samples.gt_image))
         if self.kd_cls is not None:
             if isinstance(self.teacher, StoredTeacher):  # it needs no crops
                 answers = self.teacher.logits(samples.gt_ann_ids)  # (G, K)
