@@ -81,6 +81,7 @@ COMMIT=$(git describe --always --dirty 2> /dev/null || echo unknown)
 note device "$CARD, commit $COMMIT, $(date -u +%FT%TZ), budget $BUDGET s"
 benchmark distill 130 distill
 benchmark distill-stored 80 distill --teacher stored
+MMDET_KERNELS=1 benchmark distill-kernels 80 distill
 benchmark step 80 step
 benchmark infer 110 infer --repeats 3
 benchmark step-lite 30 step --student ssdlite

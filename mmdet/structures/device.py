@@ -1,5 +1,6 @@
 """What differs between a GPU and a CPU."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,12 @@ def branches_of_a_gpu() -> Iterator[None]:
 
 
 def launches(x: Tensor) -> bool:
-    """Whether kernels of our own can be launched for `x`; a compiler fuses by itself."""
-    return x.is_cuda and not torch.compiler.is_compiling() and _triton_works()
+    """Whether kernels of our own are wanted and can be launched for `x`; a compiler fuses by itself.
+
+    The variable MMDET_KERNELS=1 asks for them: no card has shown yet that they are right and faster.
+    """
+    wanted = x.is_cuda and os.environ.get('MMDET_KERNELS') == '1'
+    return wanted and not torch.compiler.is_compiling() and _triton_works()
 
 
 def launch(

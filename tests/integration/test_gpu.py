@@ -26,7 +26,9 @@ from tests.unit.structures.test_boxes import random_boxes
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
 
-def test_crops() -> None:
+@pytest.mark.parametrize('kernels', ['0', '1'])
+def test_crops(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('MMDET_KERNELS', kernels)
     images = torch.randn(3, 3, 60, 100, generator=torch.Generator().manual_seed(0))
     bboxes, index = random_boxes(3, 7, 60), torch.tensor([2, 0, 1, 0, 2, 2, 2])
     results = []
@@ -56,7 +58,9 @@ def test_decoding(tmp_path: Path) -> None:
     assert (here - there.cpu()).abs().mean((1, 2, 3)).max() < 2
 
 
-def test_losses_of_ssd300(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize('kernels', ['0', '1'])
+def test_losses_of_ssd300(kernels: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv('MMDET_KERNELS', kernels)
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     model, images, gt, expected = golden_ssd300()
     classes = tuple(map(str, range(80)))
