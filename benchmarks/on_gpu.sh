@@ -28,7 +28,7 @@ command -v git > /dev/null || stop 'git is missing: every result names its commi
 mkdir -p "$OUT" || stop "cannot write to $OUT"
 OLD=$OUT/before_$(date +%Y%m%d_%H%M%S)  # for the files of an earlier run
 if [ -e "$OUT/summary.txt" ]; then mkdir "$OLD" && mv "$OUT"/*.csv "$OUT"/*.txt "$OLD" 2> /dev/null; fi
-NEEDED=(torchvision mmengine cv2 pycocotools msgspec terminaltables matplotlib rich pytest hypothesis)
+NEEDED=(torchvision mmengine timm safetensors cv2 pycocotools msgspec terminaltables matplotlib rich pytest hypothesis)
 if ! has "$PYTHON" "${NEEDED[@]}"; then
   echo "Installing requirements/runtime.txt, pytest and hypothesis into $PYTHON"
   INSTALL=(-m pip install -q --retries 1 --timeout 10 -r requirements/runtime.txt pytest hypothesis)
@@ -81,7 +81,7 @@ COMMIT=$(git describe --always --dirty 2> /dev/null || echo unknown)
 note device "$CARD, commit $COMMIT, $(date -u +%FT%TZ), budget $BUDGET s"
 benchmark distill 130 distill
 benchmark distill-stored 80 distill --teacher stored
-MMDET_KERNELS=1 benchmark distill-kernels 80 distill
+MMDET_KERNELS=1 benchmark kernels 80 distill
 benchmark step 80 step
 benchmark infer 110 infer --repeats 3
 benchmark step-lite 30 step --student ssdlite

@@ -10,6 +10,7 @@ from benchmarks.report import ROOT
 PARTS = [
     'distill',
     'distill-stored',
+    'kernels',
     'step',
     'infer',
     'step-lite',
