@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,16 @@ def write_sets(tiny_coco: Callable[..., Path], root: Path, **keywords: Any) -> P
 
 def save_teacher(file: Path, arch: str = 'resnet18', classes: tuple[str, ...] = CLASSES) -> Path:
     """A teacher's file: random weights and the names of its classes."""
-    torch.manual_seed(3)
-    network = build_classifier(arch, len(classes))
-    torch.save({'state_dict': network.state_dict(), 'classes': list(classes)}, file)
+    torch.save({'state_dict': random_weights(arch, len(classes)), 'classes': list(classes)}, file)
+    torch.manual_seed(3)  # also where the weights are there already
     return file
+
+
+@cache
+def random_weights(arch: str, num_classes: int) -> dict[str, torch.Tensor]:
+    """The state dict of an untrained classifier, always the same one."""
+    torch.manual_seed(3)
+    return build_classifier(arch, num_classes).state_dict()
 
 
 def options_of(teacher: Path | None = None, **options: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mmdet.commands import test as test_tool
 from mmdet.commands import train as train_tool
 from mmdet.engine import DetRunner
 from mmdet.registry import HOOKS, MODELS
-from tests.helpers.forked import launch
+from tests.helpers.forked import Fate, finish, launched, said, start, train_as_typed
 from tests.helpers.same import differences, flatten
 from tests.helpers.tiny_run import (
     DISTILLED,
@@ -158,7 +158,7 @@ def test_amp_on_the_cpu_through_the_tool(tiny_coco, tmp_path, teacher):
 
 
 def test_two_processes_one_of_which_never_sees_an_object(tiny_coco, tmp_path, teacher):
-    """The published command: exit status 0, and the same weights in both; one measures gradients."""
+    """The same weights in both; one measures gradients. By a launcher: tests/unit/commands/test_train.py."""
     root = write_sets(tiny_coco, tmp_path / 'set', images=12, empty=6)
     file = root / 'annotations/train.json'
     content = json.loads(file.read_text())
@@ -176,15 +176,17 @@ def test_two_processes_one_of_which_never_sees_an_object(tiny_coco, tmp_path, te
         custom_hooks=[{'type': 'WeightsHook'}, {'type': 'ObjectsHook'}],
         default_hooks__distillation_monitor={'type': 'DistillationMonitorHook', 'interval': 1},
     )
-    typed = [str(config), '2', '--data-root', str(root), '--work-dir', str(tmp_path / 'run')]
-    done = launch('dist_train_cls_loc.sh', [*typed, *as_arguments(options)], tmp_path)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert 'no model.distiller' not in done.stderr
-    seen = dict(re.findall(r'<(\d) sees ([\d ]+) objects>', done.stdout))
+    typed = [str(config), '--data-root', str(root), '--work-dir', str(tmp_path / 'run')]
+    typed += ['--launcher', 'pytorch', *as_arguments(options)]
+    fates = [Fate(tmp_path / 'run', environment=environment) for environment in launched(2)]
+    processes = [start(train_as_typed, typed, fate=fate) for fate in fates]
+    assert [finish(process) for process in processes] == [0, 0], said(fates[0])
+    printed = said(fates[0])  # by both
+    seen = dict(re.findall(r'<(\d) sees ([\d ]+) objects>', printed))
     assert min(map(int, seen['0'].split())) > 0
     assert seen['1'] == '0 0 0 0 0 0'
-    (_, one), (_, other) = re.findall(r'<(\d) ends with (\w+)', done.stdout)
+    (_, one), (_, other) = re.findall(r'<(\d) ends with (\w+)', printed)
     assert one == other
     assert losses_of(tmp_path / 'run') >= {'loss_kd_cls', 'loss_kd_loc'}
-    assert 'coco/bbox_mAP' in done.stdout
-    assert done.stdout.count('gradient norms in iteration 2') == 1  # the main process measures
+    assert 'coco/bbox_mAP' in printed
+    assert printed.count('gradient norms in iteration 2') == 1  # the main process measures

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +116,10 @@ def test_other_settings_get_a_section_of_their_own(tmp_path: Path) -> None:
     assert len(list((tmp_path / 'out').glob('*_ap.png'))) == 3
 
 
-def test_the_committed_results(tmp_path: Path) -> None:
+def test_the_committed_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The numbers of docs/results.md, printed by the tool."""
-    tool, results = ROOT / 'tools/analysis/compare.py', ROOT / 'docs/results/fod_ssd_tiny'
-    command = [sys.executable, str(tool), str(results), '--out-dir', str(tmp_path)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    main([str(ROOT / 'docs/results/fod_ssd_tiny'), '--out-dir', str(tmp_path)])
+    text = capsys.readouterr().out
     documented = (ROOT / 'docs/results.md').read_text()
     for row in ('plain', '+KDcls', '+loc', 'all'):
         ap, ap50, ap75 = line(text, row, 'Metrics').split(' | ')[2:5]

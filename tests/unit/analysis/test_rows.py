@@ -83,16 +83,15 @@ def test_a_row_with_its_teacher(root: Path, tmp_path: Path, monkeypatch: pytest.
         main([*command, '--cfg-options', 'train_cfg.max_iters=4'])
 
 
-def test_a_row_that_was_begun_otherwise_and_one_that_fails(root: Path, tmp_path: Path) -> None:
-    """The second in real processes."""
+def test_a_row_that_was_begun_otherwise_and_a_tool_that_fails(root: Path, tmp_path: Path) -> None:
     out_dir = tmp_path / 'rows'
     (out_dir / 'work').mkdir(parents=True)
     (out_dir / 'work/plain_seed3.py').write_text('model = None\n')
     with pytest.raises(ValueError, match='is another config'):
         main(arguments(root, out_dir, '--rows', 'plain'))
-    with pytest.raises(ChildProcessError, match='teacher file '):
-        main(arguments(root, tmp_path / 'other', '--rows', 'cls', '--teacher', str(tmp_path / 'none')))
     assert not list(out_dir.glob('*.json'))
+    with pytest.raises(ChildProcessError, match=r'The end of .*log:\nwhy'):
+        rows.run_tool([sys.executable, '-c', 'raise SystemExit("why")'], tmp_path / 'log')
 
 
 def test_size_of_the_student(root: Path, teacher: Path, tmp_path: Path) -> None:
