@@ -73,17 +73,17 @@ def test_losses(case: Golden, outputs: HeadOutputs) -> None:
         np.testing.assert_allclose(loss.item(), case.expected[name], rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    'case', [golden_ssd300, pytest.param(golden_ssd512, marks=pytest.mark.long)], indirect=True
-)
-def test_gradients(case: Golden, outputs: HeadOutputs) -> None:
+@pytest.mark.parametrize('parts', ['neck and head', pytest.param('all', marks=pytest.mark.long)])
+def test_gradients(case: Golden, outputs: HeadOutputs, parts: str) -> None:
     """Norms to 2e-3: those of the golden file differ by up to 1.09e-3 from a computation in float64.
 
     Ours in float32 differ from that by 0.85e-3 on a processor with AVX-512, in one bias of SSD512.
     """
+    names = case.expected['param_names']
+    chosen = np.array([parts == 'all' or not name.startswith('backbone.features') for name in names])
     for name, loss in losses_of(case, outputs).items():
-        norms = gradient_norms(case.model, loss, case.expected['param_names'])
-        np.testing.assert_allclose(norms, case.expected[f'grad_norm_{name}'], rtol=2e-3, atol=1e-7)
+        norms = gradient_norms(case.model, loss, names[chosen])
+        np.testing.assert_allclose(norms, case.expected[f'grad_norm_{name}'][chosen], rtol=2e-3, atol=1e-7)
 
 
 @torch.no_grad()

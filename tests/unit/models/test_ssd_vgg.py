@@ -4,45 +4,37 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision
+from torch import Tensor
+from torchvision.models.vgg import cfgs, make_layers
 
 from mmdet.models.backbones import SSDVGG
 
 
-@pytest.fixture(scope='module')
-def vgg() -> dict[str, torch.Tensor]:
+def save_vgg(file: Path) -> dict[str, Tensor]:
+    """A file with the names of torchvision's VGG16, its large classifier cut short."""
     torch.manual_seed(0)
-    with torch.no_grad():
-        return torchvision.models.vgg16(num_classes=2, init_weights=False).state_dict()
+    state = {f'features.{name}': value for name, value in make_layers(cfgs['D']).state_dict().items()}
+    torch.save({**state, 'classifier.0.bias': torch.zeros(1)}, file)
+    return state
 
 
-def test_weights_from_a_file_are_vgg16s(tmp_path: Path, vgg: dict[str, torch.Tensor]) -> None:
-    torch.save(
-        {name: value for name, value in vgg.items() if name.startswith('features')}, tmp_path / 'vgg16.pth'
-    )
+def test_weights_from_a_file_are_vgg16s(tmp_path: Path) -> None:
+    vgg = save_vgg(tmp_path / 'vgg16.pth')
     backbone = SSDVGG(weights=str(tmp_path / 'vgg16.pth'))
     before = backbone.features[31].weight.clone()
-    assert not torch.equal(
-        backbone.features[0].weight, vgg['features.0.weight']
-    )  # not read by the constructor
+    assert not torch.equal(backbone.features[0].weight, vgg['features.0.weight'])  # not yet read
     backbone.init_weights()
     for layer in (0, 2, 5, 28):
         assert torch.equal(backbone.features[layer].weight, vgg[f'features.{layer}.weight'])
     assert torch.equal(backbone.features[31].weight, before)  # fc6 is not among them
 
-
-def test_the_features_are_those_of_torchvisions_ssd(vgg: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    torch.save(vgg, tmp_path / 'vgg16.pth')
-    backbone = SSDVGG(weights=str(tmp_path / 'vgg16.pth'))
-    backbone.init_weights()
-    reference = torchvision.models.vgg16(num_classes=2, init_weights=False)
-    reference.load_state_dict(vgg)
-    reference.features[16].ceil_mode = True  # 75 -> 38
+    reference = make_layers(cfgs['D'])
+    reference.load_state_dict({name.removeprefix('features.'): value for name, value in vgg.items()})
+    reference[16].ceil_mode = True  # 75 -> 38
     image = torch.randn(1, 3, 300, 300)
     with torch.no_grad():
         conv4_3, conv7 = backbone(image)
-        expected = reference.features[:23](image)
-    torch.testing.assert_close(conv4_3, expected)
+        torch.testing.assert_close(conv4_3, reference[:23](image))
     assert conv4_3.shape == (1, 512, 38, 38)
     assert conv7.shape == (1, 1024, 19, 19)
 
