@@ -62,6 +62,8 @@ def test_it_builds_and_its_data_move_by_seven_keys(file, other_set, teachers, tm
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'no_cache'))
     monkeypatch.setattr('torch.hub.urlopen', lambda *call, **options: pytest.fail('asks the network'))
     monkeypatch.chdir(tmp_path)
+    for name in ('kaiming_uniform_', 'kaiming_normal_', 'normal_'):  # random weights take long to draw
+        monkeypatch.setattr(f'torch.nn.init.{name}', lambda tensor, *_, **__: tensor)
     options = {**other_set, 'experiment_name': f'config_{next(NUMBER)}', 'log_level': 'WARNING'}
     merged = merge_config(ROOT / file)
     apply_row(merged)
