@@ -1,21 +1,38 @@
 #!/usr/bin/env bash
 # The main job on generated photos, by the commands that serve for any set: a teacher, a plain and a distilled
 # student, a comparison.
-# usage: bash tools/quickstart.sh
-# QUICKSTART_STEPS=N shortens every training to N steps, QUICKSTART_DIR changes the folder.
+# usage: bash tools/quickstart.sh [--student CONFIG]
+# CONFIG: the distilled one of another student, from the root of this clone. It trains from scratch, for 350 steps.
+# QUICKSTART_STEPS=N: every training takes N steps, of fewer photos; QUICKSTART_DIR changes the folder.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+STUDENT=configs_dev/ssd/ssd_tiny_cls_loc.py
+STEPS=${QUICKSTART_STEPS:-}
+if [ "$#,${1:-}" = 2,--student ]; then
+  STUDENT=$2 STEPS=${STEPS:-350}
+elif [ "$#" != 0 ]; then
+  echo 'usage: bash tools/quickstart.sh [--student CONFIG]' >&2; exit 2
+fi
 install_requirements runtime
 
 DIR=${QUICKSTART_DIR:-work_dirs/quickstart}
 TEACHER=$DIR/teacher/model_best.pth.tar
-DISTILLED=configs_dev/ssd/ssd_tiny_cls_loc.py
-SHORT=()  # macOS has a Bash to which an empty list is an unset variable
 PHOTOS=(--train 1000 --val 200)
-if [ -n "${QUICKSTART_STEPS:-}" ]; then
-  SHORT=(--cfg-options "train_cfg.max_iters=$QUICKSTART_STEPS")
-  PHOTOS=(--train 64 --val 16)
-fi
+[ -z "${QUICKSTART_STEPS:-}" ] || PHOTOS=(--train 64 --val 16)
+# The teacher has the layers and the crops that the student's config names. Nothing is downloaded: what a config
+# starts from ImageNet weights, or freezes, starts at random here and learns.
+OPTIONS=$("$PYTHON" - "$STUDENT" << 'EOF'
+import sys
+from mmdet.config.resolve import merge_config
+
+model = merge_config(sys.argv[1]).model
+print(f'model.arch={model.distiller.teacher.arch} model.crop_size={model.distiller.crop_size}')
+free = {'weights': None, 'frozen_levels': 0, 'frozen_stages': -1, 'norm_eval': False}
+print(*(f'model.backbone.{key}={value}' for key, value in free.items() if key in model.backbone))
+EOF
+)
+{ read -ra OF_TEACHER; read -ra OF_STUDENT; } <<< "$OPTIONS"
+[ -z "$STEPS" ] || OF_TEACHER+=("train_cfg.max_iters=$STEPS") OF_STUDENT+=("train_cfg.max_iters=$STEPS")
 say() { printf '\n=== %s (%d s)\n' "$1" "$SECONDS"; }
 
 mkdir -p "$DIR"
@@ -24,18 +41,18 @@ say "Drawing photos into $DIR/data"
 
 say 'Training the teacher, an image classifier, on their objects'
 "$PYTHON" tools/train.py configs_dev/teachers/resnet18_tiny.py --work-dir "$DIR/teacher" --data-root "$DIR/data" \
-  ${SHORT[@]+"${SHORT[@]}"} > "$DIR/teacher.log" 2>&1 || { tail -n 30 "$DIR/teacher.log"; exit 1; }
-"$PYTHON" tools/analysis/browse_teacher.py "$DISTILLED" --teacher "$TEACHER" --data-root "$DIR/data" \
+  --cfg-options "${OF_TEACHER[@]}" > "$DIR/teacher.log" 2>&1 || { tail -n 30 "$DIR/teacher.log"; exit 1; }
+"$PYTHON" tools/analysis/browse_teacher.py "$STUDENT" --teacher "$TEACHER" --data-root "$DIR/data" \
   --out "$DIR/teacher_sees.png"
 
 say 'Training and testing a plain and a distilled student: same steps, same seed'
-"$PYTHON" tools/analysis/run_rows.py "$DISTILLED" --rows plain all --seeds 0 --teacher "$TEACHER" \
-  --data-root "$DIR/data" --out-dir "$DIR/rows" ${SHORT[@]+"${SHORT[@]}"}
+"$PYTHON" tools/analysis/run_rows.py "$STUDENT" --rows plain all --seeds 0 --teacher "$TEACHER" \
+  --data-root "$DIR/data" --out-dir "$DIR/rows" --cfg-options "${OF_STUDENT[@]}"
 
 say 'Comparing them: one run of each decides little'
 "$PYTHON" tools/analysis/compare.py "$DIR/rows" | sed '/^### AP by/,/^### Runs/d'
 
 printf '\nNext:\n'
 [ -z "$ACTIVATE" ] || echo "  $ACTIVATE"
-echo "  python tools/image_demo.py $DIR/data/val2017 configs/ssd/ssd_tiny.py $DIR/rows/work/all_seed0/latest.pth \\"
+echo "  python tools/image_demo.py $DIR/data/val2017 $STUDENT $DIR/rows/work/all_seed0/latest.pth \\"
 echo "    --out-dir $DIR/detections"

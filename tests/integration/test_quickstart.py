@@ -11,8 +11,14 @@ import pytest
 from tests.helpers.golden_model import ROOT
 
 
+SMALL = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
+
+
 @pytest.mark.long
-def test_the_short_form_ends_with_a_table_pictures_and_the_next_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize('options', [[], ['--student', SMALL]])
+def test_the_short_form_ends_with_a_table_pictures_and_the_next_command(
+    options: list[str], tmp_path: Path
+) -> None:
     folder = tmp_path / 'quickstart'
     environment = {
         **os.environ,
@@ -22,7 +28,7 @@ def test_the_short_form_ends_with_a_table_pictures_and_the_next_command(tmp_path
         'VIRTUAL_ENV': sys.prefix,  # whatever runs the tests is the active environment
     }
     run = subprocess.run(
-        ['bash', str(ROOT / 'tools' / 'quickstart.sh')],
+        ['bash', str(ROOT / 'tools' / 'quickstart.sh'), *options],
         capture_output=True, text=True, check=False, env=environment, cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
