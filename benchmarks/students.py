@@ -4,7 +4,7 @@ N images · A anchors · K classes
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -95,26 +95,7 @@ def subject(settings: Settings, batch_size: int, teacher: Teacher | None = None,
         teacher: The student is distilled from it.
         **kd_loc: Other values of its localization loss than the config's.
     """
-    options: dict[str, Any] = {'model.backbone.weights': None}
-    if settings.quick and settings.student == 'ssd300':
-        options |= narrowed(QUICK_WIDTH)
-    if settings.student == 'ssdlite_small':
-        options |= {'model.backbone.frozen_levels': 0}  # freezing needs weights
-    if teacher is None:
-        options |= {'row': 'plain'}
-    else:
-        options |= teacher.options | {f'model.distiller.kd_loc.{key}': value for key, value in kd_loc.items()}
-    cfg = load_config(ROOT / STUDENTS[settings.student], options, settings.data_root)
-    if teacher and teacher.answers:
-        distiller = cfg.model.distiller
-        distiller.teacher = {
-            'type': 'StoredTeacher',
-            'file': str(teacher.answers),
-            'network': distiller.teacher,
-        }
-    if settings.amp:
-        cfg.optim_wrapper.update(type='mmdet.AmpOptimWrapper', dtype='bfloat16')  # MMEngine has one, too
-    cfg.optim_wrapper.optimizer.lr = 0.0  # all the work of a step, and the next one finds the same weights
+    cfg = student_config(settings, teacher, kd_loc)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     data = collate_detection([dataset[row % len(dataset)] for row in range(batch_size)])
     first = collate_detection([dataset[row % len(dataset)] for row in range(BATCH)])
@@ -135,6 +116,31 @@ def subject(settings: Settings, batch_size: int, teacher: Teacher | None = None,
         [x[i, valid].to(settings.device) for i, valid in enumerate(gt.valid)] for x in (gt.bboxes, gt.labels)
     )
     return Subject(settings, detector, cfg, data, objects, labels)
+
+
+def student_config(settings: Settings, teacher: Teacher | None, kd_loc: Mapping[str, Any]) -> Config:
+    """Load the student's config for seeded weights; the arguments are those of `subject`."""
+    options: dict[str, Any] = {'model.backbone.weights': None}
+    if settings.quick and settings.student == 'ssd300':
+        options |= narrowed(QUICK_WIDTH)
+    if settings.student == 'ssdlite_small':
+        options |= {'model.backbone.frozen_levels': 0}  # freezing needs weights
+    if teacher is None:
+        options |= {'row': 'plain'}
+    else:
+        options |= teacher.options | {f'model.distiller.kd_loc.{key}': value for key, value in kd_loc.items()}
+    cfg = load_config(ROOT / STUDENTS[settings.student], options, settings.data_root)
+    if teacher and teacher.answers:
+        distiller = cfg.model.distiller
+        distiller.teacher = {
+            'type': 'StoredTeacher',
+            'file': str(teacher.answers),
+            'network': distiller.teacher,
+        }
+    if settings.amp:
+        cfg.optim_wrapper.update(type='mmdet.AmpOptimWrapper', dtype='bfloat16')  # MMEngine has one, too
+    cfg.optim_wrapper.optimizer.lr = 0.0  # all the work of a step, and the next one finds the same weights
+    return cfg
 
 
 def scale_weights(detector: Any) -> None:

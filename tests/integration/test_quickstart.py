@@ -10,7 +10,6 @@ import pytest
 
 from tests.helpers.golden_model import ROOT
 
-
 SMALL = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
 
 
