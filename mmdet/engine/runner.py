@@ -5,19 +5,17 @@ unpickling, writes them in place, forgets the random number generators and the b
 cannot start several processes without GPUs.
 """
 
-import copy
 import importlib.util
 import inspect
 import os
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import all_gather, get_rank, is_distributed, is_main_process
+from mmengine.dist import all_gather, is_distributed, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import LinearParamScheduler, OptimWrapper
@@ -25,7 +23,6 @@ from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from mmdet.checkpoint.io import (
     check_writable,
@@ -38,10 +35,9 @@ from mmdet.checkpoint.io import (
 from mmdet.checkpoint.pretrained import BACKBONE, load_fitting, report_fit
 from mmdet.config.check import MMENGINE_HOOKS, config_context
 from mmdet.config.resolve import CachedConfig, check_classes
-from mmdet.datasets.worker import init_worker
 from mmdet.distributed.launch import check_cards, start_process_group
-from mmdet.distributed.signals import block_signals
 from mmdet.engine.compile import compile_network
+from mmdet.engine.loader import build_dataloader
 from mmdet.engine.logs import LogVisualizer, keep_long_texts_off_the_console, warn_of_lost_lines
 from mmdet.engine.nonfinite import refuse_not_finite
 from mmdet.engine.state import (
@@ -52,7 +48,7 @@ from mmdet.engine.state import (
     training_state,
     unwrap_model,
 )
-from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS, MODELS
+from mmdet.registry import MODELS
 from mmdet.version import __version__
 
 
@@ -203,45 +199,7 @@ class DetRunner(Runner):
             }
         return super().wrap_model(model_wrapper_cfg, model)
 
-    @staticmethod
-    def build_dataloader(
-        dataloader: DataLoader | dict[str, Any], seed: int | None = None, diff_rank_seed: bool = False
-    ) -> DataLoader:
-        """Build a loader and its parts; the seed goes to the data set and to the sampler.
-
-        Args:
-            dataloader: `dataset`, `sampler`, `collate_fn` (a name in COLLATES and its keywords) and what
-                torch's DataLoader takes. Without workers `persistent_workers` and `prefetch_factor` are
-                dropped; memory is pinned where there is a GPU, unless `pin_memory` is False.
-            seed: Of this run.
-            diff_rank_seed: Whether `seed` has the rank added to it; data need one for all processes.
-
-        Raises:
-            TypeError: Unknown key.
-        """
-        if isinstance(dataloader, DataLoader):
-            return dataloader
-        settings = dict(copy.deepcopy(dataloader))
-        seed = (seed or 0) - (get_rank() if diff_rank_seed else 0)
-        dataset = DATASETS.build({'seed': seed, **settings.pop('dataset')})
-        if not settings.get('num_workers'):
-            settings.pop('persistent_workers', None)
-            settings.pop('prefetch_factor', None)
-        settings['pin_memory'] = settings.get('pin_memory', True) and torch.cuda.is_available()
-        collate = dict(settings.pop('collate_fn', {'type': 'default_collate'}))
-        function = collate.pop('type')
-        with config_context(f'the data loader of {getattr(dataset, "ann_file", "this data set")}'):
-            return _Loader(
-                dataset,
-                sampler=DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')}),
-                collate_fn=partial(
-                    COLLATES.get(function) if isinstance(function, str) else function, **collate
-                ),
-                worker_init_fn=init_worker,
-                # its own, so that a new iterator does not move the model's random numbers
-                generator=torch.Generator().manual_seed(seed),
-                **settings,
-            )
+    build_dataloader = staticmethod(build_dataloader)
 
     def _init_model_weights(self) -> None:
         """Give a model the weights that training starts from, unless a checkpoint is going to fill it."""
@@ -409,11 +367,3 @@ class DetRunner(Runner):
         self.logger.info(
             f'resumed after {loop.epoch} epochs and {loop.batch} batches, {loop.iter} iterations'
         )
-
-
-class _Loader(DataLoader):
-    """Load data in workers that ignore SIGTERM and SIGINT, see `block_signals`."""
-
-    def __iter__(self) -> Any:
-        with block_signals():
-            return super().__iter__()
