@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from mmdet.analysis.calibration import Reliability, calibration_error
 from mmdet.visualization.curves import COLORS, INK, style_axes
@@ -71,6 +72,32 @@ def plot_reliability(panels: Mapping[str, Reliability], out: Path) -> Path:
         bottom.set(xlim=(0, 1), xlabel='confidence (probability of the answer)', ylabel='crops')
         titles[top] = f'{title}\ncalibration error {calibration_error(found):.3f}'
     return _save(figure, out, titles, 'share of right answers')
+
+
+def plot_boxes(sides: Mapping[str, NDArray[np.float32]], anchors: NDArray[np.float32], out: Path) -> Path:
+    """Draw the width and height of boxes, and of anchors where there are any.
+
+    Args:
+        sides: Split -> (B, 2) width and height in pixels of the network input.
+        anchors: (A, 2) likewise.
+        out: Picture to write.
+    """
+    figure = Figure(figsize=(6.4, 6), dpi=120, layout='constrained')
+    axes = figure.subplots()
+    for (split, found), color in zip(sides.items(), COLORS, strict=False):
+        axes.scatter(
+            found[:, 0],
+            found[:, 1],
+            s=6,
+            alpha=0.35,
+            color=color,
+            label=f'{split}, {len(found)} boxes',
+            zorder=2,
+        )
+    if len(anchors):
+        axes.scatter(anchors[:, 0], anchors[:, 1], s=40, marker='+', color=INK, label='anchors', zorder=3)
+    axes.set(xscale='log', yscale='log', xlabel='width, pixels of the network input')
+    return _save(figure, out, {axes: 'sizes of boxes and anchors'}, 'height')
 
 
 def _save(figure: Figure, out: Path, titles: Mapping[Axes, str], label: str) -> Path:

@@ -1,16 +1,19 @@
-"""Check a data set before training: faulty annotations, and image files that cannot be read.
+"""Check a data set before training: faulty annotations, unreadable images, sizes of boxes and anchors.
 
 python tools/misc/check_dataset.py configs/ssd/ssd300.py --data-root data/coco2017
 
 Reads the annotations and decodes every image as training and evaluation do, in parallel, and names each fault
-once. Exit status 1 when a training or an evaluation with this config would stop, else 0.
+once. Then counts photos and objects, says how large boxes are for the network and how many of them anchors
+reach, and draws both. Exit status 1 when a training or an evaluation with this config would stop, else 0.
 """
 
 import argparse
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +32,8 @@ SPLITS = ('train', 'val', 'test')
 AT_A_TIME = 16  # images that a worker is given together
 SHOWN = 20  # lines on the terminal for the images of a split; the file holds all
 Entry = dict[str, Any]  # of bad_data.json
+# Id of an image, why it cannot be used, how it is read if EXIF data turn it, hash of the file.
+Looked = tuple[int, str | None, str, str]
 
 
 class Found(NamedTuple):
@@ -38,6 +43,8 @@ class Found(NamedTuple):
     images: list[Entry]
     stops: list[str]  # why a run with this config would stop, each with its remedy
     read: int  # image files
+    dataset: Any  # None where its annotations are refused
+    digests: dict[str, str]  # of the content of each image file -> its name
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -67,9 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     out = args.out or default_work_dir(args.config) / 'check_dataset.json'
     out.parent.mkdir(parents=True, exist_ok=True)
-    datasets = choose_datasets(args)
+    cfg, datasets = choose_datasets(args)
     start = time.perf_counter()
-    found = [check(split, dataset, args.workers) for split, dataset in datasets.items()]
+    by_split = {split: check(split, dataset, args.workers) for split, dataset in datasets.items()}
+    found = [*by_split.values()]
     images = sum(one.read for one in found)
     seconds = time.perf_counter() - start
     write_bad_data(
@@ -78,13 +86,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         [entry for one in found for entry in one.images],
     )
     print(f'{images} image files in {seconds:.1f} s ({images / seconds:.0f} images/s); report: {out}')
+    print_shared(by_split)
+    print_sizes(cfg, {split: one.dataset for split, one in by_split.items() if one.dataset}, out)
     stops = [line for one in found for line in one.stops]
     print('\n'.join(stops) or 'nothing would stop a training or an evaluation')
     return int(bool(stops))
 
 
-def choose_datasets(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Choose the data sets to check: their configs, by split.
+def print_shared(found: dict[str, Found]) -> None:
+    """Print the photos that stand in two splits: files of the same content."""
+    for one, other in combinations(found, 2):
+        shared = found[one].digests.keys() & found[other].digests.keys()
+        if shared:
+            pairs = [f'{found[one].digests[key]} and {found[other].digests[key]}' for key in sorted(shared)]
+            print(f'photos that stand in {one} and in {other}: {len(pairs)}, such as {", ".join(pairs[:3])}')
+
+
+def print_sizes(cfg: Any, datasets: dict[str, Any], out: Path) -> None:
+    """Print what the splits hold, how large boxes are for the network, and whether the anchors reach them.
+
+    Args:
+        cfg: Resolved.
+        datasets: Of the splits that can be read.
+        out: The report; the picture lands beside it.
+    """
+    import numpy as np
+
+    from mmdet.analysis.boxes import AnchorFit, class_table, input_boxes, size_line
+    from mmdet.analysis.plots import plot_boxes
+
+    boxes = {split: input_boxes(dataset) for split, dataset in datasets.items()}
+    boxes = {split: found for split, found in boxes.items() if len(found.xyxy)}
+    if not boxes:
+        return
+    print(class_table(datasets))
+    for split, found in boxes.items():
+        print(f'{split}: {size_line(found)}')
+    anchors = np.zeros((0, 2), np.float32)
+    if 'backbone' in cfg.model:  # a teacher has no anchors
+        split, first = next(iter(boxes.items()))
+        fit = AnchorFit(cfg, first)
+        anchors = np.unique((fit.anchors[:, 2:] - fit.anchors[:, :2]).numpy().round(1), axis=0)
+        print(f'anchors reach {100 * fit.share:.1f} % of the boxes of {split} at their threshold')
+        better = fit.better_sizes()
+        if better is not None:
+            keys = ' '.join(f'"{key}={value}"' for key, value in better[1].items())
+            print(f'  {100 * better[0]:.1f} % with: --cfg-options {keys}')
+    sides = {split: (found.xyxy[:, 2:] - found.xyxy[:, :2]).numpy() for split, found in boxes.items()}
+    print(f'picture: {plot_boxes(sides, anchors, out.with_suffix(".png"))}')
+
+
+def choose_datasets(args: argparse.Namespace) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """Choose the data sets to check: the resolved config, and the configs of the data sets by split.
 
     Raises:
         ValueError: The config has none of the splits.
@@ -99,7 +152,7 @@ def choose_datasets(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         datasets.pop('test', None)
     if not datasets:
         raise ValueError(f'{args.config} has no {", ".join(f"{split}_dataloader" for split in asked)}')
-    return datasets
+    return cfg, datasets
 
 
 def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
@@ -119,12 +172,12 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         reason = message_of(error)
         file = str(Path(cfg['data_root'], cfg['ann_file']))
         refused = {'split': split, 'kind': 'refused', 'file': file, 'img_id': None, 'ann_id': None}
-        return Found([refused | {'reason': reason}], [], [f'{split} would stop: {reason}'], 0)
+        return Found([refused | {'reason': reason}], [], [f'{split} would stop: {reason}'], 0, None, {})
     annotations = fault_entries(split, dataset.faults)
     looked_at = read_images(split, dataset, workers)
     images: list[Entry] = [
         {'split': split, 'img_id': img_id, 'file': str(dataset.image_file(img_id)), 'reason': reason}
-        for img_id, reason, _ in looked_at
+        for img_id, reason, _, _ in looked_at
         if reason is not None
     ]
     kinds = Counter(entry['kind'] for entry in annotations)
@@ -137,7 +190,7 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         print(f'    {entry["file"]} (image {entry["img_id"]}): {entry["reason"]}{near and "."}{near}')
     if len(images) > SHOWN:
         print(f'    and {len(images) - SHOWN} more, see the report')
-    print_advice(dataset, {img_id: reading for img_id, _, reading in looked_at if reading})
+    print_advice(dataset, {img_id: reading for img_id, _, reading, _ in looked_at if reading})
     stop = (
         f'{split} would stop at {len(images)} image files; mend them, or leave them out: '
         f'--cfg-options {split}_dataloader.dataset.on_bad_image=skip'
@@ -145,7 +198,8 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
     stops = [stop] if images and dataset.on_bad_image == 'fail' else []
     if len(images) == len(dataset):
         stops = [f'{split} has not one image file that can be used: is its folder {dataset.img_folder}?']
-    return Found(annotations, images, stops, len(dataset))
+    digests = {digest: str(dataset.image_file(img_id)) for img_id, why, _, digest in looked_at if why is None}
+    return Found(annotations, images, stops, len(dataset), dataset, digests)
 
 
 def print_advice(dataset: Any, readings: dict[int, str]) -> None:
@@ -169,7 +223,7 @@ def print_advice(dataset: Any, readings: dict[int, str]) -> None:
         )
 
 
-def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str | None, str]]:
+def read_images(split: str, dataset: Any, workers: int) -> list[Looked]:
     """List what `decode` says of the images, in the order of the data set.
 
     Raises:
@@ -186,7 +240,7 @@ def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str |
         collate_fn=partial(decode, dataset),  # in the worker
         worker_init_fn=init_worker,
     )
-    found: list[tuple[int, str | None, str]] = []
+    found: list[Looked] = []
     with make_progress() as progress:
         task = progress.add_task(split, total=len(dataset))
         try:
@@ -204,10 +258,20 @@ def read_images(split: str, dataset: Any, workers: int) -> list[tuple[int, str |
     return found
 
 
-def decode(dataset: Any, img_ids: list[int]) -> list[tuple[int, str | None, str]]:
-    """Decode images: (id, why it cannot be used or None, how it is read if EXIF data turn it) of each."""
+def decode(dataset: Any, img_ids: list[int]) -> list[Looked]:
+    """Decode images, and tell what each is."""
     faults = [(img_id, dataset.read_image_fault(img_id)) for img_id in img_ids]
-    return [(img_id, why, '' if why else dataset.exif_reading(img_id)) for img_id, why in faults]
+    return [
+        (img_id, why, '', '')
+        if why
+        else (img_id, why, dataset.exif_reading(img_id), _digest(dataset, img_id))
+        for img_id, why in faults
+    ]
+
+
+def _digest(dataset: Any, img_id: int) -> str:
+    """Hash the content of an image file."""
+    return hashlib.blake2b(dataset.image_file(img_id).read_bytes(), digest_size=16).hexdigest()
 
 
 def counts(numbers: dict[str, int]) -> str:

@@ -159,6 +159,11 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         return self._boxes.labels, np.repeat(np.arange(len(self)), np.diff(self._first))
 
     @property
+    def bboxes(self) -> NDArray[np.float32]:
+        """Boxes (B, 4) xyxy of the `objects`, in pixels of their images."""
+        return self._boxes.bboxes
+
+    @property
     def ann_ids(self) -> NDArray[np.int64]:
         """Annotation ids (B,) of the `objects`."""
         return self._boxes.ann_ids

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,21 @@ def test_a_good_set(root, capfd):
     assert 'nothing would stop a training' in said
     assert 'images without boxes to train on: 1 empty' in said
     assert '6/6' in bar and '3/3' in bar
+    assert re.search(r'\| class +\| train photos \| train objects \| val photos \| val objects \|', said)
+    assert re.search(r'\| all +\| 6 +\| 18 +\| 2 +\| 6 ', said)
+    assert 'train: box sizes in pixels of the network input, up to 96 x 96: ' in said
+    assert re.search(r'anchors reach \d+\.\d % of the boxes of train', said)
+    assert REPORT.with_suffix('.png').is_file()
+
+
+def test_a_photo_in_two_splits_and_a_teacher_without_anchors(root, capfd):
+    (root / 'val/2.jpg').write_bytes((root / 'train/4.jpg').read_bytes())
+    assert check(root, config=ROOT / 'configs_dev/teachers/resnet18_tiny.py') == 0
+    said = capfd.readouterr().out
+    assert (
+        f'photos that stand in train and in val: 1, such as {root}/train/4.jpg and {root}/val/2.jpg\n' in said
+    )
+    assert 'box sizes' in said and 'anchors' not in said
 
 
 def test_another_set_than_coco_with_a_config_of_the_project(root, tmp_path, capsys):
