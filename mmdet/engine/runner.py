@@ -18,7 +18,7 @@ from mmengine.device import get_device
 from mmengine.dist import all_gather, is_distributed, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
-from mmengine.optim import LinearParamScheduler, OptimWrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -32,7 +32,6 @@ from mmdet.checkpoint.io import (
     remove_temp_files,
     save_checkpoint,
 )
-from mmdet.checkpoint.pretrained import BACKBONE, load_fitting, report_fit
 from mmdet.config.check import MMENGINE_HOOKS, config_context
 from mmdet.config.resolve import CachedConfig, check_classes
 from mmdet.distributed.launch import check_cards, start_process_group
@@ -45,8 +44,10 @@ from mmdet.engine.state import (
     choose_checkpoint,
     progress_of,
     restore_training,
+    start_from,
     training_state,
     unwrap_model,
+    warm_up_notes,
 )
 from mmdet.registry import MODELS
 from mmdet.version import __version__
@@ -130,13 +131,8 @@ class DetRunner(Runner):
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """Build the schedules, and warn of a warm-up that the training does not get over."""
         schedules = super().build_param_scheduler(scheduler)
-        for place, schedule in enumerate(schedules):
-            steps = self.train_loop.max_iters
-            if isinstance(schedule, LinearParamScheduler) and not schedule.by_epoch and schedule.end > steps:
-                self.logger.warning(
-                    f'the training has {steps} iterations, its warm-up {schedule.end}: shorten it by '
-                    f'--cfg-options param_scheduler.{place}.end={max(steps // 10, 2)}'
-                )
+        for note in warm_up_notes(schedules, self.train_loop.max_iters):
+            self.logger.warning(note)
         return schedules
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
@@ -309,7 +305,10 @@ class DetRunner(Runner):
             ValueError: They do not; or nothing fits.
         """
         if self._load_from and not self._resume and isinstance(self._train_loop, BaseLoop):
-            self._start_from(self._load_from)
+            checkpoint = load_checkpoint(self._load_from, self.trust_checkpoint)
+            start_from(unwrap_model(self.model), checkpoint, self._load_from, super()._init_model_weights)
+            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+            self._has_loaded = True
         super().load_or_resume()
         starts = [int(value) for value in all_gather(torch.tensor(self.iter))]
         if len(set(starts)) > 1:
@@ -317,24 +316,6 @@ class DetRunner(Runner):
                 f'the processes begin after {", ".join(map(str, starts))} iterations: they found different '
                 f'checkpoints in {self.work_dir}, which has to be on a file system that all machines share'
             )
-
-    def _start_from(self, file: str) -> None:
-        """Load what fits the model; a backbone that does not fit whole starts from its own weights.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: Nothing fits, or it cannot be read.
-        """
-        model = unwrap_model(self.model)
-        checkpoint = load_checkpoint(file, self.trust_checkpoint)
-        advice = 'leave load_from out, or give a checkpoint of a network like this one'
-        missing = load_fitting(model, checkpoint['state_dict'], file, advice)
-        if any(name.startswith(BACKBONE) for name in missing):
-            super()._init_model_weights()
-            load_fitting(model, checkpoint['state_dict'], file, advice)
-        report_fit(model, missing, file, filled=BACKBONE)
-        self.call_hook('after_load_checkpoint', checkpoint={**checkpoint, 'state_dict': model.state_dict()})
-        self._has_loaded = True
 
     def resume(
         self,

@@ -2,16 +2,17 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import all_gather, get_rank, get_world_size
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import LinearParamScheduler, OptimWrapper
 from torch import Tensor, nn
 
 from mmdet.checkpoint.io import load_checkpoint
+from mmdet.checkpoint.pretrained import BACKBONE, load_fitting, report_fit
 from mmdet.checkpoint.rng import get_rng_state, set_rng_state
 
 NUMBERED = re.compile(r'(epoch|iter)_\d+\.pth')  # best_*.pth holds weights only
@@ -82,6 +83,39 @@ def check_resumable(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str
 def unwrap_model(model: nn.Module) -> Any:
     """Take a model out of its wrapper for several processes, where it has one."""
     return model.module if is_model_wrapper(model) else model
+
+
+def start_from(
+    model: nn.Module, checkpoint: dict[str, Any], file: str, init_weights: Callable[[], None]
+) -> None:
+    """Load what fits a model; a backbone that does not fit whole starts from its own weights.
+
+    Args:
+        model: Not wrapped.
+        checkpoint: As `load_checkpoint` returns it; its weights become those of the model, for the hooks.
+        file: Its name.
+        init_weights: Loads the backbone's own.
+
+    Raises:
+        ValueError: Nothing fits.
+    """
+    advice = 'leave load_from out, or give a checkpoint of a network like this one'
+    missing = load_fitting(model, checkpoint['state_dict'], file, advice)
+    if any(name.startswith(BACKBONE) for name in missing):
+        init_weights()
+        load_fitting(model, checkpoint['state_dict'], file, advice)
+    report_fit(model, missing, file, filled=BACKBONE)
+    checkpoint['state_dict'] = model.state_dict()
+
+
+def warm_up_notes(schedules: Sequence[Any], steps: int) -> list[str]:
+    """Warn of a warm-up that a training of so many iterations does not get over."""
+    return [
+        f'the training has {steps} iterations, its warm-up {schedule.end}: shorten it by --cfg-options '
+        f'param_scheduler.{place}.end={max(steps // 10, 2)}'
+        for place, schedule in enumerate(schedules)
+        if isinstance(schedule, LinearParamScheduler) and not schedule.by_epoch and schedule.end > steps
+    ]
 
 
 def progress_of(loop: Any, epoch: int, iteration: int) -> dict[str, int]:
