@@ -90,7 +90,8 @@ class AnchorFit:
     def __init__(self, cfg: Any, boxes: Boxes) -> None:
         model_cfg = copy.deepcopy(cfg.model)
         model_cfg.pop('distiller', None)
-        self.name = 'rpn_head' if 'rpn_head' in model_cfg else 'bbox_head'
+        parts = {name: part for name, part in model_cfg.items() if isinstance(part, dict)}
+        self.name = next(name for name, part in parts.items() if part.get('anchor_generator'))
         self.cfg = model_cfg[self.name].anchor_generator
         chosen = np.random.default_rng(0).permutation(len(boxes.xyxy))[:SAMPLE]
         self.boxes = Boxes(boxes.xyxy[chosen], boxes.img_shape[chosen])
