@@ -78,7 +78,8 @@ def of_batch(settings: Settings, row: Row) -> list[Row]:
         note=f'ratio to {against}; {CANDIDATES:.1%} of the class scores are candidates'
     )
     shares: dict[str, Any] = {name: ratio(times[f'{name} post-processing'], times[name]) for name in present}
-    return [*rows, Row('infer', f'{row.name}: share of post-processing', 'x', SHARE, **shares)]
+    target = SHARE if ssd300 else None
+    return [*rows, Row('infer', f'{row.name}: share of post-processing', 'x', target, **shares)]
 
 
 def gain_for(logits: Tensor) -> float:
