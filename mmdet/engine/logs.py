@@ -3,6 +3,8 @@
 A full disk costs lines, not the training.
 """
 
+from __future__ import annotations
+
 import logging
 import sys
 from collections.abc import Iterator

@@ -51,12 +51,12 @@ def test_imagenet_weights_of_torchvision(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_imagenet_weights_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build_classifier('timm/test_resnet', 2)
-    mean = timm.get_pretrained_cfg('test_resnet').mean
+    network = build_classifier('timm/resnet10t', 2)
+    mean = timm.get_pretrained_cfg('resnet10t').mean
     assert imagenet_normalization(network)[0] == [round(255 * value, 3) for value in mean]
     monkeypatch.setattr('timm.create_model', refuse)
-    with pytest.raises(FileNotFoundError, match=r'timm/test_resnet.*no route.*model\.weights=None'):
-        load_pretrained(network, 'timm/test_resnet', 'imagenet')
+    with pytest.raises(FileNotFoundError, match=r'timm/resnet10t.*no route.*model\.weights=None'):
+        load_pretrained(network, 'timm/resnet10t', 'imagenet')
 
 
 def test_no_auxiliary_classifiers() -> None:
