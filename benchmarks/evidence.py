@@ -40,14 +40,14 @@ class Recipe(NamedTuple):
 
     side: int  # of the network input, pixels
     steps: int  # of 16 photos
-    anchors: float = 1.0  # factor on the small student's anchor sizes
+    scale_anchors: bool = True  # with the side; else their pixels stay, for small objects
 
 
 RECIPES = {
     'neudet': Recipe(160, 2500),
-    'chess': Recipe(320, 1200),
-    'bccd': Recipe(224, 1200, 1.4),
-    'fod': Recipe(192, 2500, 1.2),
+    'chess': Recipe(320, 1200, scale_anchors=False),
+    'bccd': Recipe(224, 1200),
+    'fod': Recipe(192, 2500),
 }
 # Row of the grid -> row of run_rows, what it changes
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -88,30 +88,26 @@ class Unit:
 
     def options(self) -> dict[str, Any]:
         """Collect the config keys that all trainings on the set share."""
-        scale = [self.recipe.side] * 2
         names = {
             f'{split}_{kind}': value
             for split in ('train', 'val')
             for kind, value in (('ann', f'annotations/instances_{split}.json'), ('img', f'{split}/'))
         }
-        places = ('train_dataloader.dataset.pipeline.3', 'val_dataloader.dataset.pipeline.2')
-        return names | {f'{place}.scale': scale for place in (*places, 'test_dataloader.dataset.pipeline.2')}
+        return {**names, 'input_size': self.recipe.side}
 
     def run(self, row: str, seed: int) -> None:
         """Train and test one row with one seed."""
         title, changes = ROWS[row]
-        generator = 'model.bbox_head.anchor_generator'
-        sizes = [round(self.recipe.anchors * size) for size in (16, 32, 56, 88, 128, 160)]
         options = {
             **self.options(),
-            f'{generator}.min_sizes': sizes[:-1],
-            f'{generator}.max_sizes': sizes[1:],
-            **steps(self.recipe.steps),
+            'iters': self.recipe.steps,
             'model.backbone.weights': self.weights / 'tf_efficientnet_lite0.pth',
             'model.distiller.teacher.file': self.folder / f'{"smooth" if row == "smooth" else "answers"}.pth',
             'model.distiller.teacher.network.checkpoint': self.teacher,
             **changes,
         }
+        if not self.recipe.scale_anchors:  # their sizes are made for this input
+            options['model.bbox_head.anchor_generator.input_size'] = [self.recipe.side] * 2
         if title != 'plain':
             self.prepare_teacher()
         out_dir = self.folder if row in ('plain', 'all') else self.folder / row
@@ -124,7 +120,7 @@ class Unit:
         answers, smooth = self.folder / 'answers.pth', self.folder / 'smooth.pth'
         with FileLock(self.folder / 'teacher.lock'):  # the first unit that needs it makes it
             if not answers.exists():
-                options = self.options() | steps(TEACHER_STEPS)
+                options = self.options() | {'iters': TEACHER_STEPS}
                 options['model.weights'] = self.weights / 'tf_efficientnet_lite2.pth'
                 options['default_hooks.save_teacher.file'] = self.teacher
                 resume = ['--resume'] * (self.folder / 'teacher' / 'latest.pth').exists()
@@ -140,11 +136,6 @@ class Unit:
         pairs = [f'{key}={value}' for key, value in options.items()]
         command = [sys.executable, tool, config, '--data-root', str(self.data), *arguments]
         subprocess.run([*command, '--cfg-options', *pairs], check=True)
-
-
-def steps(number: int) -> dict[str, int]:
-    """Set the length of a schedule."""
-    return {'train_cfg.max_iters': number, 'param_scheduler.1.end': number}
 
 
 def store_labels(answers: Path, annotations: Path, out: Path) -> None:

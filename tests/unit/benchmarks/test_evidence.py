@@ -49,6 +49,7 @@ def test_table_gives_paired_differences_with_their_interval(tmp_path):
 @pytest.mark.parametrize('name', evidence.RECIPES)
 def test_options_belong_to_the_configs(name, tmp_path, monkeypatch):
     from mmdet.config.resolve import merge_config
+    from mmdet.config.schedule import apply_short_keys
 
     calls = []
     monkeypatch.setattr(evidence.Unit, 'call', lambda self, *args: calls.append(args))
@@ -57,4 +58,6 @@ def test_options_belong_to_the_configs(name, tmp_path, monkeypatch):
     tools = [tool for tool, *_ in calls]
     assert tools == ['tools/train.py', 'tools/store_teacher.py', 'tools/analysis/run_rows.py']
     for _, config, options, *_ in calls:
-        merge_config(config, options)
+        resolved = merge_config(config, options)
+        apply_short_keys(resolved)
+        assert resolved.train_cfg.max_iters in (evidence.TEACHER_STEPS, evidence.RECIPES[name].steps, 2500)
