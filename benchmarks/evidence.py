@@ -36,7 +36,7 @@ STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 class Recipe(NamedTuple):
-    """What was chosen for a data set on its plain row alone."""
+    """Input size and length of the trainings on a data set: a guess, to be set by curves of the plain row."""
 
     side: int  # of the network input, pixels
     steps: int  # of 16 photos
