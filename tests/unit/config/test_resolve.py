@@ -285,7 +285,7 @@ def test_missing_config_file_is_named(tmp_path):
     (tmp_path / 'ssd_tiny.py').write_text('')
     for typed, words in (
         ('ssd_tny.py', f'ssd_tny.py. Did you mean {tmp_path}/ssd_tiny.py?'),
-        ('gone/retina.py', 'retina.py. Students are in configs/ and configs_dev/'),
+        ('gone/retina.py', 'retina.py. `distill-det configs` lists those that come with the toolbox.'),
     ):
         with pytest.raises(FileNotFoundError, match='config file not found: ') as error:
             config.load_config(tmp_path / typed)

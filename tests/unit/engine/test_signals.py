@@ -127,6 +127,7 @@ import ctypes, signal
 from mmdet.distributed import signals
 signals.REPEAT = 1.0
 signal.alarm(60)  # ends it where the test fails
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 mutex = ctypes.create_string_buffer(64)
 with signals.GracefulShutdown():
     print(flush=True)
