@@ -110,7 +110,10 @@ def feature_extractor(network: nn.Module, levels: Mapping[str, str | int]) -> Fe
     missing = [level for level in levels.values() if level not in known]
     if missing:
         there = dict.fromkeys(name if isinstance(name, int) else name.split('.')[0] for name in known)
-        raise ValueError(f'{type(network).__name__} has no layer {missing[0]!r}; there are {list(there)}')
+        raise ValueError(
+            f'{type(network).__name__} has no layer {missing[0]!r}; there are {list(there)}. '
+            f'Its first layers: {", ".join([*strides][:3])}'
+        )
     output = next(node for node in traced.graph.nodes if node.op == 'output')
     output.args = ({label: known[level] for label, level in levels.items()},)
     traced.graph.eliminate_dead_code()

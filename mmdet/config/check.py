@@ -62,6 +62,14 @@ UNTYPED = {  # dicts that are read key by key
     'auto_scale_lr': {'enable', 'base_batch_size'},
     **{f'{split}_dataloader': LOADER_KEYS for split in ('train', 'val', 'test')},
 }
+KINDS = {  # key that is nearest around a type -> registry whose names are suggested
+    'model': 'model',
+    'pipeline': 'transform',
+    'default_hooks': 'hook',
+    'optimizer': 'optimizer',
+    'param_scheduler': 'parameter scheduler',
+    'vis_backends': 'vis_backend',
+}
 TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg'}  # before a constructor is called
 SPELLING = 0.8  # similarity from which a variable at the top of a config file is taken for a misspelled key
 
@@ -121,14 +129,23 @@ def _check_part(file: str, place: str, part: dict[str, Any], cfg: Config) -> Non
         builder = _find(owner) if isinstance(owner, str) else owner
         if builder is None:
             raise TypeError(
-                f'{file}: {place}.type={owner} is not known.{_advice(owner, _names(), owner, shown=0)} '
+                f'{file}: {place}.type={owner} is not known.{_advice(owner, _names(place), owner, shown=0)} '
                 'Modules of your own are imported by custom_imports=dict(imports=[...]).'
             )
         known = _keywords(builder)
+        _check_numbers(file, place, part, builder)
     wrong = sorted(part.keys() - known - TAKEN_OUT) if known is not None else []
     if wrong:
         advice = _advice(wrong[0], known or (), f'{owner}.{wrong[0]}')
         raise TypeError(f'{file}: {owner} does not know {place}.{wrong[0]}.{advice}')
+
+
+def _check_numbers(file: str, place: str, part: dict[str, Any], builder: Any) -> None:
+    """Refuse text where the default of a constructor is a number: torch names no key."""
+    for name, parameter in inspect.signature(builder).parameters.items():
+        number = isinstance(parameter.default, (int, float)) and not isinstance(parameter.default, bool)
+        if number and isinstance(part.get(name), str):
+            raise TypeError(f'{file}: {place}.{name}={part[name]!r} has to be a number')
 
 
 def find_dicts(value: Any, place: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
@@ -156,8 +173,16 @@ def _find(name: str) -> Any:
     return next((found for one in _registries() if (found := one.get(name)) is not None), None)
 
 
-def _names() -> set[str]:
-    return {name for one in _registries() for name in one.module_dict}
+def _names(place: str) -> set[str]:
+    """List the types that can stand at a place of a config."""
+    kind = next((KINDS[key] for key in reversed(place.split('.')) if key in KINDS), None)
+    return {name for one in _registries() if kind in (None, one.name) for name in one.module_dict}
+
+
+def constructor_keys(kind: Any) -> set[str]:
+    """List the keywords of a registered type; none where it is not known, or takes any."""
+    builder = _find(kind) if isinstance(kind, str) else None
+    return builder and _keywords(builder) or set()
 
 
 def _keywords(builder: Any) -> set[str] | None:

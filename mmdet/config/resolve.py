@@ -19,7 +19,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmdet.config.check import DATA_DEFAULTS, REPLACED, check_keys, find_dicts
+from mmdet.config.check import DATA_DEFAULTS, REPLACED, check_keys, constructor_keys, find_dicts
 from mmdet.config.rows import apply_row
 from mmdet.config.schedule import apply_short_keys
 from mmdet.datasets.coco_format import read_classes
@@ -180,7 +180,8 @@ def resolve(cfg: Config, for_training: bool = True) -> Config:
     """Write the data's paths and class names wherever the config needs them; changes `cfg` and returns it.
 
     Data sets get `data_root`, `ann_file`, `data_prefix` and `metainfo`, metrics `ann_file` and `classes`. In
-    the model every key `num_classes`, `classes` and `ann_file` is set, also in heads and in the teacher.
+    the model every key `num_classes`, `classes` and `ann_file` is set that a part has or its constructor
+    takes, also in heads and in the teacher: configs may leave them out.
     Resolving twice changes nothing.
 
     Class names are those of the key `classes`, in its order, or else all of the training annotations, ordered
@@ -219,9 +220,10 @@ def set_classes(cfg: Config, classes: Sequence[str]) -> None:
         for metric in annotation_metrics(cfg, split):
             metric['classes'] = classes
     for _, part in find_dicts(cfg.get('model'), 'model'):
-        if 'num_classes' in part:
+        keys = {*part, *constructor_keys(part.get('type'))}
+        if 'num_classes' in keys:
             part['num_classes'] = len(classes)
-        if 'classes' in part:
+        if 'classes' in keys:
             part['classes'] = classes
 
 
@@ -245,7 +247,7 @@ def _place_paths(cfg: Config) -> None:
         for metric in annotation_metrics(cfg, split):
             metric['ann_file'] = str(_annotations(cfg, split))
     for _, part in find_dicts(cfg.get('model'), 'model'):
-        if 'ann_file' in part:  # of a StoredTeacher
+        if 'ann_file' in {*part, *constructor_keys(part.get('type'))}:  # of a StoredTeacher
             part['ann_file'] = str(_annotations(cfg, 'train'))
 
 

@@ -140,7 +140,13 @@ class FrozenTeacher(nn.Module):
             ValueError: The network has no such level, names those that it has; it cannot be cut.
         """
         nodes = {level: LAYER_NAMES.get(level, level) for level in levels}
-        self.feature_extractor = feature_extractor(self.network, nodes).network
+        try:
+            self.feature_extractor = feature_extractor(self.network, nodes).network
+        except ValueError as error:
+            hint = 'Levels of a teacher are names of its layers, "stem" of ResNets only: type one of its own, '
+            raise ValueError(
+                f'{error}.\n  {hint}--cfg-options "model.distiller.kd_loc.levels=(pixels,LAYER)"'
+            ) from error
         optimize_first_conv(self.feature_extractor)
         fuse_relus(self.feature_extractor)
         self.feature_extractor.eval()

@@ -31,6 +31,8 @@ from tests.helpers.tiny_run import PLAIN
         ('model.backbone.type', 'SSDVGGG', 'model.backbone.type=SSDVGGG is not known. Did you mean SSDVGG?'),
         ('train_cfg.type', 'TrianLoop', 'Did you mean TrainLoop?'),
         ('optim_wrapper.optimizer.type', 'Adamm', 'optim_wrapper.optimizer.type=Adamm is not known'),
+        ('model.backbone.type', 'Resizes', 'model.backbone.type=Resizes is not known. Did you mean ResNet?'),
+        ('optim_wrapper.optimizer.lr', 'fast', "optim_wrapper.optimizer.lr='fast' has to be a number"),
     ],
 )
 def test_an_override_that_nothing_reads(key, value, words):

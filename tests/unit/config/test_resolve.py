@@ -87,6 +87,18 @@ def test_each_way_to_give_data_root_moves_all_splits(folder, slash):
         assert_all_moved(config.load_config(file, options, data_root), root)
 
 
+@pytest.mark.parametrize('kind', ['FrozenTeacher', 'StoredTeacher'])
+def test_a_config_may_leave_out_what_the_data_say(folder, kind):
+    text = DISTILLED.replace("'FrozenTeacher', num_classes=80, classes=None", repr(kind))
+    (folder / 'distilled.py').write_text(text)
+    teacher = config.load_config(folder / 'distilled.py', {}, folder / 'set').model.distiller.teacher
+    assert teacher.classes == ('cat', 'dog', 'emu')
+    assert teacher.get('num_classes', 3) == 3
+    ann_file = str(folder / 'set/annotations/instances_train2017.json')
+    assert teacher.get('ann_file') == (ann_file if kind == 'StoredTeacher' else None)
+    assert ('num_classes' in teacher) == (kind == 'FrozenTeacher')
+
+
 def test_resolving_twice_changes_nothing_and_the_dump_reads_back(folder):
     cfg = config.load_config(folder / 'distilled.py', data_root=folder / 'set')
     once = cfg.pretty_text

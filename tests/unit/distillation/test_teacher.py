@@ -107,3 +107,11 @@ def test_a_timm_classifier_teaches_too(tmp_path: Path) -> None:
     assert teacher.logits(torch.zeros(1, 3, 32, 32), SSD_INPUT).shape == (1, 3)
     teacher.build_feature_extractor(('layer1',))
     assert set(teacher.features(torch.zeros(1, 3, 32, 32), SSD_INPUT)) == {'layer1'}
+
+
+def test_a_teacher_without_a_stem_says_what_to_type(tmp_path: Path) -> None:
+    network = timm.create_model('efficientnet_lite0', pretrained=False, num_classes=3)
+    teacher = load(tmp_path, {'state_dict': network.state_dict()}, arch='timm/efficientnet_lite0')
+    with pytest.raises(ValueError, match=r'first layers: conv_stem, bn1, .*\n.*levels=\(pixels,LAYER\)'):
+        teacher.build_feature_extractor(('stem',))
+    teacher.build_feature_extractor(('bn1',))
