@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
@@ -38,6 +39,11 @@ class AmpOptimWrapper(OptimWrapper):
             init_scale=2.0**16 if loss_scale == 'dynamic' else float(loss_scale),
             enabled=self.dtype == torch.float16,
         )
+        if self.device == 'cpu' and not has_fast_bfloat16():
+            MMLogger.get_current_instance().warning(
+                'this CPU has no instructions for bfloat16: --amp makes training many times slower here; '
+                'leave it out'
+            )
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -69,6 +75,12 @@ class AmpOptimWrapper(OptimWrapper):
         if scale and self.scaler.is_enabled():
             self.scaler.load_state_dict(scale)
         super().load_state_dict(state)
+
+
+def has_fast_bfloat16() -> bool:
+    """Tell whether the CPU computes in bfloat16 at all; true where torch cannot say."""
+    ask = getattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', None)
+    return ask is None or bool(ask())
 
 
 def autocast_dtype(name: str | None = None) -> torch.dtype:

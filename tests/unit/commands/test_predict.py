@@ -136,3 +136,6 @@ def test_what_cannot_be_done_is_refused_before_the_first_photo(predict, tmp_path
     with pytest.raises(SystemExit):
         predict(tmp_path / 'out/a.jpg', '--batch-size', '0')
     assert '--batch-size is 1 or more' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([CONFIG, 'x.pth', 'a.jpg'])
+    assert 'the order is PHOTOS CONFIG CHECKPOINT, and CHECKPOINT is a.jpg' in capsys.readouterr().err
