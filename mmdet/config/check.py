@@ -182,7 +182,7 @@ def _names(place: str) -> set[str]:
 def constructor_keys(kind: Any) -> set[str]:
     """List the keywords of a registered type; none where it is not known, or takes any."""
     builder = _find(kind) if isinstance(kind, str) else None
-    return builder and _keywords(builder) or set()
+    return (builder and _keywords(builder)) or set()
 
 
 def _keywords(builder: Any) -> set[str] | None:

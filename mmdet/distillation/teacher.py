@@ -143,7 +143,7 @@ class FrozenTeacher(nn.Module):
         try:
             self.feature_extractor = feature_extractor(self.network, nodes).network
         except ValueError as error:
-            hint = 'Levels of a teacher are names of its layers, "stem" of ResNets only: type one of its own, '
+            hint = 'Levels are layers of the teacher; only ResNets have "stem". Type one of its own: '
             raise ValueError(
                 f'{error}.\n  {hint}--cfg-options "model.distiller.kd_loc.levels=(pixels,LAYER)"'
             ) from error
