@@ -5,20 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from torch import nn
 
+from mmdet.apis.results import DetectionResult, Picture, read_picture
 from mmdet.checkpoint.io import checkpoint_classes, load_checkpoint, load_weights
 from mmdet.config.resolve import merge_config, set_classes
 from mmdet.datasets import collate_detection
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS, TRANSFORMS
-from mmdet.structures import DetDataSample
-
-Picture = str | Path | np.ndarray  # a file, or uint8 (H, W, 3) BGR as OpenCV reads it
 
 
 def init_detector(
@@ -38,7 +35,8 @@ def init_detector(
         trust_checkpoint: Also read one that holds Python objects; this runs code from the file.
 
     Returns:
-        The model; `model.dataset_meta['classes']` are its class names (numbers when nobody says them).
+        The model. `model.dataset_meta` holds `classes`, the name of each label (its number when nobody says),
+        and `category_ids`, its id in the training annotations (label + 1 when the checkpoint does not say).
     """
     cfg = copy.deepcopy(config) if isinstance(config, Config) else merge_config(config, cfg_options)
     cfg.model.pop('distiller', None)
@@ -50,29 +48,40 @@ def init_detector(
     if file is not None:
         load_weights(model, file['state_dict'], str(checkpoint))
     names = classes or [str(label) for label in range(model.head.num_classes)]
-    model.dataset_meta = {'classes': tuple(names)}
+    known = {} if file is None else file['meta'].get('dataset_meta') or {}
+    category_ids = known.get('category_ids') or (None,)
+    if None in category_ids:
+        category_ids = range(1, len(names) + 1)
+    model.dataset_meta = {'classes': tuple(names), 'category_ids': tuple(category_ids)}
     model.cfg = cfg
     return model.to(device or get_device()).eval()
 
 
 @overload
-def inference_detector(model: nn.Module, imgs: Picture) -> DetDataSample: ...
+def inference_detector(model: nn.Module, imgs: Picture, score_thr: float = 0.0) -> DetectionResult: ...
 @overload
-def inference_detector(model: nn.Module, imgs: Sequence[Picture]) -> list[DetDataSample]: ...
+def inference_detector(
+    model: nn.Module, imgs: Sequence[Picture], score_thr: float = 0.0
+) -> list[DetectionResult]: ...
 @torch.no_grad()
-def inference_detector(model: Any, imgs: Picture | Sequence[Picture]) -> DetDataSample | list[DetDataSample]:
+def inference_detector(
+    model: Any, imgs: Picture | Sequence[Picture], score_thr: float = 0.0
+) -> DetectionResult | list[DetectionResult]:
     """Detect on one image or on several, through the config's test pipeline.
 
     Args:
         model: From `init_detector`.
-        imgs: One image or a list; a file, or uint8 (H, W, 3) BGR. Several are one batch.
+        imgs: One image or a list; a file, a PIL image, or uint8 (H, W, 3) BGR. Several are one batch.
+        score_thr: Detections that score less are left out; those that the config's own threshold, for COCO's
+            metric, leaves out are never there.
 
     Returns:
-        A DetDataSample, or a list of them: boxes in pixels of the original image. The original's size is that
-        of the image as it is shown, turned by its EXIF data.
+        A DetectionResult, or a list of them: boxes in pixels of the original image. The original's size is
+        that of the image as it is shown, turned by its EXIF data.
 
     Raises:
-        BadImageError: A file is missing or holds no image.
+        BadImageError: A file is missing or holds no image; names it.
+        ValueError: An image that is not of 8 bits.
     """
     several = isinstance(imgs, Sequence) and not isinstance(imgs, str)
     pictures: Sequence[Any] = imgs if several else [imgs]  # type: ignore[assignment]
@@ -85,24 +94,15 @@ def inference_detector(model: Any, imgs: Picture | Sequence[Picture]) -> DetData
     ]
     samples = []
     for index, picture in enumerate(pictures):
-        results = {'img_id': index} | _source(picture)
+        sample = {'img_id': index, 'img': read_picture(picture)}
         for transform in pipeline:
-            results = transform(results)
-        samples.append(results)
-    found: list[DetDataSample] = model.test_step(collate_detection(samples))
-    for sample, picture in zip(found, pictures, strict=True):
-        if not isinstance(picture, np.ndarray):
-            sample.set_metainfo({'img_path': str(picture)})
-    return found if several else found[0]
-
-
-def _source(picture: Picture) -> dict[str, Any]:
-    """Make what the first transform reads."""
-    if not isinstance(picture, np.ndarray):
-        return {'img_path': Path(picture)}
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise ValueError(
-            f'an image is uint8 (H, W, 3), BGR; this one is {picture.dtype} {picture.shape}. '
-            'cv2.imread and cv2.cvtColor(img, cv2.COLOR_GRAY2BGR) give such images'
-        )
-    return {'img': picture}
+            sample = transform(sample)
+        samples.append(sample)
+    results = []
+    for found, picture in zip(model.test_step(collate_detection(samples)), pictures, strict=True):
+        result = DetectionResult(metainfo=found.metainfo | model.dataset_meta)
+        result.pred_instances = found.pred_instances[found.pred_instances.scores >= score_thr]
+        if isinstance(picture, (str, Path)):
+            result.set_metainfo({'img_path': str(picture)})
+        results.append(result)
+    return results if several else results[0]

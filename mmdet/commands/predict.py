@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +42,7 @@ class Found(NamedTuple):
     frame: int | None
     size: tuple[int, int]  # (width, height)
     objects: list[tuple[int, float, list[float]]]  # label, score, xyxy in pixels
+    records: list[dict[str, Any]]  # the same as COCO's
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -133,23 +134,25 @@ def _read_video(file: Path) -> Iterator[Frame]:
         raise BadImageError('it is no video that OpenCV reads' if file.is_file() else 'the file is missing')
 
 
-def write_json(found: Sequence[Found], classes: Sequence[str], out_dir: Path) -> None:
+def write_json(found: Sequence[Found], meta: Mapping[str, Any], out_dir: Path) -> None:
     """Write detections.json: COCO's format with scores, and with the number of a video's frame."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for row, one in enumerate(found, start=1):
         image = {'id': row, 'file_name': one.file_name, 'width': one.size[0], 'height': one.size[1]}
         images.append(image if one.frame is None else image | {'frame': one.frame})
-        for label, score, (x1, y1, x2, y2) in one.objects:
-            entry = {'id': len(annotations) + 1, 'image_id': row, 'category_id': label + 1, 'score': score}
-            bbox = [x1, y1, x2 - x1, y2 - y1]
-            annotations.append(entry | {'bbox': bbox, 'area': bbox[2] * bbox[3], 'iscrowd': 0})
-    categories = [{'id': row, 'name': name} for row, name in enumerate(classes, start=1)]
+        for record in one.records:
+            area = record['bbox'][2] * record['bbox'][3]
+            annotations.append(
+                {'id': len(annotations) + 1, **record, 'image_id': row, 'area': area, 'iscrowd': 0}
+            )
+    named = zip(meta['category_ids'], meta['classes'], strict=True)
+    categories = [{'id': category, 'name': name} for category, name in named]
     content = {'images': images, 'annotations': annotations, 'categories': categories}
     (out_dir / 'detections.json').write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
 
 
-def write_csv(found: Sequence[Found], classes: Sequence[str], out_dir: Path) -> None:
+def write_csv(found: Sequence[Found], meta: Mapping[str, Any], out_dir: Path) -> None:
     """Write detections.csv, a line an object."""
     with (out_dir / 'detections.csv').open('w', encoding='utf-8', newline='') as file:
         table = csv.writer(file)
@@ -157,10 +160,10 @@ def write_csv(found: Sequence[Found], classes: Sequence[str], out_dir: Path) -> 
         for one in found:
             for label, score, box in one.objects:
                 numbers = [f'{score:.4f}', *(f'{value:.2f}' for value in box)]
-                table.writerow([one.file_name, one.frame, classes[label], *numbers])
+                table.writerow([one.file_name, one.frame, meta['classes'][label], *numbers])
 
 
-def write_yolo(found: Sequence[Found], classes: Sequence[str], out_dir: Path) -> None:
+def write_yolo(found: Sequence[Found], meta: Mapping[str, Any], out_dir: Path) -> None:
     """Write a file an image: number of the class; x, y of the center, width and height as shares."""
     for one in found:
         (width, height), lines = one.size, []
@@ -178,26 +181,21 @@ class Drawing:
 
     Args:
         files: Result of each file that is read.
-        classes: K names.
     """
 
-    def __init__(self, files: dict[Path, Path], classes: Sequence[str]) -> None:
+    def __init__(self, files: dict[Path, Path]) -> None:
         if clash := [file for file, result in files.items() if result.resolve() == file.resolve()]:
             raise ValueError(f'{clash[0]} would be written over; give another --out-dir')
-        self.files, self.classes = files, classes
+        self.files = files
         self.videos: dict[Path, Any] = {}
 
-    def add(self, frame: Frame, boxes: Any) -> None:
-        """Draw the boxes of an image, and write it or append it to its video."""
+    def add(self, frame: Frame, sample: Any) -> None:
+        """Draw what was found in an image, and write it or append it to its video."""
         import cv2
 
-        from mmdet.visualization.canvas import write_picture
-        from mmdet.visualization.detections import draw_detections
-
-        picture = draw_detections(frame.image, boxes.bboxes, boxes.labels, boxes.scores, self.classes, 0.0)
         file = self.files[frame.file]
+        picture = sample.draw(file if frame.number is None else None, frame.image, score_thr=0.0)
         if frame.number is None:
-            write_picture(file, picture)
             return
         if frame.number == 0:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -219,20 +217,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmdet.apis import inference_detector, init_detector
 
     model = init_detector(args.config, args.checkpoint, args.device, args.cfg_options, args.trust_checkpoint)
-    classes = model.dataset_meta['classes']
     results = {file: args.out_dir / f'{names[file]}.{"mp4" if is_video(file) else "jpg"}' for file in files}
-    drawing = Drawing(results, classes) if 'pictures' in args.save else None
+    drawing = Drawing(results) if 'pictures' in args.save else None
     bad: list[Path] = []
     found: list[Found] = []
     frames = read_frames(files, bad)
     while batch := list(islice(frames, args.batch_size)):
-        for frame, sample in zip(batch, inference_detector(model, [one.image for one in batch]), strict=True):
-            boxes = sample.pred_instances[sample.pred_instances.scores >= args.score_thr]
+        samples = inference_detector(model, [one.image for one in batch], args.score_thr)
+        for frame, sample in zip(batch, samples, strict=True):
+            boxes = sample.pred_instances
             if drawing is not None:
-                drawing.add(frame, boxes)
+                drawing.add(frame, sample)
             name, size = names[frame.file], frame.image.shape[1::-1]
             objects = [*zip(boxes.labels.tolist(), boxes.scores.tolist(), boxes.bboxes.tolist(), strict=True)]
-            found.append(Found(name, str(name.with_name(frame.file.name)), frame.number, size, objects))
+            file_name = str(name.with_name(frame.file.name))
+            found.append(Found(name, file_name, frame.number, size, objects, sample.to_coco()))
             part = '' if frame.number is None else f', frame {frame.number}'
             place = '' if drawing is None else f', drawn in {results[frame.file]}'
             sure = f'with a score of {args.score_thr:g} or more'
@@ -242,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     for kind, write in (('json', write_json), ('csv', write_csv), ('yolo', write_yolo)):
         if kind in args.save:
-            write(found, classes, args.out_dir)
+            write(found, model.dataset_meta, args.out_dir)
     if len(files) > 1:
         total = sum(len(one.objects) for one in found)
         print(f'{args.out_dir}: {total} objects in {len(files)} files, {len(bad)} of which could not be read')

@@ -46,7 +46,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         seed: Not negative.
 
     Attributes:
-        metainfo: `classes`, the names of the labels.
+        metainfo: `classes` and `category_ids`, the name of each label and its id in the file, or None.
         img_ids: (M,) id of each image that is left, in the order of the file.
         sizes: (M, 2) their (h, w) in the file.
         faults: Boxes that were dropped or clipped.
@@ -88,7 +88,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         rows = np.flatnonzero(counts) if filter_empty_gt and not test_mode else np.arange(len(counts))
         if not test_mode and not len(boxes.labels):
             raise ValueError(f'{boxes.advice} There is nothing to train on.')
-        self.metainfo = {'classes': classes}
+        self.metainfo = {'classes': classes, 'category_ids': tuple(map(coco.category_ids.get, classes))}
         self.img_ids = coco.img_ids[rows]
         self.faults, self.without_boxes, self.advice = boxes.faults, boxes.without_boxes, boxes.advice
         # flat arrays, which forked processes share without a copy

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmdet.apis import inference_detector, init_detector
 from mmdet.config.resolve import merge_config
@@ -40,7 +41,7 @@ def photo(tmp_path: Path) -> Path:
 
 def test_one_image_several_images_and_arrays_agree(checkpoint: Path, photo: Path) -> None:
     model = init_detector(CONFIG, checkpoint, 'cpu')
-    assert model.dataset_meta == {'classes': tuple(CLASSES)}
+    assert model.dataset_meta == {'classes': tuple(CLASSES), 'category_ids': (1, 2, 3)}
     one = inference_detector(model, str(photo))
     assert isinstance(one, DetDataSample)
     assert one.img_path == str(photo)
@@ -52,20 +53,22 @@ def test_one_image_several_images_and_arrays_agree(checkpoint: Path, photo: Path
     assert (found.bboxes >= 0).all()
     assert found.bboxes[:, 2].max() <= 160
     assert found.bboxes[:, 3].max() <= 90
-    for other in inference_detector(model, [photo, cv2.imread(str(photo))]):
+    for other in inference_detector(model, [photo, cv2.imread(str(photo)), Image.open(photo)]):
         torch.testing.assert_close(other.pred_instances.bboxes, found.bboxes, rtol=1e-4, atol=1e-2)
     assert inference_detector(model, []) == []
 
 
 def test_images_that_are_none(checkpoint: Path, tmp_path: Path) -> None:
     model = init_detector(CONFIG, checkpoint, 'cpu')
-    with pytest.raises(BadImageError, match='missing'):
+    with pytest.raises(BadImageError, match=r'no\.jpg: the file is missing'):
         inference_detector(model, tmp_path / 'no.jpg')
+    with pytest.raises(ValueError, match='more than 8 bits'):
+        inference_detector(model, Image.new('I;16', (4, 4)))
     with pytest.raises(ValueError, match='uint8'):
         inference_detector(model, np.zeros((4, 4), np.float32))
 
 
 def test_without_a_checkpoint_classes_are_numbers() -> None:
     model = init_detector(CONFIG, device='cpu', cfg_options={'model.bbox_head.num_classes': 2})
-    assert model.dataset_meta == {'classes': ('0', '1')}
+    assert model.dataset_meta == {'classes': ('0', '1'), 'category_ids': (1, 2)}
     assert not model.training

@@ -86,8 +86,11 @@ def test_annotations_become_flat_arrays(tiny_coco):
     dataset = build(root)
     content = json.loads((root / 'annotations/train.json').read_text())
     assert len(dataset) == 5
-    assert dataset.metainfo == {'classes': ('brick', 'leaf', 'pond')}
-    assert build(root, metainfo={'classes': ['pond', 'leaf']}).metainfo == {'classes': ('pond', 'leaf')}
+    ids = {one['name']: one['id'] for one in content['categories']}
+    for classes in (('brick', 'leaf', 'pond'), ('pond', 'leaf')):
+        expected = {'classes': classes, 'category_ids': tuple(ids[name] for name in classes)}
+        assert build(root, metainfo={'classes': classes}).metainfo == expected
+    assert dataset.metainfo['classes'] == ('brick', 'leaf', 'pond')
     assert dataset.img_ids.tolist() == [1, 2, 3, 4, 5]
     assert dataset.image_file(2) == root / 'train/2.jpg'
     assert dataset.faults == []
