@@ -152,15 +152,13 @@ def test_testing_reads_the_tested_annotations_alone(stopped, root, checkpoint):
 @pytest.mark.parametrize(
     ('key', 'value', 'part'),
     [
-        ('optim_wrapper.optimizer.lr', 'abc', 'optim_wrapper'),
+        ('optim_wrapper.optimizer.lr', -1, 'optim_wrapper'),
         ('optim_wrapper.accumulative_counts', 0, 'optim_wrapper'),
         ('param_scheduler.1.end', 'abc', 'param_scheduler'),
         ('param_scheduler.0.start_factor', 7, 'param_scheduler'),
         ('train_dataloader.batch_size', 0, 'the data loader of .*/annotations/train.json'),
         ('val_dataloader.num_workers', -1, 'the data loader of .*/annotations/val.json'),
-        ('train_dataloader.sampler.times', 'x', 'the data loader of .*/annotations/train.json'),
         ('default_hooks.logger.interval', 0, 'the hook LoggerHook'),
-        ('model.backbone.width', 'abc', 'model'),
         ('randomness.seed', 'x', 'randomness'),
         ('log_level', 'LOUD', 'log_level'),
     ],
@@ -168,6 +166,13 @@ def test_testing_reads_the_tested_annotations_alone(stopped, root, checkpoint):
 def test_values_that_other_libraries_refuse_are_told_with_their_place(stopped, key, value, part):
     said = stopped('train', PLAIN, **{key: value})
     assert re.search(f'\n  This is said of {part} in the config', said), said
+
+
+@pytest.mark.parametrize(
+    'key', ['optim_wrapper.optimizer.lr', 'train_dataloader.sampler.times', 'model.backbone.width']
+)
+def test_text_in_the_place_of_a_number_is_told_with_its_key(stopped, key):
+    assert f"{key}='abc' has to be a number" in stopped('train', PLAIN, **{key: 'abc'})
 
 
 def test_a_mistyped_key_stops_training(stopped):
