@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from filelock import FileLock
 
+from mmdet.analysis.comparison import mean_and_spread
 from mmdet.analysis.markdown import table
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.cli import make_parser, run_main
@@ -166,7 +167,7 @@ def report(out: Path) -> str:
         for row, (title, _) in ROWS.items():
             found = scores(out / name if row in ('plain', 'all') else out / name / row, title)
             pairs = {key: [found[s][key] - plain[s][key] for s in found if s in plain] for key in METRICS}
-            cells = [interval([each[key] for each in found.values()], '.1f', spread=True) for key in METRICS]
+            cells = [mean_and_spread([each[key] for each in found.values()]) for key in METRICS]
             cells += [interval(pairs[key], '+.1f') if row != 'plain' else '' for key in METRICS[:2]]
             if found:
                 lines.append((name, row, str(len(found)), *cells))
@@ -180,11 +181,11 @@ def scores(folder: Path, row: str) -> dict[int, dict[str, float]]:
     return {run['seed']: {key: 100 * run['metrics'][key] for key in METRICS} for run in runs}
 
 
-def interval(values: Sequence[float], form: str, spread: bool = False) -> str:
-    """Format the mean with the sample standard deviation, or with Student's 95 % interval of the mean."""
+def interval(values: Sequence[float], form: str) -> str:
+    """Format the mean with Student's 95 % interval."""
     if len(values) < 2:
-        return f'{values[0]:{form}}' if values else '-'
-    width = stdev(values) * (1 if spread else STUDENT_T[len(values) - 2] / len(values) ** 0.5)
+        return mean_and_spread(values, form)
+    width = STUDENT_T[len(values) - 2] * stdev(values) / len(values) ** 0.5
     return f'{fmean(values):{form}} ± {width:.1f}'
 
 

@@ -31,7 +31,6 @@ from mmdet.distillation.stored_teacher import checksum
 from mmdet.engine.compile import compile_network
 from mmdet.registry import DATASETS, MODELS
 
-DISTILLED_CONFIG = ROOT / STUDENTS['ssd300']
 CONFIG = ROOT / 'configs' / 'ssd' / 'ssd300.py'
 BATCH, BATCH_COMPACT, BATCH_GPU = 8, 16, 64
 QUICK_WIDTH = 1 / 16

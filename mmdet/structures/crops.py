@@ -65,7 +65,7 @@ def _sample_expanded(images: Tensor, bboxes: Tensor, image_index: Tensor, size: 
 
 
 def _sample_as_volume(images: Tensor, bboxes: Tensor, image_index: Tensor, size: int) -> Tensor:
-    """One call for the batch, the images as the slices of one volume: for a GPU without Triton."""
+    """One call for the batch, the images as the slices of one volume: for a GPU without our kernels."""
     depth = (2 * image_index + 1).to(bboxes.dtype) / len(images) - 1  # (M,) of the slice
     grid = sampling_grid(bboxes, images.shape[-2:], size, depth)  # (M, S, S, 3)
     crops = F.grid_sample(images.transpose(0, 1)[None], grid[None], align_corners=False)  # (1, 3, M, S, S)
