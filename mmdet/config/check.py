@@ -126,7 +126,7 @@ def _check_part(file: str, place: str, part: dict[str, Any], cfg: Config) -> Non
         raise TypeError(f'{file}: {place} has no type.{_advice(place.partition(".")[2], hooks)}')
     if 'type' in part and place != 'optim_wrapper.clip_grad':  # whose type is a word
         owner = part['type']
-        builder = _find(owner) if isinstance(owner, str) else owner
+        builder = find_type(owner) if isinstance(owner, str) else owner
         if builder is None:
             raise TypeError(
                 f'{file}: {place}.type={owner} is not known.{_advice(owner, _names(place), owner, shown=0)} '
@@ -169,7 +169,8 @@ def _registries() -> list[Registry]:
     ]
 
 
-def _find(name: str) -> Any:
+def find_type(name: str) -> Any:
+    """Find a registered type by its name; None where it is not known."""
     return next((found for one in _registries() if (found := one.get(name)) is not None), None)
 
 
@@ -181,7 +182,7 @@ def _names(place: str) -> set[str]:
 
 def constructor_keys(kind: Any) -> set[str]:
     """List the keywords of a registered type; none where it is not known, or takes any."""
-    builder = _find(kind) if isinstance(kind, str) else None
+    builder = find_type(kind) if isinstance(kind, str) else None
     return (builder and _keywords(builder)) or set()
 
 

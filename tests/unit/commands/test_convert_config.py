@@ -36,7 +36,7 @@ def convert(tmp_path, capsys):
 @pytest.mark.parametrize(
     ('old', 'ours', 'left_out'),
     [
-        ('ssd300.py', 'configs/ssd/ssd300.py', ['hook TensorboardLoggerHook']),
+        ('ssd300.py', 'configs/ssd/ssd300_coco.py', ['hook TensorboardLoggerHook']),
         (
             'dicod.py',
             'configs_dev/ssd/ssd300_coco_cls_loc.py',
@@ -171,19 +171,20 @@ evaluation = dict(classwise=True, interval=5000)
 """
     new, output = convert('child.py', f"_base_ = './retinanet.py'\n{lines}")
     listed = (
-        'model.backbone.type=ResNeXt',
+        "model.backbone.type='ResNeXt'",
         'model.backbone.groups=32',
         "model.backbone.style='caffe'",
         'model.bbox_head.loss_bbox.loss_weight=2.0',
-        'data.train: type and classes',
-        'merge them into one',
-        'Resize.img_scale=[(9, 5), (8, 5)]',
-        'Resize.ratio_range=(1, 2)',
+        "data.train.classes=['cat']",
+        "data.train.ann_file=['a.json', 'b.json']",
+        'Resize.img_scale=[[9, 5], [8, 5]]',
+        'Resize.ratio_range=[1, 2]',
         'pipeline: CutOut',
         "fp16={'loss_scale': 512.0}",
         'lr_config.policy=poly',
         'evaluation.classwise=True',
-        'intervals in steps [5000, 1]',
+        'evaluation.interval=5000: steps',
+        'checkpoint_config.interval=1: steps',
     )
     assert new['train_cfg'] == {'type': 'TrainLoop', 'max_iters': 90000, 'val_interval': 1}
     text = (tmp_path / 'new/new.py').read_text()
