@@ -1,12 +1,16 @@
-"""Say what a file is, and which file may have been meant by a path that leads nowhere. Imports no torch."""
+"""Say what a file is, or which one a path that leads nowhere means; write COCO files. Imports no torch."""
 
 import contextlib
 import difflib
 import glob
+import json
 import os
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Container
 from pathlib import Path, PurePath
+from typing import Any
 
 FORMATS = (  # how a file begins, and what it is
     (rb'\xff\xd8\xff', 'a JPEG image'),
@@ -132,3 +136,21 @@ def suggest_converter(path: Path) -> str:
     return (
         f"these are labels in YOLO's format: {write}`python tools/misc/yolo2coco.py {known or 'data.yaml'}`"
     )
+
+
+def part_of_coco(content: dict[str, Any], img_ids: Container[int]) -> dict[str, Any]:
+    """Choose images of a COCO annotation file's content, with their annotations and all categories."""
+    images = [image for image in content['images'] if image['id'] in img_ids]
+    annotations = [one for one in content.get('annotations') or [] if one['image_id'] in img_ids]
+    return {**content, 'images': images, 'annotations': annotations}
+
+
+def write_coco(file: Path, content: dict[str, Any]) -> None:
+    """Write a COCO annotation file, and its folder where there is none; print what it holds."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
+    images, objects = content['images'], content['annotations']
+    counts = Counter(one['category_id'] for one in objects)
+    found = ', '.join(f'{counts[one["id"]]} {one["name"]}' for one in content['categories'])
+    empty = len(images) - len({one['image_id'] for one in objects})
+    print(f'{file}: {len(images)} images ({empty} without objects), {found}')

@@ -11,13 +11,13 @@ M images · C classes
 import argparse
 import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from mmdet.cli import make_parser, make_progress
+from mmdet.files import part_of_coco, write_coco
 
 
 def group_images(images: Sequence[dict[str, Any]], key: str | None, img_dir: Path | None) -> list[Any]:
@@ -109,16 +109,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     if empty := [str(file) for number, file in enumerate(files) if number not in splits]:
         raise ValueError(f'{empty[0]} would get no image: give it a larger share, or use smaller groups')
     for number, file in enumerate(files):
-        _write(file, content, set(known.img_ids[splits == number].tolist()))
-
-
-def _write(file: Path, content: dict[str, Any], ids: set[int]) -> None:
-    """Write the part of an annotation file with these images, and all categories."""
-    images = [image for image in content['images'] if image['id'] in ids]
-    kept = [one for one in content['annotations'] if one['image_id'] in ids]
-    part = {**content, 'images': images, 'annotations': kept}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(part, ensure_ascii=False), encoding='utf-8')
-    counts = Counter(one['category_id'] for one in kept)
-    found = ', '.join(f'{counts[one["id"]]} {one["name"]}' for one in content['categories'])
-    print(f'{file}: {len(images)} images, {found}')
+        write_coco(file, part_of_coco(content, {*known.img_ids[splits == number].tolist()}))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmdet.cli import make_parser
+from mmdet.files import part_of_coco, write_coco
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,7 +26,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmdet.datasets.coco_format import read_coco
 
     known = read_coco(args.ann_file, boxes_needed=False).img_ids.tolist()
-    coco = json.loads(args.ann_file.read_bytes())
     ids = set(args.ids or ())
     if args.ids is None:
         if not 0 < args.number <= len(known):
@@ -37,8 +37,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f'{args.ann_file} has no images with the ids {unknown}')
     if args.out.resolve() == args.ann_file.resolve():
         raise ValueError(f'{args.out} is the file that is read; name another one')
-    images = [image for image in coco['images'] if image['id'] in ids]
-    kept = [one for one in coco.get('annotations') or [] if one['image_id'] in ids]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({**coco, 'images': images, 'annotations': kept}), encoding='utf-8')
-    print(f'{len(images)} images, {len(kept)} annotations: {args.out}')
+    write_coco(args.out, part_of_coco(json.loads(args.ann_file.read_bytes()), ids))

@@ -6,16 +6,14 @@ Reads `Annotations/*.xml`, `ImageSets/Main/<split>.txt` and the names in `JPEGIm
 them; they are not trained on either. Category ids count from 1 in the order of the names.
 """
 
-import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from mmdet.cli import make_parser
-from mmdet.files import suggest
+from mmdet.files import suggest, write_coco
 
 SECOND_COLUMN = re.compile(r'\s+(-1|0|1)$')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')
@@ -146,12 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = None
     if args.classes is not None:
         names = [line.strip() for line in args.classes.read_text().splitlines() if line.strip()]
-    content = convert(args.voc_root, args.split, names)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(content))
-    counts = Counter(one['category_id'] for one in content['annotations'])
-    found = ', '.join(f'{counts[one["id"]]} {one["name"]}' for one in content['categories'])
-    print(f'{args.out}: {len(content["images"])} images, {found}')
+    write_coco(args.out, convert(args.voc_root, args.split, names))
     print(
         f'convert each split, then use: --data-root {args.voc_root} --cfg-options train_img=JPEGImages/ '
         f'val_img=JPEGImages/ train_ann=... val_ann=... with paths such as {args.out.resolve()}'

@@ -8,7 +8,6 @@ of image paths. The labels of images/a.jpg are in labels/a.txt, or beside it; an
 or with an empty one, holds no object. A polygon becomes the box around it. Category ids count from 1.
 """
 
-import json
 import os
 import shlex
 from collections import Counter
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.cli import make_parser
-from mmdet.files import IMAGE_SUFFIXES, suggest
+from mmdet.files import IMAGE_SUFFIXES, suggest, write_coco
 
 ORIENTATION = 0x0112  # the tag in EXIF data; from 5 on the image is shown with width and height swapped
 SPLITS = ('train', 'val', 'test')
@@ -178,16 +177,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = read_yaml(args.yaml)
     root = args.yaml.parent.resolve()
     out = (args.out or root / 'annotations').resolve()
-    out.mkdir(parents=True, exist_ok=True)
     words = ['--data-root', str(root), '--cfg-options']
     for split in filter(data.get, SPLITS):
         folder, content = convert(find_images(root / args.yaml.name, data, split), data)
         ann_file = out / f'{split}.json'
-        ann_file.write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
-        counts = Counter(one['category_id'] for one in content['annotations'])
-        empty = len(content['images']) - len({one['image_id'] for one in content['annotations']})
-        found = ', '.join(f'{counts[one["id"]]} {one["name"]}' for one in content['categories'])
-        print(f'{ann_file}: {len(content["images"])} images ({empty} without objects), {found}')
+        write_coco(ann_file, content)
         for key, path in (('ann', ann_file), ('img', folder)):
             words.append(f'{split}_{key}={path.relative_to(root) if path.is_relative_to(root) else path}')
     print(f'python tools/train.py configs/ssd/ssd300.py {shlex.join(words)}')

@@ -109,7 +109,7 @@ def test_the_command_and_what_the_data_set_makes_of_it(root, tmp_path, capsys):
             str(tmp_path / 'names.txt'),
         ]
     )
-    assert '2 images, 1 dog, 1 bird' in capsys.readouterr().out
+    assert '2 images (0 without objects), 1 dog, 1 bird' in capsys.readouterr().out
     content = json.loads((tmp_path / 'out/train.json').read_text())
     assert [one['name'] for one in content['categories']] == ['dog', 'bird']
     data = CocoDataset(str(root), str(tmp_path / 'out/train.json'), {'img': 'JPEGImages/'}, [])
