@@ -1,11 +1,5 @@
 # `distill-det browse-dataset` in a clone that is not installed, see mmdet/commands/browse_dataset.py
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from mmdet.cli import run_command
+from _clone import run_command
 
 if __name__ == '__main__':
     run_command('browse_dataset')

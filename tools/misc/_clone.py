@@ -1,0 +1,9 @@
+# Lets the commands of this folder find the package in a clone that is not installed.
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmdet.cli import run_command
+
+__all__ = ['run_command']
