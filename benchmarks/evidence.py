@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from mmdet.analysis.comparison import mean_and_spread
 from mmdet.analysis.markdown import table
+from mmdet.analysis.runs import read_runs
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.cli import make_parser, run_main
 
@@ -177,8 +178,12 @@ def report(out: Path) -> str:
 
 def scores(folder: Path, row: str) -> dict[int, dict[str, float]]:
     """Read the metrics of a row, percent, by seed."""
-    runs = [json.loads(file.read_text()) for file in sorted(folder.glob(f'{row}_seed*.json'))]
-    return {run['seed']: {key: 100 * run['metrics'][key] for key in METRICS} for run in runs}
+    runs = [run.values for run in read_runs([folder])] if any(folder.glob('*.json')) else []
+    return {
+        run['seed']: {key: 100 * run[f'metrics.{key}'] for key in METRICS}
+        for run in runs
+        if run['row'] == row
+    }
 
 
 def interval(values: Sequence[float], form: str) -> str:

@@ -4,13 +4,11 @@ B boxes · A anchors · L levels · boxes xyxy in pixels of the network input
 """
 
 import copy
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from terminaltables import AsciiTable
 from torch import Tensor
 
 from mmdet.datasets.transforms.geometry import Resize
@@ -47,19 +45,6 @@ def input_boxes(dataset: Any) -> Boxes:
     factors = (drawn / sizes)[of_image.reshape(-1)][rows]  # (B, 2) h, w
     xyxy = dataset.bboxes * factors[:, [1, 0, 1, 0]]
     return Boxes(torch.from_numpy(xyxy).float(), torch.from_numpy(drawn[of_image.reshape(-1)][rows]))
-
-
-def class_table(datasets: Mapping[str, Any]) -> str:
-    """Count the photos and objects of each class in each split; a table as text."""
-    columns, names = [], next(iter(datasets.values())).metainfo['classes']
-    for dataset in datasets.values():
-        labels, rows = dataset.objects()
-        objects = np.bincount(labels, minlength=len(names))
-        photos = [len(np.unique(rows[labels == label])) for label in range(len(names))]
-        columns += [[*photos, len(np.unique(rows))], [*objects.tolist(), len(labels)]]
-    head = ['class', *(f'{split} {what}' for split in datasets for what in ('photos', 'objects'))]
-    rows = [[name, *numbers] for name, *numbers in zip([*names, 'all'], *columns, strict=True)]
-    return str(AsciiTable([head, *rows]).table)
 
 
 def size_line(boxes: Boxes) -> str:

@@ -12,7 +12,6 @@ from PIL import Image, ImageOps
 
 from mmdet.datasets import BadImageError
 from mmdet.datasets.transforms import read_image
-from mmdet.evaluation.coco_eval import CocoDetections, as_records
 from mmdet.files import suggest
 from mmdet.structures import DetDataSample
 from mmdet.visualization.canvas import write_picture
@@ -39,16 +38,17 @@ class DetectionResult(DetDataSample):
             Categories are those of the training annotations, which a checkpoint holds; where it does not
             (MMDetection's, older ones) they are label + 1.
         """
-        found = self.pred_instances.numpy()
-        bboxes = found.bboxes.astype(np.float64)  # (D, 4)
-        return as_records(
-            CocoDetections(
-                np.full(len(bboxes), self.img_id if image_id is None else image_id),
-                np.array(self.category_ids, np.int64)[found.labels],
-                np.concatenate([bboxes[:, :2], bboxes[:, 2:] - bboxes[:, :2]], 1),
-                found.scores.astype(np.float64),
-            )
-        )
+        found = self.pred_instances
+        columns = (found.labels.tolist(), found.scores.tolist(), found.bboxes.tolist())
+        return [
+            {
+                'image_id': self.img_id if image_id is None else image_id,
+                'bbox': [x1, y1, x2 - x1, y2 - y1],
+                'score': score,
+                'category_id': self.category_ids[label],
+            }
+            for label, score, (x1, y1, x2, y2) in zip(*columns, strict=True)
+        ]
 
     def draw(
         self, file: str | Path | None = None, image: Picture | None = None, score_thr: float = 0.3

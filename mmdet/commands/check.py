@@ -112,15 +112,15 @@ def print_sizes(cfg: Any, datasets: dict[str, Any], out: Path) -> None:
     """
     import numpy as np
 
-    from mmdet.analysis.boxes import AnchorFit, class_table, input_boxes, size_line
+    from mmdet.analysis.boxes import AnchorFit, input_boxes, size_line
     from mmdet.analysis.plots import plot_boxes
 
     boxes = {split: input_boxes(dataset) for split, dataset in datasets.items()}
     boxes = {split: found for split, found in boxes.items() if len(found.xyxy)}
     if not boxes:
         return
-    print(class_table(datasets))
     for split, found in boxes.items():
+        print(datasets[split].class_table())
         print(f'{split}: {size_line(found)}')
     anchors = np.zeros((0, 2), np.float32)
     if 'backbone' in cfg.model:  # a teacher has no anchors

@@ -124,17 +124,13 @@ def read_photos(folder: Path | None, cfg: Any, size: Sequence[int]) -> 'tuple[li
     return [cv2.resize(picture, (size[0], size[1])) for picture in coarse], told
 
 
-class Parity(NamedTuple):
-    """How far two ways to detect agree."""
+def compare(own: 'Detections', found: 'Detections', limits: Limits, cutoff: float) -> tuple[float, ...]:
+    """Compare the detections of an image; one that hardly passes the lowest score may lack a counterpart.
 
-    total: int  # detections
-    missing: int  # detections of one way without a counterpart of the other
-    score_gap: float  # largest between counterparts
-    box_gap: float  # the same, pixels of the input, of any side
-
-
-def compare(own: 'Detections', found: 'Detections', limits: Limits, cutoff: float) -> Parity:
-    """Compare the detections of an image; one that hardly passes the lowest score may lack a counterpart."""
+    Returns:
+        Detections; those of either way without a counterpart; the largest difference of scores of
+        counterparts, and of boxes in pixels of the input.
+    """
     score_gaps = (own.scores[:, None] - found.scores).abs()  # (D, D')
     box_gaps = (own.bboxes[:, None] - found.bboxes).abs().amax(2)
     pairs = (box_gaps <= limits.box) & (score_gaps <= limits.score)
@@ -142,7 +138,7 @@ def compare(own: 'Detections', found: 'Detections', limits: Limits, cutoff: floa
     alone = (~pairs.any(1) & (own.scores > cutoff + limits.score)).sum()
     alone += (~pairs.any(0) & (found.scores > cutoff + limits.score)).sum()
     gaps = [max(gap[pairs].tolist(), default=0.0) for gap in (score_gaps, box_gaps)]
-    return Parity(len(own.scores), int(alone), *gaps)
+    return len(own.scores), int(alone), *gaps
 
 
 def check(model: Any, onnx_model: bytes, photos: 'list[Image]', about: dict[str, Any], limits: Limits) -> str:

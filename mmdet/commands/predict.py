@@ -35,14 +35,11 @@ class Frame(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found in a frame; `name` is that of its results, without suffix."""
+    """What was found in a photo or a frame."""
 
-    name: Path
-    file_name: str
-    frame: int | None
-    size: tuple[int, int]  # (width, height)
-    objects: list[tuple[int, float, list[float]]]  # label, score, xyxy in pixels
-    records: list[dict[str, Any]]  # the same as COCO's
+    name: Path  # of the results, without suffix
+    image: dict[str, Any]  # COCO's entry; a frame of a video has its number in it
+    objects: list[dict[str, Any]]  # COCO's annotations: category_id, score, bbox xywh in pixels
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -134,46 +131,46 @@ def _read_video(file: Path) -> Iterator[Frame]:
         raise BadImageError('it is no video that OpenCV reads' if file.is_file() else 'the file is missing')
 
 
-def write_json(found: Sequence[Found], meta: Mapping[str, Any], out_dir: Path) -> None:
+def write_json(found: Sequence[Found], classes: Mapping[int, str], out_dir: Path) -> None:
     """Write detections.json: COCO's format with scores, and with the number of a video's frame."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for row, one in enumerate(found, start=1):
-        image = {'id': row, 'file_name': one.file_name, 'width': one.size[0], 'height': one.size[1]}
-        images.append(image if one.frame is None else image | {'frame': one.frame})
-        for record in one.records:
-            area = record['bbox'][2] * record['bbox'][3]
-            annotations.append(
-                {'id': len(annotations) + 1, **record, 'image_id': row, 'area': area, 'iscrowd': 0}
-            )
-    named = zip(meta['category_ids'], meta['classes'], strict=True)
-    categories = [{'id': category, 'name': name} for category, name in named]
-    content = {'images': images, 'annotations': annotations, 'categories': categories}
+    annotations = [
+        {'id': number, **one, 'area': one['bbox'][2] * one['bbox'][3], 'iscrowd': 0}
+        for number, one in enumerate((one for each in found for one in each.objects), start=1)
+    ]
+    categories = [{'id': category, 'name': name} for category, name in classes.items()]
+    content = {'images': [one.image for one in found], 'annotations': annotations, 'categories': categories}
     (out_dir / 'detections.json').write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
 
 
-def write_csv(found: Sequence[Found], meta: Mapping[str, Any], out_dir: Path) -> None:
+def write_csv(found: Sequence[Found], classes: Mapping[int, str], out_dir: Path) -> None:
     """Write detections.csv, a line an object."""
     with (out_dir / 'detections.csv').open('w', encoding='utf-8', newline='') as file:
         table = csv.writer(file)
         table.writerow(['file', 'frame', 'class', 'score', 'x1', 'y1', 'x2', 'y2'])
-        for one in found:
-            for label, score, box in one.objects:
-                numbers = [f'{score:.4f}', *(f'{value:.2f}' for value in box)]
-                table.writerow([one.file_name, one.frame, meta['classes'][label], *numbers])
+        for _, image, objects in found:
+            for one in objects:
+                x, y, w, h = one['bbox']
+                numbers = [f'{one["score"]:.4f}', *(f'{value:.2f}' for value in (x, y, x + w, y + h))]
+                name = classes[one['category_id']]
+                table.writerow([image['file_name'], image.get('frame'), name, *numbers])
 
 
-def write_yolo(found: Sequence[Found], meta: Mapping[str, Any], out_dir: Path) -> None:
+def write_yolo(found: Sequence[Found], classes: Mapping[int, str], out_dir: Path) -> None:
     """Write a file an image: number of the class; x, y of the center, width and height as shares."""
-    for one in found:
-        (width, height), lines = one.size, []
-        for label, _, (x1, y1, x2, y2) in one.objects:
-            shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-            lines.append(f'{label} {" ".join(f"{share:.6f}" for share in shares)}\n')
-        stem = one.name.name if one.frame is None else f'{one.name.name}_{one.frame:06}'
-        file = out_dir / 'labels' / one.name.with_name(f'{stem}.txt')
+    labels = {category: label for label, category in enumerate(classes)}
+    for name, image, objects in found:
+        width, height, lines = image['width'], image['height'], []
+        for one in objects:
+            x, y, w, h = one['bbox']
+            shares = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+            lines.append(f'{labels[one["category_id"]]} {" ".join(f"{share:.6f}" for share in shares)}\n')
+        stem = f'{name.name}_{image["frame"]:06}' if 'frame' in image else name.name
+        file = out_dir / 'labels' / name.with_name(f'{stem}.txt')
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(''.join(lines))
+
+
+WRITERS = {'json': write_json, 'csv': write_csv, 'yolo': write_yolo}
 
 
 class Drawing:
@@ -225,23 +222,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     while batch := list(islice(frames, args.batch_size)):
         samples = inference_detector(model, [one.image for one in batch], args.score_thr)
         for frame, sample in zip(batch, samples, strict=True):
-            boxes = sample.pred_instances
+            name, (height, width) = names[frame.file], frame.image.shape[:2]
+            image = {'id': len(found) + 1, 'file_name': str(name.with_name(frame.file.name))}
+            image |= {'width': width, 'height': height}
+            part = place = ''
+            if frame.number is not None:
+                image['frame'], part = frame.number, f', frame {frame.number}'
             if drawing is not None:
                 drawing.add(frame, sample)
-            name, size = names[frame.file], frame.image.shape[1::-1]
-            objects = [*zip(boxes.labels.tolist(), boxes.scores.tolist(), boxes.bboxes.tolist(), strict=True)]
-            file_name = str(name.with_name(frame.file.name))
-            found.append(Found(name, file_name, frame.number, size, objects, sample.to_coco()))
-            part = '' if frame.number is None else f', frame {frame.number}'
-            place = '' if drawing is None else f', drawn in {results[frame.file]}'
+                place = f', drawn in {results[frame.file]}'
+            found.append(Found(name, image, sample.to_coco(len(found) + 1)))
             sure = f'with a score of {args.score_thr:g} or more'
-            print(f'{frame.file}{part}: {len(objects)} objects {sure}{place}')
+            print(f'{frame.file}{part}: {len(found[-1].objects)} objects {sure}{place}')
     if drawing is not None:
         drawing.close()
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    for kind, write in (('json', write_json), ('csv', write_csv), ('yolo', write_yolo)):
-        if kind in args.save:
-            write(found, model.dataset_meta, args.out_dir)
+    meta = model.dataset_meta
+    for kind in WRITERS.keys() & args.save:
+        WRITERS[kind](found, dict(zip(meta['category_ids'], meta['classes'], strict=True)), args.out_dir)
     if len(files) > 1:
         total = sum(len(one.objects) for one in found)
         print(f'{args.out_dir}: {total} objects in {len(files)} files, {len(bad)} of which could not be read')

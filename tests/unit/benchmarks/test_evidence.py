@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks import evidence
+from mmdet.analysis.runs import FORMAT, SETTINGS
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 
 
@@ -39,7 +40,9 @@ def test_table_gives_paired_differences_with_their_interval(tmp_path):
             metrics = dict.fromkeys(evidence.METRICS, value)
             file = tmp_path / 'neudet' / f'{row}_seed{seed}.json'
             file.parent.mkdir(exist_ok=True)
-            file.write_text(json.dumps({'seed': seed, 'metrics': metrics}))
+            settings = dict.fromkeys((*SETTINGS, 'command'), 'same')
+            run = {**settings, 'format': FORMAT, 'row': row, 'seed': seed, 'metrics': metrics}
+            file.write_text(json.dumps(run))
     *_, plain, distilled = evidence.report(tmp_path).splitlines()
     assert plain.split(' | ')[3] == '31.0 ± 1.4'
     # differences 3 and 2: mean 2.5, standard deviation 0.707, t 12.706, over the root of 2
