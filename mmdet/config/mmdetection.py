@@ -223,7 +223,8 @@ def _set(part: Values, key: str, value: Any) -> None:
 
 def _apply_data(data: Values, root: str, new: Values, left_out: list[str]) -> None:
     """Change workers, files and pipelines; the rest is moved key by key."""
-    paths, workers = {}, data.pop('workers_per_gpu', None)
+    paths: dict[str, str] = {}
+    workers = data.pop('workers_per_gpu', None)
     for split in ('train', 'val', 'test'):
         part, loader = data.get(split) or {}, new[f'{split}_dataloader']
         while 'dataset' in part:  # RepeatDataset, ClassBalancedDataset
