@@ -7,8 +7,8 @@ from subprocess import PIPE
 import psutil
 import pytest
 
-from tools.misc import soak
-from tools.misc.soak import Sample, faults, growth
+from tests.helpers import soak
+from tests.helpers.soak import Sample, faults, growth
 
 LEAKS = """
 import subprocess, sys, threading, time

@@ -15,7 +15,7 @@ for part in ${PARTS:-soak tests fuzz}; do
       "$PYTHON" tools/train.py configs_dev/teachers/resnet18_tiny.py --data-root "$DIR/data" \
         --work-dir "$DIR/teacher" --cfg-options train_cfg.max_iters=20
       mkdir -p "$DIR/run"
-      "$PYTHON" tools/misc/soak.py "$SECONDS_OF_SOAK" "$DIR/run" \
+      "$PYTHON" -m tests.helpers.soak "$SECONDS_OF_SOAK" "$DIR/run" \
         "$PYTHON" tools/train.py configs_dev/ssd/ssd_tiny_cls_loc.py --data-root "$DIR/data" --work-dir "$DIR/run" \
         --cfg-options "model.distiller.teacher.checkpoint=$DIR/teacher/model_best.pth.tar" \
         train_cfg.max_iters=100000000 train_cfg.val_interval=10 train_dataloader.num_workers=2 \

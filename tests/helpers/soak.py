@@ -1,6 +1,6 @@
 """Watch a long training for memory, handles, threads and processes that grow; tools/misc/soak.sh starts it.
 
-python tools/misc/soak.py SECONDS FOLDER COMMAND ...
+python -m tests.helpers.soak SECONDS FOLDER COMMAND ...
 
 What the command and its children hold is written to FOLDER/samples.csv every few seconds. Exit status 1 where
 something grew, a process was left behind, or the command ended by itself. Linux only; needs psutil
@@ -11,15 +11,12 @@ import argparse
 import contextlib
 import csv
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmdet.cli import make_parser, run_main
 
