@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mmdet.datasets.transforms.geometry import Resize
 from mmdet.datasets.transforms.window import Window
-from mmdet.models.task_modules import GridAnchors
 from mmdet.registry import MODELS
 from mmdet.structures import Anchors, GroundTruth
 
@@ -82,19 +81,21 @@ class AnchorFit:
         self.boxes = Boxes(boxes.xyxy[chosen], boxes.img_shape[chosen])
         multiple = cfg.train_dataloader.get('collate_fn', {}).get('pad_size_divisor', 1)
         canvas = -(-boxes.img_shape.amax(0) // multiple) * multiple
-        model: Any = MODELS.build(model_cfg).eval()
-        with torch.no_grad():
+        with torch.device('meta'):  # shapes alone
+            model: Any = MODELS.build(model_cfg).eval()
             feats = model.extract_feat(torch.zeros(1, 3, *canvas.tolist()))
         self.feature_sizes = [(feat.shape[2], feat.shape[3]) for feat in feats]
         self.canvas = canvas.flip(0).tolist()  # w, h
         head = getattr(model, self.name)
         self.assigner = getattr(head.assigner, 'assigner', head.assigner)  # without a sampler
         self.assigner.match_low_quality = False  # of MaxIoUAssigner: only what the threshold allows
-        laid_out = self._lay_out(head.anchor_generator)
+        laid_out = self._lay_out({})
         self.anchors, self.share = laid_out.boxes, self._share(laid_out, SAMPLE)
 
-    def _lay_out(self, generator: GridAnchors) -> Anchors:
-        return generator(self.feature_sizes, torch.device('cpu'))
+    def _lay_out(self, keys: dict[str, Any]) -> Anchors:
+        generator: Any = MODELS.build({**self.cfg, **keys})
+        anchors: Anchors = generator(self.feature_sizes, torch.device('cpu'))
+        return anchors
 
     def _share(self, anchors: Anchors, number: int) -> float:
         """Compute the share of the first boxes that an anchor learns, each box as if it were alone."""
@@ -112,16 +113,12 @@ class AnchorFit:
         Returns:
             The share of the boxes that they reach, and the keys of the config; None where none reach more.
         """
-        tried = []
-        for keys in self._candidates():
-            generator: Any = MODELS.build({**self.cfg, **keys})
-            tried.append((self._share(self._lay_out(generator), TRIED), keys))
-        best = max(tried, key=lambda one: one[0], default=None)
-        if best is None:
+        tried = self._candidates()
+        if not tried:
             return None
-        share = self._share(self._lay_out(MODELS.build({**self.cfg, **best[1]})), SAMPLE)
-        place = f'model.{self.name}.anchor_generator'
-        keys = {f'{place}.{key}': value for key, value in best[1].items()}
+        best = max(tried, key=lambda keys: self._share(self._lay_out(keys), TRIED))
+        share = self._share(self._lay_out(best), SAMPLE)
+        keys = {f'model.{self.name}.anchor_generator.{key}': value for key, value in best.items()}
         return (share, keys) if share > self.share + GAIN else None
 
     def _candidates(self) -> list[dict[str, Any]]:

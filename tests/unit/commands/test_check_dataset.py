@@ -21,10 +21,17 @@ REPORT = Path('work_dirs/ssd_tiny/check_dataset.json')
 
 
 @pytest.fixture
-def root(tiny_coco, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def sized(tiny_coco, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six images to train on, three to validate on, one of them without objects."""
     monkeypatch.chdir(tmp_path)
     return write_sets(tiny_coco, tmp_path / 'set', crowds=2)
+
+
+@pytest.fixture
+def root(sized: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, where sizes, whose picture takes long, are not asked for."""
+    monkeypatch.setattr(check_dataset, 'print_sizes', lambda *_: None)
+    return sized
 
 
 def check(root: Path, *words: str, options: list[str] | None = None, config: Path = PLAIN) -> int:
@@ -42,8 +49,8 @@ def edit(file: Path, section: str, number: int, **values: Any) -> None:
     file.write_text(json.dumps(content))
 
 
-def test_a_good_set(root, capfd):
-    assert check(root) == 0
+def test_a_good_set(sized, capfd):
+    assert check(sized) == 0
     assert report() == {'annotations': [], 'images': []}
     said, bar = capfd.readouterr()
     assert '9 image files in ' in said  # the test split is the validation split, and is not read again
@@ -56,12 +63,13 @@ def test_a_good_set(root, capfd):
     assert REPORT.with_suffix('.png').is_file()
 
 
-def test_a_photo_in_two_splits_and_a_teacher_without_anchors(root, capfd):
-    (root / 'val/2.jpg').write_bytes((root / 'train/4.jpg').read_bytes())
-    assert check(root, config=ROOT / 'configs_dev/teachers/resnet18_tiny.py') == 0
+def test_a_photo_in_two_splits_and_a_teacher_without_anchors(sized, capfd):
+    (sized / 'val/2.jpg').write_bytes((sized / 'train/4.jpg').read_bytes())
+    assert check(sized, config=ROOT / 'configs_dev/teachers/resnet18_tiny.py') == 0
     said = capfd.readouterr().out
     assert (
-        f'photos that stand in train and in val: 1, such as {root}/train/4.jpg and {root}/val/2.jpg\n' in said
+        f'photos that stand in train and in val: 1, such as {sized}/train/4.jpg and {sized}/val/2.jpg\n'
+        in said
     )
     assert 'box sizes' in said and 'anchors' not in said
 
@@ -87,19 +95,19 @@ def test_with_the_remedy_nothing_would_stop(root, capfd):
     assert 'val_dataloader.dataset.on_bad_image=skip' in capfd.readouterr().out
 
 
-def test_a_split_without_one_photo_or_one_box_is_told(root, capfd):
-    for file in (root / 'train').iterdir():
+def test_a_split_without_one_photo_or_one_box_is_told(sized, capfd):
+    for file in (sized / 'train').iterdir():
         file.write_bytes(b'')
-    content = json.loads((root / 'annotations/val.json').read_text())
+    content = json.loads((sized / 'annotations/val.json').read_text())
     content['annotations'] = [one | {'iscrowd': 1} for one in content['annotations']]
-    (root / 'annotations/val.json').write_text(json.dumps(content))
-    assert check(root, options=[REMEDY]) == 1
+    (sized / 'annotations/val.json').write_text(json.dumps(content))
+    assert check(sized, options=[REMEDY]) == 1
     said = capfd.readouterr().out
-    assert f'train has not one image file that can be used: is its folder {root}/train?' in said
+    assert f'train has not one image file that can be used: is its folder {sized}/train?' in said
     assert 'val.json: no image has a box of the classes asked for: 6 crowd. For example annotation 1' in said
-    for file in (root / 'train').iterdir():
+    for file in (sized / 'train').iterdir():
         file.unlink()
-    assert check(root, options=[REMEDY]) == 1
+    assert check(sized, options=[REMEDY]) == 1
     assert 'train holds none of the 6 images of' in capfd.readouterr().out
 
 
