@@ -8,7 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
+
+# Runs are compared bit for bit: also with what fixtures computed that are built before any other.
+torch.set_num_threads(1)
 
 # The same examples in every run; the long part draws new ones each time.
 settings.register_profile('same', derandomize=True, database=None)

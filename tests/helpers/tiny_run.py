@@ -45,8 +45,7 @@ NUMBER = itertools.count()
 
 
 def be_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread, and configs recorded as text that nobody laid out: that takes longer than the steps."""
-    torch.set_num_threads(1)
+    """Record configs as text that nobody laid out: that takes longer than the steps."""
     monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **style: (text, True))
 
 
