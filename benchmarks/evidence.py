@@ -30,7 +30,6 @@ from mmdet.cli import make_parser, run_main
 STUDENT = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc_stored.py'
 TEACHER = 'configs_dev/teachers/efficientnet_lite2_small.py'
 ASKED = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
-TEACHER_STEPS = 1000
 METRICS = ('AP', 'AP50', 'AP75')
 SMOOTHING = 0.1  # the teacher is trained with it, too
 # 97.5 % point of Student's t by degrees of freedom
@@ -43,6 +42,7 @@ class Recipe(NamedTuple):
     side: int  # of the network input, pixels
     steps: int  # of 16 photos
     scale_anchors: bool = True  # with the side; else their pixels stay, for small objects
+    teacher_steps: int = 1000
 
 
 RECIPES = {
@@ -75,14 +75,15 @@ class Unit:
     """The commands of one data set.
 
     Args:
-        name: Key of `RECIPES`, and the folder of the set in `data`.
+        name: Folder of the set in `data`.
+        recipe: Of it.
         data: Folder of the sets.
         weights: Folder of the ImageNet weights.
         out: Folder of all results.
     """
 
-    def __init__(self, name: str, data: Path, weights: Path, out: Path) -> None:
-        self.recipe = RECIPES[name]
+    def __init__(self, name: str, recipe: Recipe, data: Path, weights: Path, out: Path) -> None:
+        self.recipe = recipe
         self.data = data / name
         self.weights = weights
         self.folder = out / name
@@ -122,7 +123,7 @@ class Unit:
         answers, smooth = self.folder / 'answers.pth', self.folder / 'smooth.pth'
         with FileLock(self.folder / 'teacher.lock'):  # the first unit that needs it makes it
             if not answers.exists():
-                options = self.options() | {'iters': TEACHER_STEPS}
+                options = self.options() | {'iters': self.recipe.teacher_steps}
                 options['model.weights'] = self.weights / 'tf_efficientnet_lite2.pth'
                 options['default_hooks.save_teacher.file'] = self.teacher
                 resume = ['--resume'] * (self.folder / 'teacher' / 'latest.pth').exists()
@@ -202,6 +203,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--data', type=Path, help='folder of the sets; default: $DISTILL_DATA')
     parser.add_argument('--weights', type=Path, help='of ImageNet; default: the folder weights of --data')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/evidence'))
+    for field in ('side', 'steps', 'teacher_steps'):
+        option = f'--{field.replace("_", "-")}'
+        parser.add_argument(option, type=int, help='instead of the recipe, for a CPU; give another --out')
     args = parser.parse_args(argv)
     data = args.data or Path(os.environ.get('DISTILL_DATA', ''))
     if args.what == 'list':
@@ -212,7 +216,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(report(args.out))
     else:
         name, row, seed = args.unit
-        Unit(name, data, args.weights or data / 'weights', args.out).run(row, int(seed))
+        given = {key: getattr(args, key) for key in Recipe._fields if getattr(args, key, None)}
+        recipe = RECIPES[name]._replace(**given)
+        Unit(name, recipe, data, args.weights or data / 'weights', args.out).run(row, int(seed))
 
 
 if __name__ == '__main__':

@@ -49,18 +49,25 @@ def test_table_gives_paired_differences_with_their_interval(tmp_path):
     assert distilled.split(' | ')[6] == '+2.5 ± 6.4'
 
 
-@pytest.mark.parametrize('name', evidence.RECIPES)
-def test_options_belong_to_the_configs(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ('name', 'given', 'steps'),
+    [
+        *((name, (), (1000, recipe.steps, 2500)) for name, recipe in evidence.RECIPES.items()),
+        ('neudet', ('--side', '96', '--steps', '70', '--teacher-steps', '30'), (30, 70, 2500)),
+    ],
+)
+def test_options_belong_to_the_configs(name, given, steps, tmp_path, monkeypatch):
     from mmdet.config.resolve import merge_config
     from mmdet.config.schedule import apply_short_keys
 
     calls = []
     monkeypatch.setattr(evidence.Unit, 'call', lambda self, *args: calls.append(args))
     monkeypatch.setattr(evidence, 'store_labels', lambda *args: None)
-    evidence.Unit(name, tmp_path, tmp_path, tmp_path / 'out').run('strong', 0)
+    folders = ['--data', str(tmp_path), '--out', str(tmp_path / 'out')]
+    evidence.main(['run', name, 'strong', '0', *folders, *given])
     tools = [tool for tool, *_ in calls]
     assert tools == ['tools/train.py', 'tools/store_teacher.py', 'tools/analysis/run_rows.py']
     for _, config, options, *_ in calls:
         resolved = merge_config(config, options)
         apply_short_keys(resolved)
-        assert resolved.train_cfg.max_iters in (evidence.TEACHER_STEPS, evidence.RECIPES[name].steps, 2500)
+        assert resolved.train_cfg.max_iters in steps
