@@ -4,6 +4,8 @@
 ARG BASE=pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime
 FROM ${BASE}
 ARG PIP_EXTRA_INDEX_URL
+# A base may run as a user that must not write here.
+USER root
 
 # Newer bases keep their Python under the system's package manager. HOME and the caches are writable, and USER
 # is known, for any `docker run --user`; ImageNet weights are kept in the mounted work_dirs, or are put there by

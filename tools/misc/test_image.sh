@@ -2,8 +2,8 @@
 # Build the image and use it as the README says, on the CPU: two steps on two processes as user 12345:12345, data and
 # teachers mounted read-only, then a test of the checkpoint. Debian's buildah stands in for Docker.
 # usage: sudo bash tools/misc/test_image.sh [BASE]
-# BASE: an image; default: Debian made by debootstrap, with this machine's certificates and pip settings. Took
-# 26 minutes on a busy machine and, in FOLDER (default: under /tmp), 12 GB, which are removed in the end. MIRROR: of
+# BASE: an image; default: Debian made by debootstrap, of user 1000, with this machine's certificates and pip settings.
+# Took 26 minutes on a busy machine and, in FOLDER (default: under /tmp), 12 GB, which are removed in the end. MIRROR: of
 # Debian. BUILD_OPTIONS: of buildah, such as -v WHEELS:WHEELS:ro where pip's settings name a folder.
 # STORAGE_DRIVER=vfs: where overlay is not to be had, as inside a container; 20 GB.
 set -euo pipefail
@@ -25,6 +25,7 @@ if [ -z "$BASE" ]; then
   rm -rf "$ROOT"/var/cache/apt/* "$ROOT"/var/lib/apt/lists/*
   container=$(buildah from scratch)
   buildah copy -q "$container" "$ROOT" / > /dev/null
+  buildah config --user 1000:1000 "$container"  # as in bases that do not run as root
   buildah commit -q --rm "$container" "$BASE" > /dev/null
   rm -rf "$ROOT"
 fi
