@@ -37,7 +37,7 @@ class BadDataHook(Hook):
         self.annotations: list[dict[str, Any]] = []
         self.images: Images = {}
         self.found: Images = {}  # by this process, and not yet told to the others
-        self.blank = 0  # batches of this epoch without an image
+        self.blank = 0  # batches of this epoch and process without an image
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """List the annotations of a data set before it is used for the first time."""
@@ -68,37 +68,25 @@ class BadDataHook(Hook):
             runner.logger.warning(
                 f'no image of batch {batch_idx + 1} could be used; an empty one takes its place'
             )
-            self._count_blank(runner)
-
-    def _count_blank(self, runner: Runner) -> None:
-        """Count a batch without an image.
-
-        Raises:
-            ValueError: They are more than half of what is trained on in this epoch.
-        """
-        self.blank += 1
-        loop = runner.train_loop
-        batches = min(loop.epoch_length, loop.max_iters - loop.iter + loop.batch)
-        if 2 * self.blank > batches:
-            self.images |= self.found
-            self._write(runner)
-            bad = next(iter(self.found.values()))
-            raise ValueError(
-                f'{self.blank} of {batches} batches of this epoch hold no image that can be used, as '
-                f'{bad["file"]}: {bad["reason"]}. Mend the files that {_report_path(runner)} lists, or '
-                'choose others by data_root and train_img.'
-            )
+            self.blank += 1
 
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
-        """Collect the images of all processes; the main one writes the list if any is new."""
-        texts = gather_text(json.dumps([self.found[key] for key in sorted(self.found)]))
-        found = {(image['split'], image['img_id']): image for text in texts for image in json.loads(text)}
+        """Collect the images of all processes; the main one writes the list if any is new.
+
+        Raises:
+            ValueError: More than half of the batches of all processes hold no image.
+        """
+        own = [self.blank, [self.found[key] for key in sorted(self.found)]]
+        blanks, images = zip(*map(json.loads, gather_text(json.dumps(own))), strict=True)
+        found = {(image['split'], image['img_id']): image for each in images for image in each}
         new = {key: found[key] for key in sorted(found.keys() - self.images.keys())}
         self.images |= new
         self.found, self.blank = {}, 0
         if new:
             self._write(runner)
             runner.logger.warning(f'{len(new)} more {mode} images left out; see {_report_path(runner)}')
+        if any(blanks):
+            _refuse_blank(runner, sum(blanks), next(iter(found.values())))
 
     def after_train(self, runner: Runner) -> None:
         """Collect the images of an epoch that was not finished."""
@@ -108,6 +96,21 @@ class BadDataHook(Hook):
         if is_main_process():
             with warn_on_write_error(_report_path(runner)):
                 write_bad_data(_report_path(runner), self.annotations, list(self.images.values()))
+
+
+def _refuse_blank(runner: Runner, blank: int, bad: dict[str, Any]) -> None:
+    """Refuse an epoch, or what there was time for, of which most batches of all processes were blank.
+
+    A signal that ends a run is obeyed instead.
+    """
+    loop = runner.train_loop
+    batches = loop.batch * runner.world_size
+    if 2 * blank > batches and not loop.stop_signal:
+        raise ValueError(
+            f'{blank} of {batches} batches of this epoch hold no image that can be used, as {bad["file"]}: '
+            f'{bad["reason"]}. Mend the files that {_report_path(runner)} lists, or choose others by '
+            'data_root and train_img.'
+        )
 
 
 def _report_path(runner: Runner) -> Path:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mmdet.engine.hooks.bad_data import FAULT
+from tests.helpers.forked import Fate, finish, launched, said, start, train_config
 from tests.helpers.tiny_run import train
 
 FOUND = 'box too small', 'train.json', 3, 17, '0.2 px wide'
@@ -39,6 +40,18 @@ def test_a_mostly_blank_epoch_is_an_error(toy_config, listed, bad, iters):
     with pytest.raises(ValueError, match=r'of [512] batches .* as 0\.jpg: truncated\. .*bad_data\.json'):
         train(cfg)
     assert {image['img_id'] for image in listed('images')} <= set(bad)
+
+
+@pytest.mark.parametrize(('more', 'status'), [([], 0), ([1, 3], 1)])
+def test_blank_batches_of_all_processes_are_counted_together(toy_config, tmp_path, more, status):
+    """Process 0 can use none of its files, and each has three batches; both processes end alike."""
+    cfg = toy_config(train_cfg={'type': 'TrainLoop', 'max_epochs': 1}, launcher='pytorch')
+    cfg.train_dataloader.sampler.shuffle = False
+    cfg.train_dataloader.dataset.bad = [0, 2, 4, 6, 8, *more]
+    fates = [Fate(tmp_path / 'run', environment=environment) for environment in launched(2)]
+    processes = [start(train_config, cfg, fate=fate) for fate in fates]
+    assert [finish(process) for process in processes] == [status] * 2, said(fates[0])
+    assert said(fates[0]).count('error: 4 of 6 batches of this epoch hold no image') == 2 * status
 
 
 def test_an_unfinished_epoch_and_its_continuation(toy_config, listed):
