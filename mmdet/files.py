@@ -12,11 +12,17 @@ from collections.abc import Container
 from pathlib import Path, PurePath
 from typing import Any
 
+UNKNOWN = 'of no known format'
 FORMATS = (  # how a file begins, and what it is
     (rb'\xff\xd8\xff', 'a JPEG image'),
     (rb'\x89PNG', 'a PNG image'),
+    (rb'BM.{4}\0{4}', 'a BMP image'),
+    (rb'GIF8', 'a GIF image'),
+    (rb'RIFF.{4}WEBP', 'a WebP image'),
+    (rb'\0\0\0\x0cjP  |\xff\x4f\xff\x51', 'a JPEG 2000 image'),
     (rb'II\*\0|MM\0\*', 'a TIFF image, or a raw one of a camera'),
     (rb'.{4}ftyp(heic|heix|mif1|msf1)', 'a HEIC image'),
+    (rb'.{4}ftypavi[fs]', 'an AVIF image'),
     (rb'\xff\x0a|\0\0\0\x0cJXL ', 'a JPEG XL image'),
     (rb'.{128}DICM', 'a DICOM image'),
     (rb'8BPS', 'a Photoshop image'),
@@ -35,7 +41,7 @@ FORMATS = (  # how a file begins, and what it is
     (rb'\x80', 'a pickle that torch.save has not written'),
     (rb'\0*\Z', 'empty, or begins with zeros'),
     (rb'[\x01-\x7f]*\Z', 'text'),
-    (rb'', 'of no known format'),
+    (rb'', UNKNOWN),
 )
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 HERE = Path(__file__).resolve().parent
@@ -81,6 +87,8 @@ def suggest(path: str | Path, similar: bool = True) -> str:
     if url := re.search(r'([a-zA-Z][\w+.-]+:)/+(.*)', str(path)):  # of whose slashes Path keeps one
         return f' {url[1]}//{url[2]} is a URL, not a path: download the file and give its path.'
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # folders and names that cannot be looked at
+        if Path(path).is_symlink() and not Path(path).exists():
+            return f' It is a link to {Path(path).readlink()}, which is not there.'
         found = _find_near(str(path), similar)
         return '' if found in (Path(), Path(path)) else f' Did you mean {found}?'
     return ''

@@ -44,7 +44,7 @@ class Found(NamedTuple):
     stops: list[str]  # why a run with this config would stop, each with its remedy
     read: int  # image files
     dataset: Any  # None where its annotations are refused
-    digests: dict[str, str]  # of the content of each image file -> its name
+    digests: dict[str, list[str]]  # of the content of each image file -> its names
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -94,11 +94,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_shared(found: dict[str, Found]) -> None:
-    """Print the photos that stand in two splits: files of the same content."""
+    """Print the photos that stand twice in a split, or in two: files of the same content."""
+    for split, result in found.items():
+        copies = [' and '.join(names) for names in result.digests.values() if len(names) > 1]
+        if copies:
+            print(f'photos that stand more than once in {split}: {len(copies)}, such as {copies[0]}')
     for one, other in combinations(found, 2):
         shared = found[one].digests.keys() & found[other].digests.keys()
         if shared:
-            pairs = [f'{found[one].digests[key]} and {found[other].digests[key]}' for key in sorted(shared)]
+            files = [(found[one].digests[key], found[other].digests[key]) for key in sorted(shared)]
+            pairs = [f'{first[0]} and {second[0]}' for first, second in files]
             print(f'photos that stand in {one} and in {other}: {len(pairs)}, such as {", ".join(pairs[:3])}')
 
 
@@ -198,8 +203,15 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
     stops = [stop] if images and dataset.on_bad_image == 'fail' else []
     if len(images) == len(dataset):
         stops = [f'{split} has not one image file that can be used: is its folder {dataset.img_folder}?']
-    digests = {digest: str(dataset.image_file(img_id)) for img_id, why, _, digest in looked_at if why is None}
-    return Found(annotations, images, stops, len(dataset), dataset, digests)
+    return Found(annotations, images, stops, len(dataset), dataset, _names_by_content(dataset, looked_at))
+
+
+def _names_by_content(dataset: Any, looked_at: Sequence[Looked]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for img_id, why, _, digest in looked_at:
+        if why is None:
+            names.setdefault(digest, []).append(str(dataset.image_file(img_id)))
+    return names
 
 
 def print_advice(dataset: Any, readings: dict[int, str]) -> None:
@@ -209,8 +221,17 @@ def print_advice(dataset: Any, readings: dict[int, str]) -> None:
         dataset: Of the split.
         readings: Image id -> how an image is read that its EXIF data turn.
     """
+    import numpy as np
+
     if dataset.advice:
         print(f'  {dataset.advice}')
+    rows = np.column_stack([*dataset.objects(), dataset.bboxes])
+    repeated = np.delete(dataset.ann_ids, np.unique(rows, axis=0, return_index=True)[1])
+    if len(repeated):
+        print(
+            f'  boxes that stand more than once in an image: {len(repeated)}, such as that of annotation '
+            f'{repeated[0]}; an evaluation can find one of them only'
+        )
     found = Counter(readings.values())
     print(f'  images that EXIF data turn: {counts({f"read {how}": found[how] for how in sorted(found)})}')
     if len(found) > 1:

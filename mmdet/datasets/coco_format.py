@@ -17,7 +17,7 @@ import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
-from mmdet.files import suggest, suggest_converter
+from mmdet.files import UNKNOWN, describe, suggest, suggest_converter
 from mmdet.structures import NO_IMAGE
 
 REMEDY = 'Choose another annotation file (`--cfg-options train_ann=... val_ann=...`) or mend this one.'
@@ -162,7 +162,9 @@ def _decode(file: Path, kind: type[T]) -> T:
         reason = str(error).replace('`', "'") + _locate(content, str(error))
         raise ValueError(f'{file}: {reason}. {REMEDY}') from error
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, lists in lists without end
-        raise ValueError(f'{file} is not a JSON file: {error}. {REMEDY}') from error
+        what = describe(data)
+        told = f', but {what}' if not data.lstrip().startswith((b'{', b'[')) and what != UNKNOWN else ''
+        raise ValueError(f'{file} is not a JSON file{told}: {error}. {REMEDY}') from error
 
 
 def _locate(content: Any, error: str) -> str:

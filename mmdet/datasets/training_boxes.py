@@ -32,6 +32,9 @@ CORNERS = (
     'They look like x1, y1, x2, y2; COCO has x, y, width, height: subtract x1 from x2 and y1 from y2, and '
     'write the differences in their places.'
 )
+NO_SIDES = (
+    'Width or height is not above 0: does the tool export masks without boxes, or corners in another order?'
+)
 OTHER_SIZE = 'Were they drawn on images of another size?'
 ALL_CROWDS = 'Some tools mark every mask in RLE as a crowd: set iscrowd to 0 where it is a single object.'
 
@@ -57,7 +60,7 @@ class TrainingBoxes(NamedTuple):
     ignored: int  # objects with `ignore` 1; left out
     without_boxes: dict[str, int]  # why -> how many of the images have no box to train on
     faults: list[Fault]
-    advice: str  # why no box is left, or what is wrong with most of them; '' where all is well
+    advice: str  # why no box is left, what is wrong with most, which photos come twice; '' where all is well
 
 
 def select_boxes(coco: CocoFile, classes: Sequence[str]) -> TrainingBoxes:
@@ -77,6 +80,7 @@ def select_boxes(coco: CocoFile, classes: Sequence[str]) -> TrainingBoxes:
     kept = np.flatnonzero(good)
     kept = kept[np.argsort(rows[kept], kind='stable')]
     counts = np.bincount(verdict, minlength=len(KINDS)).tolist()
+    advice = _advise(coco, verdict, counts) if counts[FINE] <= faulty.sum() else ''
     has_other, has_box, has_good = (
         np.bincount(rows[found], minlength=len(coco.img_ids)) > 0
         for found in ((verdict == CROWD) | (verdict == IGNORED), faulty | good, good)
@@ -95,7 +99,7 @@ def select_boxes(coco: CocoFile, classes: Sequence[str]) -> TrainingBoxes:
         ignored=counts[IGNORED],
         without_boxes={reason: int(images.sum()) for reason, images in without_boxes.items()},
         faults=[_fault(coco, row, verdict[row]) for row in np.flatnonzero(faulty).tolist()],
-        advice=_advise(coco, verdict, counts) if counts[FINE] <= faulty.sum() else '',
+        advice=' '.join(filter(None, (advice, _advise_on_repeated(coco)))),
     )
 
 
@@ -138,6 +142,19 @@ def _advise(coco: CocoFile, verdict: NDArray[np.int64], counts: Sequence[int]) -
     )
 
 
+def _advise_on_repeated(coco: CocoFile) -> str:
+    """Name a photo that the file lists under several ids; '' where none is."""
+    names, counts = np.unique(coco.file_names, return_counts=True)
+    repeated = names[counts > 1]
+    if not len(repeated):
+        return ''
+    ids = coco.img_ids[coco.file_names == repeated[0]]
+    return (
+        f'{coco.file} lists {len(repeated)} photos more than once, such as {repeated[0].decode()} with the '
+        f'ids {", ".join(map(str, ids))}: boxes of one entry are background for the others. Give each one id.'
+    )
+
+
 def _looks_like(coco: CocoFile, verdict: NDArray[np.int64]) -> str:
     """Guess in what other way most boxes are written; '' for no guess."""
     given, sizes = coco.bboxes, coco.sizes[coco.image_rows]
@@ -145,6 +162,7 @@ def _looks_like(coco: CocoFile, verdict: NDArray[np.int64]) -> str:
     sided = (width > 0) & (height > 0)
     guesses = {
         ALL_CROWDS: verdict == CROWD,
+        NO_SIDES: (verdict >= OUTSIDE) & ~sided,
         FRACTIONS: (verdict == TOO_SMALL) & sided & (given <= 1).all(1),
         CORNERS: (verdict >= NOT_FINITE) & (x < width) & (y < height) & (given[:, :1:-1] <= sizes).all(1),
         OTHER_SIZE: verdict == OUTSIDE,

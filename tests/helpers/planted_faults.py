@@ -133,6 +133,10 @@ MISSING, EMPTY, TRUNCATED, NO_IMAGE = (
 )
 
 
+def damaged(kind: str) -> str:
+    return f'the file begins as a {kind} image but cannot be decoded: it is damaged, or of a rare kind'
+
+
 def other(stored: Size, annotated: Size) -> str:
     return (
         f'the image is {stored[0]} x {stored[1]} pixels (width x height), '
@@ -149,12 +153,12 @@ BAD: dict[str, Callable[[Size, float], File]] = {  # the number in [0, 1) says w
         cut(encoded(size, exif=THUMBNAIL), 0.5 + at / 2), size, TRUNCATED
     ),
     'truncated PNG': lambda size, at: File(cut(encoded(size, kind='PNG'), at), size, TRUNCATED),
-    'truncated WebP': lambda size, at: File(cut(encoded(size, kind='WEBP'), at), size, NO_IMAGE),
+    'truncated WebP': lambda size, at: File(cut(encoded(size, kind='WEBP'), at), size, damaged('WebP')),
     'text': lambda size, at: File(b'sorry, not found', size, f'{NO_IMAGE} that OpenCV reads: it is text'),
     'zeros': lambda size, at: File(
         bytes(500), size, f'{NO_IMAGE} that OpenCV reads: it is empty, or begins with zeros'
     ),
-    'corrupt PNG': lambda size, at: File(corrupt(size), size, NO_IMAGE),
+    'corrupt PNG': lambda size, at: File(corrupt(size), size, damaged('PNG')),
     'other size': lambda size, at: File(encoded((32, 24)), size, other((32, 24), size)),
     'EXIF rotation, other size': lambda size, at: File(turned((32, 24)), size, other((32, 24), size)),
     'huge': lambda size, at: File(bomb(HUGE), size, other(HUGE, size)),

@@ -56,6 +56,14 @@ def test_the_near_name_is_offered(there, given, meant):
     assert suggest(Path(given), similar=False) == (expected if given.strip() == given else suggest(given))
 
 
+def test_a_link_to_nothing_is_told(there):
+    """As those of git-annex and DVC, whose content was not fetched."""
+    (there / 'set/train2017/3.jpg').symlink_to('../annex/3.jpg')
+    assert suggest('set/train2017/3.jpg') == ' It is a link to ../annex/3.jpg, which is not there.'
+    (there / 'set/train2017/4.jpg').symlink_to('1.jpg')
+    assert suggest('set/train2017/4.jpg') == ''
+
+
 def test_names_that_are_merely_alike(there):
     assert suggest('set/trian2017/1.jpg') == ' Did you mean set/train2017/1.jpg?'
     assert suggest('set/train2017/11.jpg', similar=False) == ''  # numbers are not

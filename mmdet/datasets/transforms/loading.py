@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from mmdet.datasets.transforms.window import Image, Results, Window
-from mmdet.files import HEAD, describe
+from mmdet.files import HEAD, UNKNOWN, describe
 from mmdet.registry import TRANSFORMS
 
 JPEG_START = b'\xff\xd8'
@@ -27,8 +27,9 @@ EXIF = 0xE1
 ORIENTATION = 0x0112  # the tag in EXIF data: 1 as stored; 2 to 4 keep the size, 5 to 8 swap height and width
 TURNED_BY_OPENCV = ('JPEG', 'MPO', 'PNG', 'WEBP')  # the formats of which it reads the tag
 SHALLOW_STARTS = (b'BM', b'RIFF', b'GIF8')  # how files begin that cannot hold more than 8 bits
-READABLE = ('a JPEG image', 'a PNG image', 'of no known format')  # of these it is no help to name the format
-MIN_LEVELS = 32  # gray levels of 256 that a 16-bit image must have left with 8 bits: data of 12 bits have 16
+READABLE = tuple(f'a {name} image' for name in ('JPEG', 'PNG', 'BMP', 'WebP', 'JPEG 2000'))  # by OpenCV 4.9
+MIN_LEVELS = 32  # gray levels of 256 that a 16-bit image must have left with 8 bits
+DEPTHS = (10, 12, 14)  # bits of cameras and scanners, often written into the lower ones of 16
 
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 AS_SHOWN = cv2.IMREAD_COLOR  # turned as its EXIF data says
@@ -139,9 +140,10 @@ def _decode_as_annotated(data: bytes, size: tuple[int, int] | None, deep: bool) 
 
 
 def _other_size(stored: tuple[int, ...], size: tuple[int, int]) -> BadImageError:
+    swapped = ': has it swapped the two?' if stored[:2] == size[::-1] else ''
     return BadImageError(
         f'the image is {stored[1]} x {stored[0]} pixels (width x height), '
-        f'its annotation says {size[1]} x {size[0]}'
+        f'its annotation says {size[1]} x {size[0]}{swapped}'
     )
 
 
@@ -163,7 +165,11 @@ def decode_image(data: bytes | Image, flags: int, deep: bool = False) -> Image:
         _refuse_loss(wide, img)
     if img is None:
         what = describe(bytes(data[:HEAD]))
-        told = '' if what in READABLE else f' that OpenCV reads: it is {what}'
+        if what in READABLE:
+            raise BadImageError(
+                f'the file begins as {what} but cannot be decoded: it is damaged, or of a rare kind'
+            )
+        told = '' if what == UNKNOWN else f' that OpenCV reads: it is {what}'
         raise BadImageError(f'the file is not an image{told}')
     return img
 
@@ -179,7 +185,7 @@ def _decode(data: bytes | Image, flags: int) -> Image | None:
 
 
 def _refuse_loss(wide: Image | None, img: Image | None) -> None:
-    """Refuse an image of which hardly anything is left with 8 bits.
+    """Refuse an image of which hardly anything is left with 8 bits, or that fills only the lower of 16 bits.
 
     Args:
         wide: As the file holds it, as far as it can be read so.
@@ -197,11 +203,22 @@ def _refuse_loss(wide: Image | None, img: Image | None) -> None:
             'scale them to 0 ... 255 and write them so'
         )
     levels = int(img.max()) - int(img.min()) + 1
-    if levels < min(MIN_LEVELS, int(high) - int(low) + 1):
-        raise BadImageError(
-            f'the file holds 16-bit numbers from {low} to {high}, of which {levels} gray levels are left '
-            'with 8 bits; scale them to 0 ... 65535 (data of 12 bits: times 16), or to 0 ... 255 and 8 bits'
-        )
+    depth = next((bits for bits in DEPTHS if high < 1 << bits), 16)
+    if depth == 16 and levels >= min(MIN_LEVELS, int(high) - int(low) + 1):
+        return
+    scaled_by_decoder = img.max() > (high >> 8) + 1  # 10 bits of AVIF
+    if scaled_by_decoder or not (wide % 257).any() or not (wide & (255 if depth == 16 else 3)).any():
+        return  # or once scaled up, from 8 bits or by a camera: the photo itself is dark or pale
+    remedy = (
+        f'they look like data of {depth} bits: multiply those of the whole set by {1 << 16 - depth}, or, '
+        'where the photo is meant to be so dark, write it with 8 bits'
+    )
+    if depth == 16:
+        remedy = 'scale those of the whole set alike to 0 ... 65535, or to 0 ... 255 and 8 bits'
+    raise BadImageError(
+        f'the file holds 16-bit numbers from {low} to {high}, of which {levels} gray levels are left with 8 '
+        f'bits; {remedy}'
+    )
 
 
 def _parse_header(data: bytes) -> _Header:

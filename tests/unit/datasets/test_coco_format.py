@@ -201,8 +201,9 @@ def test_every_place_with_every_kind_of_value(tmp_path: Path) -> None:
 def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     file = write(tmp_path / 'some.json', content)
     for reader in (read_coco, read_classes):
-        with pytest.raises(ValueError, match=rf'{file} is not a JSON file: .*train_ann='):
+        with pytest.raises(ValueError, match=rf'{file} is not a JSON file.*: .*train_ann=') as error:
             reader(file)
+        assert ('not a JSON file, but a gzip file' in str(error.value)) == content.startswith(b'\x1f\x8b')
 
 
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-16-le', 'utf-32'])

@@ -1,6 +1,7 @@
 """Image files: what can be read, and what is said about the rest."""
 
 import errno
+import re
 from pathlib import Path
 
 import cv2
@@ -103,6 +104,12 @@ def test_no_decoder_but_opencv_gets_what_exif_turns(tmp_path, picture, orientati
             assert isinstance(read_photo(tmp_path / 'a.jpg', size), bytes) == handed_over
 
 
+def test_a_size_with_its_sides_swapped_is_told(tmp_path, picture):
+    cv2.imwrite(str(tmp_path / 'a.jpg'), picture)
+    with pytest.raises(BadImageError, match=r'60 x 40 pixels .* says 40 x 60: has it swapped the two\?'):
+        read_image(tmp_path / 'a.jpg', SIZE[::-1])
+
+
 # What 8 bits would lose
 
 
@@ -117,10 +124,13 @@ def test_numbers_that_are_no_colors_are_named(tmp_path, picture, kind):
 @pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.pgm', 'a.jp2'])
 @pytest.mark.parametrize(
     ('low', 'high', 'levels'),
-    [(0, 4095, 16), (0, 2295, 9), (7000, 9000, 9), (0, 65535, None), (0, 16383, None), (9000, 9000, None)],
+    [
+        *((0, 4095, 16), (0, 2295, 9), (0, 1020, 4), (0, 16383, 64), (3, 8000, 32), (30000, 32000, 9)),
+        *((0, 65535, None), (0, 20000, None), (30000, 30000, None)),
+    ],
 )
 def test_sixteen_bits_of_which_little_would_be_left(tmp_path, picture, name, low, high, levels):
-    """12 bits in the lower ones make a black image, heat images a gray one."""
+    """Data of 10, 12 or 14 bits in the lower ones make a dark image, heat images a gray one."""
     ramp = (low + (high - low) * np.linspace(0, 1, 2400).reshape(SIZE)).astype(np.uint16)
     cv2.imwrite(str(tmp_path / name), ramp)
     if levels is None:
@@ -129,8 +139,20 @@ def test_sixteen_bits_of_which_little_would_be_left(tmp_path, picture, name, low
     else:
         with pytest.raises(
             BadImageError, match=rf'16-bit numbers from {low} to {high}, of which {levels} gray'
-        ):
+        ) as error:
             read_image(tmp_path / name, SIZE)
+        factor = {1020: '10 bits.* by 64', 16383: '14 bits.* by 4', 32000: 'scale those of the whole set'}
+        assert re.search(factor.get(high, 'of 1[24] bits.* by'), str(error.value))
+
+
+@pytest.mark.parametrize(
+    'numbers', [np.arange(61) * 257, np.arange(250, 256) * 256, np.arange(400) << 4, np.zeros(9, int)]
+)
+def test_a_dark_photo_of_sixteen_bits_is_none_of_fewer(tmp_path, numbers):
+    """Of 8 or 12 bits in the upper ones: nothing, or little, is lost."""
+    photo = np.resize(numbers, SIZE).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / 'a.png'), photo)
+    assert (read_image(tmp_path / 'a.png', SIZE)[..., 0] == photo >> 8).all()
 
 
 def test_formats_of_ten_bits_are_scaled_by_their_decoder(tmp_path, picture):
@@ -141,11 +163,21 @@ def test_formats_of_ten_bits_are_scaled_by_their_decoder(tmp_path, picture):
     assert np.abs(read_image(tmp_path / 'a.avif', SIZE).astype(int) - picture).mean() < 4
 
 
-def test_what_opencv_does_not_read_is_named(tmp_path):
-    for content, what in ((bytes(128) + b'DICM', 'a DICOM image'), (b'\0\0\0\x18ftypheic', 'a HEIC image')):
-        (tmp_path / 'a.jpg').write_bytes(content)
-        with pytest.raises(BadImageError, match=f'the file is not an image that OpenCV reads: it is {what}'):
-            read_image(tmp_path / 'a.jpg', SIZE)
+@pytest.mark.parametrize(
+    ('content', 'reason'),
+    [
+        (bytes(128) + b'DICM', 'is not an image that OpenCV reads: it is a DICOM image'),
+        (b'\0\0\0\x18ftypheic', 'is not an image that OpenCV reads: it is a HEIC image'),
+        (b'\0\0\0\x1cftypavif', 'is not an image that OpenCV reads: it is an AVIF image'),
+        (b'RIFF\x20\0\0\0WEBPVP8 ', 'begins as a WebP image but cannot be decoded'),
+        (b'\xff\xd8\xff\xd9', 'begins as a JPEG image but cannot be decoded'),
+        (bytes(range(1, 256)), 'is not an image'),
+    ],
+)
+def test_what_opencv_does_not_read_is_named(tmp_path, content, reason):
+    (tmp_path / 'a.jpg').write_bytes(content)
+    with pytest.raises(BadImageError, match=f'the file {reason}'):
+        read_image(tmp_path / 'a.jpg', SIZE)
 
 
 # Handed over without being decoded

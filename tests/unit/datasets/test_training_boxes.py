@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmdet.datasets.coco_format import read_coco
-from mmdet.datasets.training_boxes import ALL_CROWDS, CORNERS, FRACTIONS, OTHER_SIZE, select_boxes
+from mmdet.datasets.training_boxes import ALL_CROWDS, CORNERS, FRACTIONS, NO_SIDES, OTHER_SIZE, select_boxes
 from tests.unit.datasets.test_coco_format import VALID, make, write
 
 
@@ -91,8 +91,10 @@ LEFT_NONE = 'no image has a box of the classes asked for: '
         (
             [[5, 5, 0, 0]],
             {},
-            (f'1 too_small. For example annotation 50 of image 7: bbox [5, 5, 0, 0] {SMALL}',),
+            (f'1 too_small. For example annotation 50 of image 7: bbox [5, 5, 0, 0] {SMALL}', NO_SIDES),
         ),
+        ([[0, 0, 0, 0], [30, 30, -9, 9], [*GOOD[:2], 0, 9]], {}, ('1 outside, 2 too_small.', NO_SIDES)),
+        ([[10, 10, 0.5, 9]], {}, ('1 too_small.', SMALL)),
         ([], {}, ('the list of annotations is empty.',)),
     ],
 )
@@ -101,6 +103,13 @@ def test_why_no_box_is_left(tmp_path: Path, bboxes: Any, keys: Any, words: tuple
     assert advice.startswith(f'{tmp_path}/some.json: {LEFT_NONE}')
     assert all(word in advice for word in words), advice
     assert advice.endswith(words[-1])
+
+
+def test_photos_that_are_listed_twice_are_told(tmp_path: Path) -> None:
+    edits = [(('images', 1, 'file_name'), 'a.jpg'), (('images', 1, 'width'), 40)]
+    boxes = select_boxes(read_coco(write(tmp_path / 'some.json', make(edits))), ('cat', 'dog'))
+    assert len(boxes.labels) == 2
+    assert 'some.json lists 1 photos more than once, such as a.jpg with the ids 7, 9' in boxes.advice
 
 
 def test_corners_are_told_although_boxes_are_left(tmp_path: Path) -> None:
