@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import contextlib
 import difflib
 import os
 import re
@@ -37,6 +38,7 @@ WORKER_FAULTS = {  # pattern in torch's message -> what to say
     'exited unexpectedly': '{said} (see what it printed above: if that is "Too many open files", ulimit -n '
     '8192 raises the limit; --cfg-options train_dataloader.num_workers=0 shows more)',
 }
+BROKEN_PIPE = 128 + 13  # exit status, as a shell reports SIGPIPE
 HEARTBEAT = 'mmdet.distributed.heartbeat'  # loads torch
 
 DEPRECATED_OPTIONS = {  # of MMDetection 2.x: what they are called now, or what to do in their place
@@ -55,9 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     name, *words = (sys.argv[1:] if argv is None else argv) or ['--help']
     known = command_names()
     if name in ('-h', '--help'):
-        width = max(map(len, known)) + 2
-        print('usage: distill-det COMMAND [--help | arguments of the command]\n')
-        print('\n'.join(f'  {name:<{width}}{_first_line(file)}' for name, file in known.items()))
+        run_main(lambda: _list(known))
         return
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -72,6 +72,12 @@ def command_names() -> dict[str, Path]:
     """Find the commands: name on the command line -> file of the module."""
     files = sorted(Path(__file__).with_name('commands').glob('[!_]*.py'))
     return {file.stem.replace('_', '-'): file for file in files}
+
+
+def _list(commands: dict[str, Path]) -> None:
+    width = max(map(len, commands)) + 2
+    print('usage: distill-det COMMAND [--help | arguments of the command]\n')
+    print('\n'.join(f'  {name:<{width}}{_first_line(file)}' for name, file in commands.items()))
 
 
 def _first_line(file: Path) -> str:
@@ -98,6 +104,7 @@ def run_main(main: Callable[[], Any]) -> None:
     except StoppedBySignal as stop:
         status = stop.status
     except Exception as error:
+        _flush(error)
         told = _explain(error)
         if told is None or os.environ.get('MMDET_TRACEBACK'):
             raise
@@ -110,12 +117,32 @@ def run_main(main: Callable[[], Any]) -> None:
             sys.modules[HEARTBEAT].note_end(error, 'interrupted')
         print('interrupted', file=sys.stderr, flush=True)
         raise SystemExit(130) from None
+    finally:
+        _flush()
     if 'torch' in sys.modules and sys.modules['torch'].distributed.is_initialized():
         from mmdet.distributed.launch import leave_process_group
 
         leave_process_group(status)
     if status:
         raise SystemExit(status)
+
+
+def _flush(error: Exception | None = None) -> None:
+    """Write out what was printed; end quietly where nobody reads it any more, as in front of `| head`.
+
+    Args:
+        error: What has ended the command, perhaps a `print` of ours that was not buffered.
+    """
+    with contextlib.suppress(OSError):  # of a full disk, told at exit
+        try:
+            if isinstance(error, BrokenPipeError):
+                last = traceback.extract_tb(error.__traceback__)[-1].filename
+                if Path(last).is_relative_to(Path(__file__).parent):
+                    raise error
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed once more at exit
+            raise SystemExit(BROKEN_PIPE) from None
 
 
 def _explain(error: Exception) -> str | None:

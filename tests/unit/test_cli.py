@@ -172,6 +172,19 @@ def test_help_of_the_tool_takes_less_than_a_second():
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
+@pytest.mark.parametrize(
+    ('words', 'unbuffered'), [('--help', ''), ('--help', '1'), ('train --help', ''), ('configs', '1')]
+)
+def test_a_command_whose_reader_has_gone_ends_as_other_tools_do(words, unbuffered, tmp_path, monkeypatch):
+    """As `distill-det --help | head -1`, here from any folder and without an installed script."""
+    monkeypatch.setenv('PYTHONUNBUFFERED', unbuffered)
+    command = [sys.executable, ROOT / 'mmdet/__main__.py', *words.split()]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, cwd=tmp_path) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (128 + signal.SIGPIPE, b'')
+
+
 def test_distill_det_lists_its_commands_and_knows_what_is_meant(capsys):
     for words in ([], ['--help']):
         cli.main(words)

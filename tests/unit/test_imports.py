@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[2] / 'mmdet'
 ROOMS = (  # from the lowest
     *('version', 'files', 'registry', 'structures', 'distributed', 'checkpoint', 'classifiers'),
     *('visualization', 'synthetic', 'datasets', 'models', 'distillation', 'evaluation', 'config', 'engine'),
-    *('cli', 'apis', 'analysis', 'commands'),
+    *('cli', 'apis', 'analysis', 'commands', '__main__'),
 )
 MODULES = {
     '.'.join(file.relative_to(PACKAGE.parent).with_suffix('').parts).removesuffix('.__init__'): file
