@@ -4,6 +4,7 @@ import argparse
 import copy
 import hashlib
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -26,14 +27,17 @@ from mmdet.analysis.runs import FORMAT, describe_commit, load_or_run
 from mmdet.analysis.teacher import build_distiller, predict_split, read_batches
 from mmdet.apis import init_detector
 from mmdet.checkpoint.io import load_checkpoint
+from mmdet.cli import usable_cores
 from mmdet.config.resolve import DATA_DEFAULTS, annotation_metrics, load_config
 from mmdet.datasets.coco_format import read_coco
 from mmdet.distributed.signals import StoppedBySignal
 from mmdet.evaluation.coco_eval import evaluate_boxes, from_records, mean_precision
 from mmdet.evaluation.coco_metric import CocoMetric
+from mmdet.files import HERE
 from mmdet.visualization.curves import read_lines
 
-ROOT = Path(__file__).resolve().parents[2]
+MMDET = (sys.executable, str(HERE / '__main__.py'))  # without a checkout, too
+TORCHRUN = ('-m', 'torch.distributed.run', '--standalone', '--local_addr=127.0.0.1')
 WARM_UP, REPEATS = 3, 20  # of the latency
 
 
@@ -53,7 +57,7 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         ChildProcessError: The training or the test failed; gives the end of its log.
         StoppedBySignal: It was told to end; the same command goes on.
     """
-    name = f'{row}_seed{seed}'
+    file = result_file(args.out_dir, row, seed)
     settings = {
         'format': FORMAT, 'row': row, 'seed': seed, 'config': str(args.config), 'options': args.cfg_options,
     }  # fmt: skip
@@ -65,13 +69,11 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
             teacher.checkpoint = str(train_teacher(seed, cfg, args))
         elif teacher and args.teacher is not None:
             teacher.checkpoint = str(args.teacher)
-        work_dir = args.out_dir / 'work' / name
+        work_dir = args.out_dir / 'work' / file.stem
         train(cfg, work_dir, seed, args, '--no-validate')
         found = work_dir / 'detections.json'
-        test = [sys.executable, str(ROOT / 'tools/test.py'), f'{work_dir}.py', str(work_dir / 'latest.pth')]
-        run_tool(
-            [*test, '--out', str(found), '--format-only', '--work-dir', str(work_dir)], work_dir / 'test.log'
-        )
+        test = [*MMDET, 'test', f'{work_dir}.py', str(work_dir / 'latest.pth'), '--work-dir', str(work_dir)]
+        run_tool([*test, '--out', str(found), '--format-only'], work_dir / 'test.log')
         return {
             'data': Path(cfg.data_root).name,
             **training_numbers(cfg, work_dir),
@@ -82,7 +84,12 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
             **provenance(),
         }
 
-    return load_or_run(args.out_dir / f'{name}.json', settings, run)
+    return load_or_run(file, settings, run)
+
+
+def result_file(out_dir: Path, row: str, seed: int) -> Path:
+    """Name the JSON file of a row and seed."""
+    return out_dir / f'{row}_seed{seed}.json'
 
 
 def train_teacher(seed: int, student: Config, args: argparse.Namespace) -> Path:
@@ -112,23 +119,31 @@ def train(cfg: Config, work_dir: Path, seed: int, args: argparse.Namespace, *opt
     if file.is_file() and file.read_text() != text:
         raise ValueError(f'{file} is another config: choose another --out-dir, or delete it and {work_dir}')
     file.write_text(text)
-    command = [sys.executable, str(ROOT / 'tools/train.py'), str(file)]
+    command = [*MMDET, 'train', str(file), '--work-dir', str(work_dir), '--seed', str(seed), *options]
+    command += ['--amp'] * args.amp + ['--resume'] * (work_dir / 'latest.pth').exists()
     if args.processes > 1:
-        command = ['bash', str(ROOT / 'tools/dist_train.sh'), str(file), str(args.processes)]
-    command += ['--work-dir', str(work_dir), '--seed', str(seed), *options, *['--amp'] * args.amp]
-    command += ['--resume'] * (work_dir / 'latest.pth').exists()
-    run_tool(command, work_dir / 'train.log')
+        command[1:1] = [*TORCHRUN, f'--nproc_per_node={args.processes}']
+    run_tool(command, work_dir / 'train.log', args.processes)
 
 
-def run_tool(command: Sequence[str], log: Path) -> None:
+def run_tool(command: Sequence[str], log: Path, processes: int = 1) -> None:
     """Run a tool with its output added to a log. SIGTERM and Ctrl-C end it, and then this.
+
+    Args:
+        command: Of the tool.
+        log: Text file.
+        processes: That it starts; they share the cores, unless OMP_NUM_THREADS is set.
 
     Raises:
         ChildProcessError: It failed; gives the end of the log.
         StoppedBySignal: It was told to end; the same command goes on.
     """
     print(f'{time.strftime("%H:%M:%S")} {log}', flush=True)
-    with log.open('a') as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
+    environment = {'OMP_NUM_THREADS': str(max(usable_cores() // processes, 1)), **os.environ}
+    with (
+        log.open('a') as file,
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment) as process,
+    ):
         before = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
         try:
             status = process.wait()

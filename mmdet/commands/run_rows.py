@@ -1,14 +1,16 @@
 """Train and test rows of an ablation over seeds: each row and seed leaves one JSON file.
 
 A row whose file exists is skipped, so the command may be stopped and given again. Weights and logs land in
-OUT_DIR/work and may be deleted. tools/analysis/compare.py turns the files into tables.
+OUT_DIR/work and may be deleted. `distill-det compare OUT_DIR` turns the files into tables.
 
 python tools/analysis/run_rows.py configs_dev/ssd/ssd_tiny_cls_loc.py --seeds 0 1 2 --out-dir work_dirs/rows
 """
 
 import shlex
 import sys
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from mmdet.cli import add_config_arguments, add_short_options, make_parser, parse, short_options
@@ -40,12 +42,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(parser, argv)
     args.cfg_options = {**args.cfg_options, **short_options(args)}
     typed = sys.argv[1:] if argv is None else argv
-    args.command = shlex.join(['python', 'tools/analysis/run_rows.py', *typed])
-    from mmdet.analysis.rows import run_row
+    args.command = shlex.join(['distill-det', 'run-rows', *typed])
+    from mmdet.analysis.rows import result_file, run_row
 
-    for seed in args.seeds:
-        for row in args.rows:
-            result = run_row(row, seed, args)
-            metrics = result['metrics']
-            print(f'{row}, seed {seed}: AP {metrics["AP"]:.3f}, AP50 {metrics["AP50"]:.3f}', flush=True)
-    print(f'compare: python tools/analysis/compare.py {args.out_dir}')
+    units = [(row, seed) for seed in args.seeds for row in args.rows]
+    missing = [unit for unit in units if not result_file(args.out_dir, *unit).is_file()]
+    start = time.monotonic()
+    for number, (row, seed) in enumerate(units, 1):
+        print(f'{row}, seed {seed} ({number} of {len(units)})', flush=True)
+        metrics = run_row(row, seed, args)['metrics']
+        print(f'{row}, seed {seed}: AP {metrics["AP"]:.3f}, AP50 {metrics["AP50"]:.3f}', flush=True)
+        if (row, seed) in missing[:-1]:
+            done, taken = missing.index((row, seed)) + 1, time.monotonic() - start
+            left = taken / done * (len(missing) - done)
+            print(f'{_format(taken)} so far, about {_format(left)} left', flush=True)
+    print(f'compare: distill-det compare {args.out_dir}')
+
+
+def _format(seconds: float) -> timedelta:
+    return timedelta(seconds=round(seconds))

@@ -52,9 +52,9 @@ def arguments(root: Path, out_dir: Path, *more: str, **options: Any) -> list[str
 def test_a_row_with_its_teacher(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out_dir, tools = tmp_path / 'rows', []
 
-    def run_tool(command: Sequence[str], log: Path) -> None:
-        tools.append(Path(command[1]).stem)
-        import_module(f'mmdet.commands.{tools[-1]}').main(command[2:])
+    def run_tool(command: Sequence[str], log: Path, processes: int = 1) -> None:
+        tools.append(command[2])
+        import_module(f'mmdet.commands.{tools[-1]}').main(command[3:])
 
     monkeypatch.setattr(rows, 'run_tool', run_tool)
     command = arguments(root, out_dir, '--rows', 'all', '--teacher-config', str(TEACHER))
@@ -81,6 +81,24 @@ def test_a_row_with_its_teacher(root: Path, tmp_path: Path, monkeypatch: pytest.
     assert len(tools) == 3
     with pytest.raises(ValueError, match='choose another folder'):
         main([*command, '--cfg-options', 'train_cfg.max_iters=4'])
+
+
+def test_how_far_a_series_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'plain_seed0.json').touch()  # is there already, and says nothing of how long one takes
+    clock = iter(range(0, 1000, 90))
+    monkeypatch.setattr('time.monotonic', lambda: next(clock))
+    monkeypatch.setattr(rows, 'run_row', lambda *_: {'metrics': {'AP': 0.1, 'AP50': 0.2}})
+    main(['c.py', '--rows', 'plain', 'all', '--seeds', '0', '1', '--out-dir', str(tmp_path)])
+    said = capsys.readouterr().out.splitlines()
+    assert said[2:6] == [
+        'all, seed 0 (2 of 4)',
+        'all, seed 0: AP 0.100, AP50 0.200',
+        '0:01:30 so far, about 0:03:00 left',
+        'plain, seed 1 (3 of 4)',
+    ]
+    assert [line for line in said if 'left' in line][1:] == ['0:03:00 so far, about 0:01:30 left']
 
 
 def test_a_row_that_was_begun_otherwise_and_a_tool_that_fails(root: Path, tmp_path: Path) -> None:
