@@ -36,22 +36,19 @@ def plot_curves(files: Sequence[Path], out: Path) -> None:
         for name, values in percent.items()
     }
 
-    figure = Figure(figsize=(11, 5.2), dpi=120, layout='constrained')
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.35, 1), height_ratios=(1.6, 1))
-    axes = figure.add_subplot(grid[:, 0])
+    figure = Figure(figsize=(10, 8), dpi=120, layout='constrained')
+    above, middle, below = figure.subplots(3, sharex=True, height_ratios=(3, 2, 1))
     for color, (steps, values) in zip(cycle(COLORS), losses.values(), strict=False):
-        axes.plot(steps, values, color=color, alpha=0.25, linewidth=1)
-    _draw(axes, 'losses', {name: (steps, _smooth(values)) for name, (steps, values) in losses.items()})
+        above.plot(steps, values, color=color, alpha=0.25, linewidth=1)
+    _draw(above, 'losses', {name: (steps, _smooth(values)) for name, (steps, values) in losses.items()})
     found = np.concatenate([[], *(values for _, values in losses.values())])
     if len(found) and (found > 0).all():
-        axes.set_yscale('log')
-    axes = figure.add_subplot(grid[0, 1])
-    _draw(axes, 'evaluation, %', scores)
-    axes.set(xlim=(0, None), ylim=(0, max(1.5 * axes.get_ylim()[1], 1)))  # room for the names
-    axes = figure.add_subplot(grid[1, 1])
-    _draw(axes, 'learning rate', {name: curves[name] for name in ('lr',) if name in curves})
-    axes.ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
-    axes.set(xlim=(0, None), ylim=(0, None))
+        above.set_yscale('log')
+    _draw(middle, 'evaluation, %', scores)
+    middle.set_ylim(0, min(max(1.1 * middle.get_ylim()[1], 1), 100))
+    _draw(below, 'learning rate', {name: curves[name] for name in ('lr',) if name in curves})
+    below.ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
+    below.set(xlim=(0, None), ylim=(0, None), xlabel='step')
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
 
@@ -106,12 +103,13 @@ def read_curves(files: Sequence[Path]) -> dict[str, Curve]:
 
 
 def _draw(axes: Axes, title: str, curves: Mapping[str, tuple[Sequence[float], Any]]) -> None:
-    """Draw curves over the steps."""
+    """Draw curves over the steps, their names beside them."""
     for color, (name, (steps, values)) in zip(cycle(COLORS), curves.items(), strict=False):
         width, marker = 2.4 if name == 'loss' else 1.6, 'o' if len(steps) < FEW else None
         axes.plot(steps, values, color=color, linewidth=width, label=name, marker=marker, markersize=4)
-    axes.set_xlabel('step', color=INK)
     style_axes(axes, title)
+    if legend := axes.get_legend():
+        legend.set(loc='upper left', bbox_to_anchor=(1, 1))
 
 
 def style_axes(axes: Axes, title: str = '') -> None:

@@ -2,6 +2,7 @@ import json
 
 import cv2
 import pytest
+from matplotlib.figure import Figure
 
 from mmdet.visualization.curves import plot_curves, read_curves
 
@@ -15,13 +16,19 @@ def step(number, **scalars):
     return {'lr': 0.01, 'loss': 3.0 / number, 'epoch': 1, 'iter': number, 'step': number} | scalars
 
 
-def test_a_run_becomes_a_picture(tmp_path):
+def test_a_run_becomes_a_picture(tmp_path, monkeypatch):
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, out: figures.append(figure) or save(figure, out))
     lines = [step(n, loss_cls=2.0 / n, loss_bbox=1.0 / n, loss_kd_cls=0.1) for n in range(1, 90)]
     lines.insert(40, {'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_50': 0.3, 'step': 1})
     lines.append({'coco/bbox_mAP': 0.2, 'coco/bbox_mAP_50': 0.4, 'crops/top1': 0.9, 'step': 2})
     plot_curves([write(tmp_path / 'scalars.json', *lines)], tmp_path / 'new' / 'curves.png')
     picture = cv2.imread(str(tmp_path / 'new' / 'curves.png'))
     assert min(picture.shape[:2]) > 400 and picture.std() > 10
+    (figure,) = figures
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    assert [axes.get_xlabel() for axes in figure.axes] == ['', '', 'step']
+    assert 90 < figure.axes[1].get_ylim()[1] <= 100
 
 
 def test_evaluations_stand_at_the_last_step_before_them(tmp_path):
