@@ -5,7 +5,9 @@ python tools/train.py configs/ssd/ssd300.py --data-root data/coco2017
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmdet.cli import (
@@ -117,6 +119,18 @@ def _resume_of_restart(work_dir: str, resume: str | None) -> str | None:
     return 'latest'
 
 
+def _tell_overwritten(work_dir: str) -> None:
+    """Say, once for all processes, which files of an earlier run a new training may overwrite."""
+    held = sorted(file.name for file in Path(work_dir).glob('*.pth*'))
+    if held and os.environ.get('RANK', '0') == '0':
+        names = ', '.join([*held[:4], *['...'] * (len(held) > 4)])
+        print(
+            f'note: {work_dir} holds {names} of an earlier run: files of the same names are overwritten. '
+            '--resume goes on from it, another --work-dir keeps it',
+            file=sys.stderr,
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
     args = parse_args(argv)
@@ -125,4 +139,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     options = {**args.cfg_options, **short_options(args)}
     cfg = configure(load_config(args.config, options, args.data_root), args)
+    if not cfg.get('resume'):
+        _tell_overwritten(cfg.work_dir)
     DetRunner.from_cfg(cfg, args.trust_checkpoint).train()

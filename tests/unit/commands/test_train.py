@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -80,6 +81,23 @@ def test_two_processes_train_evaluate_and_resume(run, tiny, tmp_path, monkeypatc
     assert load_checkpoint(work_dir / 'latest.pth')['meta']['iter'] == 3
     log = ''.join(file.read_text() for file in work_dir.rglob('*.log'))
     assert 'resumed after 1 epochs and 0 batches, 2 iterations' in log
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_a_used_work_dir_is_told_beforehand(tiny, tmp_path, monkeypatch, capsys, resume):
+    root, options = tiny
+    said = []
+
+    def build(*_):
+        said.append(capsys.readouterr().err)
+        return Mock()
+
+    monkeypatch.setattr('mmdet.engine.DetRunner.from_cfg', build)
+    for name in ('epoch_1.pth', 'latest.pth'):
+        (tmp_path / name).touch()
+    words = ['--data-root', str(root), '--work-dir', str(tmp_path), *['--resume'] * resume]
+    main([str(CONFIG), *words, '--cfg-options', *options])
+    assert (f'{tmp_path} holds epoch_1.pth, latest.pth of an earlier run' in said[0]) == (not resume)
 
 
 def arguments(*words):
