@@ -153,7 +153,7 @@ def training_state(optim_wrapper: OptimWrapper, schedules: Sequence[Any]) -> dic
         'optimizer': optim_wrapper.state_dict(),
         'rng': [dict(zip(gathered, states, strict=True)) for states in zip(*gathered.values(), strict=True)],
         'param_schedulers': [
-            {key: value for key, value in schedule.state_dict().items() if key in SCHEDULE_PROGRESS}
+            {key: value for key, value in schedule.state_dict().items() if key in (*SCHEDULE_PROGRESS, 'end')}
             for schedule in schedules
         ],
     }
@@ -181,6 +181,12 @@ def restore_training(
     notes = []
     optim_wrapper.load_state_dict(checkpoint['optimizer'])
     for schedule, state in zip(schedules, checkpoint['param_schedulers'], strict=True):
+        if (end := state.pop('end', schedule.end)) != schedule.end:
+            notes.append(
+                f'the schedule of the {schedule.param_name} now ends at {schedule.end}, in the checkpoint at '
+                f'{end}: it goes on from the value that it had there. To begin it anew, leave --resume out: '
+                '--cfg-options load_from=FILE starts from the weights'
+            )
         schedule.load_state_dict(state)
     meta = checkpoint['meta']
     earlier = meta['samples_per_step']

@@ -53,6 +53,15 @@ DAMAGES = {
 }
 
 
+def test_a_schedule_of_another_length_is_told(tmp_path):
+    for epochs in (2, 4):
+        schedule = [{'type': 'CosineAnnealingLR', 'by_epoch': True, 'end': epochs}]
+        limit = {'type': 'TrainLoop', 'max_epochs': epochs}
+        train(make_toy_config(tmp_path / 'run', train_cfg=limit, param_scheduler=schedule, resume=True))
+    logs = ''.join(file.read_text() for file in tmp_path.rglob('*.log'))
+    assert logs.count('the schedule of the lr now ends at 4, in the checkpoint at 2') == 1
+
+
 def test_latest_is_taken_when_it_is_whole(filled):
     flip(filled / 'epoch_2.pth')  # not looked at
     assert choose_checkpoint(filled) == (filled / 'latest.pth', [])
