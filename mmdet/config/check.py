@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -141,10 +142,11 @@ def _check_part(file: str, place: str, part: dict[str, Any], cfg: Config) -> Non
 
 
 def _check_numbers(file: str, place: str, part: dict[str, Any], builder: Any) -> None:
-    """Refuse text where the default of a constructor is a number: torch names no key."""
+    """Refuse text where the default of a constructor is a number and no text is taken: torch names no key."""
     for name, parameter in inspect.signature(builder).parameters.items():
         number = isinstance(parameter.default, (int, float)) and not isinstance(parameter.default, bool)
-        if number and isinstance(part.get(name), str):
+        both = re.search(r'\b(str|Any|Literal)\b', str(parameter.annotation))
+        if number and not both and isinstance(part.get(name), str):
             raise TypeError(f'{file}: {place}.{name}={part[name]!r} has to be a number')
 
 

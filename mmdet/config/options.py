@@ -46,8 +46,8 @@ def parse_text(text: str) -> Any:
 def parse_value(text: str) -> Any:
     """Parse the text behind `KEY=`.
 
-    A Python literal, true / false / none in any case, `a,b` or `[a,b]` for a list, `(a,b)` for a tuple, all
-    of them nested; anything else is a string as it stands, spaces included.
+    A Python literal, `dict(a=1)` as in config files, true / false / none in any case, `a,b` or `[a,b]` for a
+    list, `(a,b)` for a tuple, all of them nested; anything else is a string as it stands, spaces included.
     """
     text = text.strip()
     words = {'true': True, 'false': False, 'none': None}
@@ -55,13 +55,24 @@ def parse_value(text: str) -> Any:
         return words[text.lower()]
     bracketed = text[:1] + text[-1:] in ('[]', '()')
     with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-        value = ast.literal_eval(text)
+        value = ast.literal_eval(_Dicts().visit(ast.parse(text, mode='eval')))
         return list(value) if isinstance(value, tuple) and not bracketed else value
     items = _split(text[1:-1] if bracketed else text)
     if not bracketed and len(items) < 2:
         return text
     values = [parse_value(item) for item in items]
     return tuple(values) if bracketed and text[0] == '(' else values
+
+
+class _Dicts(ast.NodeTransformer):
+    """Turns dict(a=1) into {'a': 1}, a literal."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        names = [keyword.arg for keyword in node.keywords]
+        if ast.unparse(node.func) != 'dict' or node.args or None in names:
+            return node
+        return ast.Dict([ast.Constant(name) for name in names], [keyword.value for keyword in node.keywords])
 
 
 def _split(text: str) -> list[str]:

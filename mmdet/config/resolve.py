@@ -77,6 +77,7 @@ def merge_config(
         _override(cfg, key, value)
     _rename(cfg)
     _name_hooks(cfg)
+    _spell_out_backends(cfg)
     check_keys(cfg, overrides)
     _explain_pixel_weight(cfg)
     if data_root is not None:
@@ -134,6 +135,13 @@ def _name_hooks(cfg: Config) -> None:
         hooks[names[hook['type']]] = hook
         place = f'default_hooks.{names[hook["type"]]}'
         print(f'note: {hook["type"]} in custom_hooks is now {place}', file=sys.stderr)
+
+
+def _spell_out_backends(cfg: Config) -> None:
+    """Write `visualizer.vis_backends=[WandbVisBackend]` out as a list of dicts."""
+    if backends := (cfg.get('visualizer') or {}).get('vis_backends'):
+        given = backends if isinstance(backends, (list, tuple)) else [backends]
+        cfg.visualizer.vis_backends = [{'type': one} if isinstance(one, str) else one for one in given]
 
 
 def _explain_pixel_weight(cfg: Config) -> None:

@@ -49,6 +49,7 @@ from mmdet.engine.state import (
     unwrap_model,
     warm_up_notes,
 )
+from mmdet.engine.threads import note_busy_cores
 from mmdet.registry import MODELS
 from mmdet.version import __version__
 
@@ -97,7 +98,9 @@ class DetRunner(Runner):
         runner.trust_checkpoint = trust_checkpoint
         if resume and is_main_process():
             remove_temp_files(runner.work_dir)
-        for note in notes:
+        if runner.world_size == 1 and get_device() == 'cpu':
+            notes.append(note_busy_cores())
+        for note in filter(None, notes):
             runner.logger.warning(note)
         return runner
 
@@ -160,18 +163,14 @@ class DetRunner(Runner):
         logger.addFilter(lambda record: 'Resumed iteration number is not divisible' not in str(record.msg))
         return logger
 
+    @config_context('visualizer')
     def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
-        """Write scalars to a JSON file, and to TensorBoard when it is installed."""
-        if visualizer is None:
+        """Write scalars to a JSON file, and to TensorBoard when it is installed; or where a config says."""
+        if not isinstance(visualizer, Visualizer):
             names = ['LocalVisBackend', 'TensorboardVisBackend']
-            return LogVisualizer.get_instance(
-                self._experiment_name,
-                vis_backends=[
-                    {'type': f'mmengine.{name}'}
-                    for name in names[: 1 + bool(importlib.util.find_spec('tensorboard'))]
-                ],
-                save_dir=self._log_dir,
-            )
+            usual = names[: 1 + bool(importlib.util.find_spec('tensorboard'))]
+            backends = [{'type': name} for name in usual]
+            visualizer = {'type': LogVisualizer, 'vis_backends': backends, **(visualizer or {})}
         return super().build_visualizer(visualizer)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:

@@ -4,6 +4,7 @@ import pytest
 
 from mmdet.config.check import ConfigError, config_context
 from mmdet.config.resolve import merge_config
+from mmdet.registry import HOOKS
 from tests.helpers.tiny_run import PLAIN
 
 
@@ -32,6 +33,7 @@ from tests.helpers.tiny_run import PLAIN
         ('train_cfg.type', 'TrianLoop', 'Did you mean TrainLoop?'),
         ('optim_wrapper.optimizer.type', 'Adamm', 'optim_wrapper.optimizer.type=Adamm is not known'),
         ('model.backbone.type', 'Resizes', 'model.backbone.type=Resizes is not known. Did you mean ResNet?'),
+        ('visualizer.vis_backends', ['WandVisBackend'], 'Did you mean WandbVisBackend?'),
         ('optim_wrapper.optimizer.lr', 'fast', "optim_wrapper.optimizer.lr='fast' has to be a number"),
     ],
 )
@@ -39,6 +41,16 @@ def test_an_override_that_nothing_reads(key, value, words):
     with pytest.raises(TypeError, match=r'ssd_tiny\.py: ') as error:
         merge_config(PLAIN, {key: value})
     assert words in str(error.value)
+
+
+@HOOKS.register_module(force=True)
+class TakesBothHook:
+    def __init__(self, gain: float | str = 1.0) -> None: ...
+
+
+def test_text_for_a_number_where_a_constructor_takes_both():
+    key = 'default_hooks.own'
+    assert merge_config(PLAIN, {f'{key}.type': 'TakesBothHook', f'{key}.gain': 'auto'})
 
 
 @pytest.mark.parametrize(

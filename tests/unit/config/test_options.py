@@ -27,6 +27,8 @@ from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS
         ('/my photos/coco 2017', '/my photos/coco 2017'),
         ('"a,b"', 'a,b'),
         ("[{'type': 'EMAHook'}]", [{'type': 'EMAHook'}]),
+        ("[a,dict(b='c', d=dict(e=(1,)))]", ['a', {'b': 'c', 'd': {'e': (1,)}}]),
+        ('dict(3)', 'dict(3)'),
         ('annotations/instances_train.json', 'annotations/instances_train.json'),
         ('', ''),
     ],

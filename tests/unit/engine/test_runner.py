@@ -1,13 +1,18 @@
 """What DetRunner builds, and how it differs from MMEngine's Runner."""
 
+import sys
+from unittest.mock import MagicMock
+
 import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
 
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
+from mmdet.config.options import parse_value
+from mmdet.config.resolve import merge_config
 from mmdet.engine import DetRunner
 from tests.helpers.forked import free_port
-from tests.helpers.tiny_run import train
+from tests.helpers.tiny_run import PLAIN, train
 from tests.unit.engine.conftest import make_toy_config
 
 SGD = {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 5e-4}
@@ -82,6 +87,24 @@ def test_weights_to_start_from_are_asked_for_only_by_a_new_training(toy_config, 
     with pytest.raises(FileNotFoundError, match='vgg16'):
         train(toy_config(model=model, resume=True))  # nothing to resume: starts from the beginning
     assert train(toy_config(model=model, resume=True, load_from=str(trained))).iter == 10
+
+
+@pytest.mark.parametrize(
+    ('module', 'backend', 'started', 'logged'),
+    [
+        ('wandb', "dict(type='WandbVisBackend',init_kwargs=dict(project='mine'))", 'init', 'log'),
+        ('mlflow', "dict(type='MLflowVisBackend',exp_name='mine')", 'set_experiment', 'log_metrics'),
+    ],
+)
+def test_logs_of_other_programs(toy_config, tmp_path, monkeypatch, module, backend, started, logged):
+    """The words of docs/training.md."""
+    stand_in = MagicMock()
+    monkeypatch.setitem(sys.modules, module, stand_in)
+    options = {'visualizer.vis_backends': parse_value(f'[LocalVisBackend,{backend}]')}
+    train(toy_config(visualizer=merge_config(PLAIN, options).visualizer))
+    assert 'mine' in str(getattr(stand_in, started).call_args)
+    assert 'loss_cls' in str(getattr(stand_in, logged).call_args)
+    assert list(tmp_path.glob('run/*/vis_data/scalars.json'))
 
 
 def test_deterministic_warns_where_it_must(toy_config, tmp_path):
