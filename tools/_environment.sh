@@ -14,7 +14,8 @@ else
   ACTIVATE='source .venv/bin/activate'
   if [ ! -x "$PYTHON" ]; then
     echo "No environment is active: making .venv"
-    python3 -m venv .venv
+    # a torch that is there, as its CPU build, is not downloaded again
+    python3 -m venv $(python3 -c 'import torch' 2> /dev/null && echo --system-site-packages) .venv
   fi
 fi
 

@@ -24,7 +24,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-train_cfg = dict(type='TrainLoop', max_iters=350, val_interval=1000)
+train_cfg = dict(type='TrainLoop', max_iters=350, val_interval=1)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=3e-3, weight_decay=1e-2),

@@ -59,8 +59,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parse(parser, argv)
     if args.batch_size < 1:
         parser.error(f'--batch-size is 1 or more, not {args.batch_size}')
-    for place, word in (('CONFIG', args.config), ('CHECKPOINT', args.checkpoint)):
-        if Path(word).suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) or Path(word).is_dir():
+    for place, word, of_other in (('CONFIG', args.config, '.pth'), ('CHECKPOINT', args.checkpoint, '.py')):
+        if Path(word).suffix.lower() in (of_other, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES) or Path(word).is_dir():
             parser.error(f'the order is PHOTOS CONFIG CHECKPOINT, and {place} is {word}')
     return args
 

@@ -68,7 +68,7 @@ def merge_config(
     except (SyntaxError, OSError) as error:
         told = f'{path}, or a _base_ file of it, cannot be read: {error}'
         raise ValueError(
-            _explain_old_config(path, re.findall(r'^\w+', file.read_text(), re.M)) or told
+            _explain_old_config(path, re.findall(r'^\w+', file.read_text(errors='replace'), re.M)) or told
         ) from error
     if told := _explain_old_config(path, cfg):
         raise ValueError(told)

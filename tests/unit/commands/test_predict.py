@@ -136,6 +136,10 @@ def test_what_cannot_be_done_is_refused_before_the_first_photo(predict, tmp_path
     with pytest.raises(SystemExit):
         predict(tmp_path / 'out/a.jpg', '--batch-size', '0')
     assert '--batch-size is 1 or more' in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main([CONFIG, 'x.pth', 'a.jpg'])
-    assert 'the order is PHOTOS CONFIG CHECKPOINT, and CHECKPOINT is a.jpg' in capsys.readouterr().err
+    for words, said in (
+        ((CONFIG, 'x', 'a.jpg'), 'CHECKPOINT is a.jpg'),
+        (('a.jpg', 'x.pth', CONFIG), 'CONFIG is x.pth'),
+    ):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert f'the order is PHOTOS CONFIG CHECKPOINT, and {said}' in capsys.readouterr().err

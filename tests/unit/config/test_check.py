@@ -78,6 +78,12 @@ def test_a_mistake_in_a_file(tmp_path, text, words):
     assert words in str(error.value)
 
 
+def test_a_file_that_is_no_config(tmp_path):
+    (tmp_path / 'latest.pth').write_bytes(b'PK\x80')
+    with pytest.raises(ValueError, match=r'latest\.pth, or a _base_ file of it, cannot be read'):
+        merge_config(tmp_path / 'latest.pth')
+
+
 def test_the_innermost_part_is_named_and_a_file_names_itself():
     with pytest.raises(ConfigError) as error, config_context('model'), config_context('the hook X'):
         raise KeyError('no such key')
