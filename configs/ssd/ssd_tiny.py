@@ -13,12 +13,8 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='Resize', scale=(96, 96), keep_ratio=False),
-    dict(type='PackDetInputs'),
-]
+test_pipeline = _base_.test_pipeline
+test_pipeline[2].scale = (96, 96)  # Resize
 train_dataloader = dict(
     batch_size=16, num_workers=1, sampler=dict(times=1), dataset=dict(pipeline=train_pipeline)
 )
