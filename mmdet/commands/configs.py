@@ -23,7 +23,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ('configs', 'configs_dev'):
         if (args.copy / name).exists():
             raise FileExistsError(f'{args.copy / name} is there already: choose another folder')
-    for name in ('configs', 'configs_dev'):
         ignore = shutil.ignore_patterns('__pycache__')
         shutil.copytree(CONFIGS_ROOT / name, args.copy / name, ignore=ignore)
     print(f'copied to {args.copy}')

@@ -22,7 +22,6 @@ from mmdet.cli import add_config_options, add_trust_argument, make_parser, parse
 from mmdet.files import IMAGE_SUFFIXES, suggest
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
-KINDS = ('pictures', 'json', 'csv', 'yolo')
 
 
 class Frame(NamedTuple):
@@ -50,7 +49,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--recursive', action='store_true', help='look into the folders of a folder, too')
     parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='folder of the results')
-    parser.add_argument('--save', nargs='+', choices=KINDS, default=['pictures'], help='default: pictures')
+    parser.add_argument(
+        '--save', nargs='+', choices=['pictures', *WRITERS], default=['pictures'], help='default: pictures'
+    )
     parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score that is drawn or written')
     parser.add_argument('--batch-size', type=int, default=1, help='images that the detector gets at once')
     parser.add_argument('--device', help='default: the first GPU, or the CPU')
@@ -100,6 +101,20 @@ def name_results(files: Sequence[Path]) -> dict[Path, Path]:
         file: name if counts[name.with_suffix('')] > 1 else name.with_suffix('')
         for file, name in zip(files, names, strict=True)
     }
+
+
+def name_pictures(names: Mapping[Path, Path], out_dir: Path) -> dict[Path, Path]:
+    """Name the picture, or the video, that is drawn of each file.
+
+    Raises:
+        ValueError: It would be written over.
+    """
+    pictures = {
+        file: out_dir / f'{name}.{"mp4" if is_video(file) else "jpg"}' for file, name in names.items()
+    }
+    if clash := [file for file, picture in pictures.items() if picture.resolve() == file.resolve()]:
+        raise ValueError(f'{clash[0]} would be written over; give another --out-dir')
+    return pictures
 
 
 def read_frames(files: Sequence[Path], bad: list[Path]) -> Iterator[Frame]:
@@ -173,37 +188,17 @@ def write_yolo(found: Sequence[Found], classes: Mapping[int, str], out_dir: Path
 WRITERS = {'json': write_json, 'csv': write_csv, 'yolo': write_yolo}
 
 
-class Drawing:
-    """Writes pictures and videos with what was found.
+def draw(frame: Frame, sample: Any, file: Path, videos: dict[Path, Any]) -> None:
+    """Draw what was found in a photo into a file; a frame is appended to its video, one of `videos`."""
+    import cv2
 
-    Args:
-        files: Result of each file that is read.
-    """
-
-    def __init__(self, files: dict[Path, Path]) -> None:
-        if clash := [file for file, result in files.items() if result.resolve() == file.resolve()]:
-            raise ValueError(f'{clash[0]} would be written over; give another --out-dir')
-        self.files = files
-        self.videos: dict[Path, Any] = {}
-
-    def add(self, frame: Frame, sample: Any) -> None:
-        """Draw what was found in an image, and write it or append it to its video."""
-        import cv2
-
-        file = self.files[frame.file]
-        picture = sample.draw(file if frame.number is None else None, frame.image, score_thr=0.0)
-        if frame.number is None:
-            return
-        if frame.number == 0:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            code = cv2.VideoWriter.fourcc(*'mp4v')
-            self.videos[file] = cv2.VideoWriter(str(file), code, frame.rate, picture.shape[1::-1])
-        self.videos[file].write(picture)
-
-    def close(self) -> None:
-        """Finish the videos."""
-        for video in self.videos.values():
-            video.release()
+    picture = sample.draw(file if frame.number is None else None, frame.image, score_thr=0.0)
+    if frame.number == 0:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        code = cv2.VideoWriter.fourcc(*'mp4v')
+        videos[file] = cv2.VideoWriter(str(file), code, frame.rate, picture.shape[1::-1])
+    if frame.number is not None:
+        videos[file].write(picture)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -211,13 +206,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     files = find_files(args.img, args.recursive, args.out_dir)
     names = name_results(files)
+    pictures = name_pictures(names, args.out_dir) if 'pictures' in args.save else {}
     from mmdet.apis import inference_detector, init_detector
 
     model = init_detector(args.config, args.checkpoint, args.device, args.cfg_options, args.trust_checkpoint)
-    results = {file: args.out_dir / f'{names[file]}.{"mp4" if is_video(file) else "jpg"}' for file in files}
-    drawing = Drawing(results) if 'pictures' in args.save else None
     bad: list[Path] = []
     found: list[Found] = []
+    videos: dict[Path, Any] = {}
     frames = read_frames(files, bad)
     while batch := list(islice(frames, args.batch_size)):
         samples = inference_detector(model, [one.image for one in batch], args.score_thr)
@@ -228,14 +223,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             part = place = ''
             if frame.number is not None:
                 image['frame'], part = frame.number, f', frame {frame.number}'
-            if drawing is not None:
-                drawing.add(frame, sample)
-                place = f', drawn in {results[frame.file]}'
+            if frame.file in pictures:
+                draw(frame, sample, pictures[frame.file], videos)
+                place = f', drawn in {pictures[frame.file]}'
             found.append(Found(name, image, sample.to_coco(len(found) + 1)))
             sure = f'with a score of {args.score_thr:g} or more'
             print(f'{frame.file}{part}: {len(found[-1].objects)} objects {sure}{place}')
-    if drawing is not None:
-        drawing.close()
+    for video in videos.values():
+        video.release()
     args.out_dir.mkdir(parents=True, exist_ok=True)
     meta = model.dataset_meta
     for kind in WRITERS.keys() & args.save:

@@ -70,14 +70,18 @@ class FrozenTeacher(nn.Module):
                 'there, or train a teacher on your data: '
                 '`python tools/train.py configs_dev/teachers/resnet50_ssd.py --data-root DIR`'
             ) from error
-        self._load(file, checkpoint)
+        try:
+            load_weights(self.network, file['state_dict'], checkpoint)
+        except ValueError as error:
+            raise ValueError(
+                f'{checkpoint} is not the teacher of this config: {error}\n  Check arch, and that the '
+                'teacher was trained on this data set'
+            ) from error
         self.checkpoint = checkpoint
         self.crop_size: int | None = file.get('crop_size')
         check_classes(file.get('classes'), num_classes, classes, checkpoint)
-        self.mean, self.std = (
-            _resolve(name, value, file.get(name), checkpoint)
-            for name, value in (('mean', mean), ('std', std))
-        )
+        self.mean = _resolve('mean', mean, file.get('mean'), checkpoint)
+        self.std = _resolve('std', std, file.get('std'), checkpoint)
         if (self.mean is None) != (self.std is None):
             raise ValueError(f'{checkpoint}: give mean and std of the teacher both or neither')
         self.requires_grad_(requires_grad=False)
@@ -85,25 +89,6 @@ class FrozenTeacher(nn.Module):
         fold_batch_norms(self.network)
         self.network.to(memory_format=torch.channels_last)
         self.classifier = with_fused_relus(self.network).eval()
-
-    def _load(self, file: dict[str, Any], checkpoint: str) -> None:
-        state = file['state_dict']
-        own = self.network.state_dict()
-        different = sorted(
-            key
-            for key in own.keys() | state.keys()
-            if key not in own or key not in state or own[key].shape != state[key].shape
-        )
-        if different:
-            key = different[0]
-            shapes = [tuple(x[key].shape) if key in x else 'absent' for x in (own, state)]
-            raise ValueError(
-                f'{checkpoint} is not the teacher of this config: {len(different)} tensors differ, the first '
-                f'is {key}, {shapes[0]} in {type(self.network).__name__} with these classes, {shapes[1]} in '
-                f'the file, which has {", ".join([*state][:3])}, ... '
-                'Check arch, and that the teacher was trained on this data set'
-            )
-        load_weights(self.network, state, checkpoint)
 
     def train(self, mode: bool = True) -> FrozenTeacher:
         """Stay in eval mode."""

@@ -57,7 +57,7 @@ from mmdet.version import __version__
 class DetRunner(Runner):
     """Train, validate and test what a resolved config describes; made with `from_cfg`.
 
-    Of MMEngine's Runner it keeps the methods and their names.
+    Of MMEngine's Runner it keeps the methods and their names; arguments that change nothing here are `_`.
     """
 
     optim_wrapper: OptimWrapper  # a config until training begins
@@ -211,20 +211,8 @@ class DetRunner(Runner):
             else:
                 self.logger.warning(f'the network is not compiled, training goes on without: {reason}')
 
-    def load_checkpoint(
-        self,
-        filename: str,
-        map_location: str = 'cpu',
-        strict: bool = True,
-        revise_keys: list[tuple[str, str]] | None = None,
-    ) -> dict[str, Any]:
-        """Load all weights of the model from a file that fits it exactly.
-
-        Args:
-            filename: The file.
-            map_location: Ignored: weights are read to the CPU and copied.
-            strict: Ignored: always.
-            revise_keys: Ignored: the model converts older names itself.
+    def load_checkpoint(self, filename: str, **_: Any) -> dict[str, Any]:
+        """Load all weights of the model from a file that fits it exactly; the model converts older names.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -247,12 +235,10 @@ class DetRunner(Runner):
         self,
         out_dir: str,
         filename: str,
-        file_client_args: dict[str, Any] | None = None,
         save_optimizer: bool = True,
-        save_param_scheduler: bool = True,
         meta: dict[str, Any] | None = None,
         by_epoch: bool = True,
-        backend_args: dict[str, Any] | None = None,
+        **_: Any,
     ) -> None:
         """Write a checkpoint whole or not at all, and none that is not finite; every process must call it.
 
@@ -262,13 +248,10 @@ class DetRunner(Runner):
         Args:
             out_dir: A local folder.
             filename: In it.
-            file_client_args: Not supported.
             save_optimizer: Whether to save what resuming needs, too.
-            save_param_scheduler: Ignored: as `save_optimizer`.
             meta: Further entries; `epoch` and `iter` count what is complete.
             by_epoch: Whether it is called at the end of an epoch rather than of an iteration, when `meta`
                 does not say.
-            backend_args: Not supported.
 
         Raises:
             FloatingPointError: It holds NaN or infinite numbers; names a good checkpoint.
@@ -316,20 +299,8 @@ class DetRunner(Runner):
                 f'checkpoints in {self.work_dir}, which has to be on a file system that all machines share'
             )
 
-    def resume(
-        self,
-        filename: str,
-        resume_optimizer: bool = True,
-        resume_param_scheduler: bool = True,
-        map_location: str = 'cpu',
-    ) -> None:
-        """Go on where a checkpoint was written, also inside an epoch.
-
-        Args:
-            filename: A checkpoint of this runner.
-            resume_optimizer: Ignored: always.
-            resume_param_scheduler: Ignored: always.
-            map_location: Ignored, see `load_checkpoint`.
+    def resume(self, filename: str, **_: Any) -> None:
+        """Go on where a checkpoint of this runner was written, also inside an epoch.
 
         Raises:
             FileNotFoundError: There is no such file.

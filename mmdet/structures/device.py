@@ -41,7 +41,10 @@ def launches(x: Tensor) -> bool:
 def launch(
     kernel: str, grid: tuple[int, ...], out: Tensor, arguments: tuple[Any, ...], constants: dict[str, int]
 ) -> None:
-    """Launch a Triton kernel, `MODULE.NAME`, that writes `out`, which is among its arguments."""
+    """Launch a Triton kernel, `MODULE.NAME`, that writes `out`, which is among its arguments.
+
+    `out` is named for what counts launches in this function's place, as benchmarks/ops.py does.
+    """
     module, _, name = kernel.rpartition('.')
     getattr(import_module(module), name)[grid](*arguments, **constants)  # Triton takes half a second
 

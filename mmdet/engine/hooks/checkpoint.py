@@ -68,13 +68,7 @@ class CheckpointHook(Hook):
             score, file = checkpoint['best'][self.save_best]
             self.best = score, Path(file).name
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict[str, Any] | None = None,
-        outputs: dict[str, float] | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         """Save every `interval` iterations, and a training that ends inside an epoch."""
         ends_inside = self.is_last_train_iter(runner) and batch_idx + 1 < runner.train_loop.epoch_length
         self.due |= not self.by_epoch and self.every_n_train_iters(runner, self.interval)
@@ -136,7 +130,6 @@ class CheckpointHook(Hook):
             runner.work_dir,
             path.name,
             save_optimizer=False,
-            save_param_scheduler=False,
             meta={'epoch': runner.epoch, 'iter': runner.iter, 'score': score},
         )
         if is_main_process() and self.best[1] not in ('', path.name):

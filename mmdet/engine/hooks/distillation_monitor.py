@@ -57,9 +57,7 @@ class DistillationMonitorHook(Hook):
         self.values: dict[str, tuple[float, int]] = {}  # loss -> value, and since which iteration
         self.dominating: set[tuple[str, str]] = set()  # loss and prediction, at the last measurement
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         """Attach forward hooks where the gradients of this step are measured; its end removes them."""
         model = unwrap_model(runner.model)
         head = getattr(model, 'head', None)
@@ -117,11 +115,7 @@ class DistillationMonitorHook(Hook):
         self.dominating = dominating
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict[str, Any] | None = None,
-        outputs: dict[str, float] | None = None,
+        self, runner: Runner, batch_idx: int, outputs: dict[str, float] | None = None, **_: Any
     ) -> None:
         """Warn of a distillation loss that has not changed for `patience` steps."""
         iteration = runner.iter + 1

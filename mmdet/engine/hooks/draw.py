@@ -27,11 +27,7 @@ class DrawHook(Hook):
         self.score_thr = score_thr
 
     def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[DetDataSample] | None = None,
+        self, runner: Runner, batch_idx: int, outputs: Sequence[DetDataSample] | None = None, **_: Any
     ) -> None:
         """Draw the images of one batch."""
         dataset = runner.test_loop.dataloader.dataset

@@ -45,11 +45,7 @@ class LoggerHook(MMEngineLoggerHook):
         self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict[str, Any] | None = None,
-        outputs: dict[str, float] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None, **_: Any
     ) -> None:
         """Write a line every `interval` steps, at the end of a shorter epoch, and after the last step.
 

@@ -61,9 +61,7 @@ class ProgressHook(Hook):
             runner.logger.info(describe_run(runner, data_batch))
         self.described = True
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
         """Move the bar; losses are means over the window of the log."""
         if self.progress is None:
             return

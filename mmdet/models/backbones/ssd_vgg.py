@@ -65,17 +65,14 @@ class SSDVGG(nn.Module):
             if stage < 4:
                 # Before the ReLU, which gives the same and has a quarter to do; conv4_3 is an output with it.
                 layers.insert(len(layers) - (stage < 3), nn.MaxPool2d(2, 2, ceil_mode=True))
-        self._vgg_layers = len(layers)
+        vgg_layers = len(layers)
         layers.append(nn.MaxPool2d(3, 1, padding=1))
         conv(int(1024 * width), 3, padding=6, dilation=6)
         conv(int(1024 * width), 1)
         self.features = nn.Sequential(*layers)
         self.out_channels = (int(512 * width), channels)
-        self._random_init()
-
-    def _random_init(self) -> None:
-        kaiming_init(self.features[: self._vgg_layers])
-        xavier_init(self.features[self._vgg_layers :])
+        kaiming_init(self.features[:vgg_layers])
+        xavier_init(self.features[vgg_layers:])
 
     def init_weights(self) -> None:
         """Load the weights that training starts from.
