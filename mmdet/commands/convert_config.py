@@ -9,12 +9,13 @@ there: what it said is then taken from the nearest config.
 
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmdet.cli import make_parser
+
+EMPTY = Path(__file__).with_name('__init__.py')  # a config that says nothing, in the place of a missing one
 
 
 def read_old(file: Path) -> tuple[dict[str, Any], list[str]]:
@@ -29,25 +30,24 @@ def read_old(file: Path) -> tuple[dict[str, Any], list[str]]:
     from mmengine.config import Config
 
     missing = []
-    with tempfile.NamedTemporaryFile(suffix='.py') as empty:
 
-        def find_base(name: re.Match[str]) -> str:
-            path = (file.parent / name[1]).resolve()
-            if path.is_file():
-                return repr(str(path))
-            missing.append(f'_base_ {path}, which is missing')
-            return repr(empty.name)
+    def find_base(name: re.Match[str]) -> str:
+        path = (file.parent / name[1]).resolve()
+        if path.is_file():
+            return repr(str(path))
+        missing.append(f'_base_ {path}, which is missing')
+        return repr(str(EMPTY))
 
-        text = re.sub(
-            r'^_base_\s*=\s*(\[[^]]*]|.+)',
-            lambda bases: re.sub('["\']([^"\']+)["\']', find_base, bases[0]),
-            file.read_text(encoding='utf-8'),
-            flags=re.M,
-        )
-        try:
-            return Config.fromstring(text, '.py').to_dict(), missing
-        except (SyntaxError, OSError, ValueError, KeyError) as error:
-            raise ValueError(f'{file}, or a _base_ file of it, cannot be read: {error}') from error
+    text = re.sub(
+        r'^_base_\s*=\s*(\[[^]]*]|.+)',
+        lambda bases: re.sub('["\']([^"\']+)["\']', find_base, bases[0]),
+        file.read_text(encoding='utf-8'),
+        flags=re.M,
+    )
+    try:
+        return Config.fromstring(text, '.py').to_dict(), missing
+    except (SyntaxError, OSError, ValueError, KeyError, NameError) as error:
+        raise ValueError(f'{file}, or a _base_ file of it, cannot be read: {error}') from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
