@@ -15,13 +15,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock
 
-from mmdet.analysis.comparison import mean_and_spread
+from mmdet.analysis.comparison import half_interval, mean_and_spread
 from mmdet.analysis.markdown import table
 from mmdet.analysis.runs import read_runs
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
@@ -32,8 +32,6 @@ TEACHER = 'configs_dev/teachers/efficientnet_lite2_small.py'
 ASKED = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
 METRICS = ('AP', 'AP50', 'AP75')
 SMOOTHING = 0.1  # the teacher is trained with it, too
-# 97.5 % point of Student's t by degrees of freedom
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 class Recipe(NamedTuple):
@@ -191,8 +189,7 @@ def interval(values: Sequence[float], form: str) -> str:
     """Format the mean with Student's 95 % interval."""
     if len(values) < 2:
         return mean_and_spread(values, form)
-    width = STUDENT_T[len(values) - 2] * stdev(values) / len(values) ** 0.5
-    return f'{fmean(values):{form}} ± {width:.1f}'
+    return f'{fmean(values):{form}} ± {half_interval(values):.1f}'
 
 
 def main(argv: Sequence[str] | None = None) -> None:

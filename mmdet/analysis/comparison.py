@@ -7,13 +7,23 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from mmdet.analysis.error_split import BACKGROUND_IOU, FOREGROUND_IOU, KINDS, MIN_SCORE
-from mmdet.analysis.markdown import table
-from mmdet.analysis.plots import plot_rows
+from mmdet.analysis.markdown import table, write_page
+from mmdet.analysis.plots import plot_differences, plot_rows
 from mmdet.analysis.runs import Rows, Run, group_runs, read_runs
 
 METRICS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l', 'AR_1', 'AR_10', 'AR_100', 'AR_s', 'AR_m', 'AR_l')
 THRESHOLDS = tuple(f'{percent / 100:.2f}' for percent in range(50, 100, 5))
 PERCENT, NUMBER = (100, '.1f'), (1, '.3f')
+# 97.5 % point of Student's t by degrees of freedom, from 1; the last holds for more
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+ERRORS_NOTE = f"""Percent points of AP50 that would be gained if the errors of that kind alone were corrected:
+the larger, the more that kind costs (TIDE, arXiv 2008.08115; an object is hit at IoU {FOREGROUND_IOU},
+background below {BACKGROUND_IOU}).
+
+cls: right box, wrong class · loc: right class, wrong box · both: both wrong · duplicate: of an object that is
+found already · background: of nothing · missed: an object that is neither found nor nearly found.
+False positive removes all wrong detections at once, false negative leaves out all objects that are not found;
+the kinds do not add up to them."""
 # title, head of a column -> (key, factor, format), note
 TABLES: tuple[tuple[str, dict[str, tuple[str, float, str]], str], ...] = (
     (
@@ -25,14 +35,7 @@ TABLES: tuple[tuple[str, dict[str, tuple[str, float, str]], str], ...] = (
     (
         'Errors',
         {name.replace('_', ' '): (f'errors.{name}', *PERCENT) for name in ('ap50', *KINDS)},
-        f"""Percent points of AP50 that would be gained if the errors of that kind alone were corrected: the
-larger, the more that kind costs (TIDE, arXiv 2008.08115; an object is hit at IoU {FOREGROUND_IOU}, background
-below {BACKGROUND_IOU}).
-
-cls: right box, wrong class · loc: right class, wrong box · both: both wrong · duplicate: of an object that is
-found already · background: of nothing · missed: an object that is neither found nor nearly found.
-False positive removes all wrong detections at once, false negative leaves out all objects that are not found;
-the kinds do not add up to them.""",
+        ERRORS_NOTE,
     ),
     (
         'Calibration',
@@ -74,11 +77,13 @@ one device (see the runs below).""",
 COMPARED = (*METRICS[:6], 'AR_100')
 DIFFERENCE_NOTE = """Row minus plain with the same seed, percent points; in brackets how many of the pairs of
 runs are better than plain. No significance is claimed for so few pairs. The spread says how far apart equal
-runs with other seeds lie; a mean difference within it may be chance."""
+runs with other seeds lie; a mean difference within it may be chance. The picture shows every pair, the mean
+and its 95 % interval (Student's t; none of a single pair): where it holds 0, the runs do not tell which row
+is better."""
 
 
 def compare_folders(folders: Sequence[Path], out_dir: Path) -> str:
-    """Compare all runs in some folders; write comparison.md, comparison.csv (one line per run) and pictures.
+    """Compare all runs in some folders; write comparison.md, .html, .csv (one line per run) and pictures.
 
     Args:
         folders: Each --out-dir of run_rows.
@@ -114,7 +119,7 @@ All numbers: mean ± sample standard deviation (n - 1) over the seeds.""",
             *section_parts(rows),
         ]
     text = '\n\n'.join(parts) + '\n'
-    (out_dir / 'comparison.md').write_text(text)
+    write_page(out_dir / 'comparison.md', text)
     return text
 
 
@@ -168,6 +173,13 @@ def mean_and_spread(values: Sequence[float], form: str = '.1f') -> str:
     return f'{fmean(values):{form}}{spread}'
 
 
+def half_interval(values: Sequence[float]) -> float:
+    """Compute half of Student's 95 % interval of a mean; 0 for one value."""
+    if len(values) < 2:
+        return 0.0
+    return STUDENT_T[min(len(values) - 1, len(STUDENT_T)) - 1] * stdev(values) / len(values) ** 0.5
+
+
 def _mean_cell(seeds: Mapping[int, Run], key: str, factor: float, form: str) -> str:
     return mean_and_spread(numbers(seeds, key, factor), form)
 
@@ -181,14 +193,14 @@ def draw(rows: Rows, out_dir: Path, number: int) -> list[Path]:
     """Draw the pictures of comparable rows; returns their files."""
     plain = rows.get('plain')
     gain = 'AP' if plain is None else 'AP, row minus plain'
-    return [
+    pictures = [
         plot_rows(
             {
                 row: {name: numbers(seeds, f'{part}.{name}', 100, base) for name in names}
                 for row, seeds in rows.items()
             },
             label,
-            out_dir / f'{number}_{file}.png',
+            out_dir / f'{number}_{file}.svg',
         )
         for file, part, names, label, base in (
             ('ap', 'metrics', ('AP', 'AP50', 'AP75'), 'AP, %', None),
@@ -196,3 +208,16 @@ def draw(rows: Rows, out_dir: Path, number: int) -> list[Path]:
             ('errors', 'errors', tuple(KINDS), 'AP50 to gain, percent points', None),
         )
     ]
+    others = {row: seeds for row, seeds in rows.items() if row != 'plain'}
+    if plain is None or not others:
+        return pictures
+    pairs = {
+        name: {row: numbers(seeds, f'metrics.{name}', 100, plain) for row, seeds in others.items()}
+        for name in ('AP', 'AP50')
+    }
+    differences = {
+        name: {row: (values, half_interval(values)) for row, values in found.items()}
+        for name, found in pairs.items()
+    }
+    out = out_dir / f'{number}_differences.svg'
+    return [plot_differences(differences, 'row minus plain, percent points', out), *pictures]

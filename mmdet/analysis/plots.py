@@ -1,17 +1,25 @@
-"""Draw the pictures of the reports: a comparison of rows over seeds, and reliability diagrams."""
+"""Draw the pictures of the reports: rows over seeds, reliability, boxes, curves of classes, confusion.
 
+S places along x · K classes
+"""
+
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mmdet.analysis.calibration import Reliability, calibration_error
 from mmdet.visualization.curves import COLORS, INK, style_axes
+
+MANY_CELLS = 24  # a side of a confusion matrix; above it the cells hold no numbers
 
 
 def plot_rows(rows: Mapping[str, Mapping[str, Sequence[float]]], label: str, out: Path) -> Path:
@@ -41,6 +49,93 @@ def plot_rows(rows: Mapping[str, Mapping[str, Sequence[float]]], label: str, out
         axes.hlines(means, places - 0.4 * width, places + 0.4 * width, color=color, linewidth=3, label=title)
     axes.set_xticks(range(len(names)), [name.replace('_', ' ') for name in names])
     return _save(figure, out, {axes: 'every run, and the mean of each row (axis not from 0)'}, label)
+
+
+def plot_differences(
+    differences: Mapping[str, Mapping[str, tuple[Sequence[float], float]]], label: str, out: Path
+) -> Path:
+    """Draw paired differences: a dot for every pair, and the mean with its interval, for each row.
+
+    Args:
+        differences: Name of a number -> title of a row -> values, one per pair, and half of the interval.
+        label: What the values are, with their unit.
+        out: Picture to write.
+    """
+    titles = list(next(iter(differences.values())))
+    figure = Figure(figsize=(3.4 * len(differences), 1.4 + 0.45 * len(titles)), layout='constrained')
+    grid = figure.subplots(1, len(differences), sharey=True, squeeze=False)[0]
+    for axes, rows in zip(grid, differences.values(), strict=True):
+        axes.axvline(0, color=INK, linewidth=1)
+        for place, ((values, half), color) in enumerate(zip(rows.values(), cycle(COLORS), strict=False)):
+            axes.scatter(values, [place] * len(values), s=12, color=color, alpha=0.6, zorder=2)
+            if values:
+                mean = sum(values) / len(values)
+                axes.errorbar(mean, place, xerr=half, color=color, fmt='D', markersize=6, capsize=4, zorder=3)
+        axes.set_yticks(range(len(titles)), map(_escape, titles))
+        axes.set(ylim=(len(titles) - 0.5, -0.5), xlabel=label)
+    return _save(figure, out, dict(zip(grid, differences, strict=True)), '')
+
+
+def plot_class_curves(
+    x: NDArray[Any],
+    classes: Mapping[str, NDArray[Any]],
+    whole: NDArray[Any],
+    out: Path,
+    labels: tuple[str, str, str],
+    mark: float | None = None,
+) -> Path:
+    """Draw a curve for each class, gray where there are many, and one for all of them together.
+
+    Args:
+        x: (S,) in [0, 1].
+        classes: Name -> (S,) in [0, 1]; NaN is left out.
+        whole: (S,), of all.
+        out: Picture to write.
+        labels: Of `whole`, x and y.
+        mark: Where on x to draw a line.
+    """
+    figure = Figure(figsize=(5, 4), layout='constrained')
+    axes = figure.subplots()
+    few = len(classes) <= len(COLORS)
+    if len(classes) > 1:
+        for (name, y), color in zip(classes.items(), cycle(COLORS), strict=False):
+            style = {'color': color, 'label': _escape(name)} if few else {'color': COLORS[5], 'alpha': 0.45}
+            axes.plot(x, y, linewidth=1.2, **style)
+    axes.plot(x, whole, color=INK, linewidth=2.6, label=labels[0])
+    if mark is not None:
+        axes.axvline(mark, color=INK, linewidth=1, linestyle='--')
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=labels[1])
+    return _save(figure, out, {axes: ''}, labels[2])
+
+
+def plot_confusion(counts: NDArray[np.int64], names: Sequence[str], out: Path) -> Path:
+    """Draw a confusion matrix; the shade is the share of the row, the number the count.
+
+    Args:
+        counts: (K + 1, K + 1), rows true, columns found, the last of both nothing.
+        names: K
+        out: Picture to write.
+    """
+    labels = [*map(_escape, names), 'nothing']
+    few = len(labels) <= MANY_CELLS
+    side = 1.6 + (0.42 if few else 0.16) * len(labels)
+    figure = Figure(figsize=(side, side), layout='constrained')
+    axes = figure.subplots()
+    share = np.sqrt(counts / counts.sum(1, keepdims=True).clip(1))  # the root shows rare confusions, too
+    shade = np.empty((*counts.shape, 4))
+    shade[...] = *to_rgb(COLORS[0]), 0
+    shade[..., 3] = share
+    axes.imshow(shade, interpolation='none')
+    for row, column in np.argwhere(counts) if few else ():
+        color = '#fefefe' if share[row, column] > 0.75 else INK  # not pure white, which follows the page
+        axes.text(column, row, str(counts[row, column]), ha='center', va='center', fontsize=8, color=color)
+    size = 9 if few else 6.5
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(labels)), labels, fontsize=size)
+    axes.tick_params(length=0, grid_alpha=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel('found as')
+    return _save(figure, out, {axes: ''}, 'object is')
 
 
 def plot_reliability(panels: Mapping[str, Reliability], out: Path) -> Path:
@@ -100,6 +195,11 @@ def plot_boxes(sides: Mapping[str, NDArray[np.float32]], anchors: NDArray[np.flo
     return _save(figure, out, {axes: 'sizes of boxes and anchors'}, 'height')
 
 
+def _escape(name: str) -> str:
+    """Keep matplotlib from taking text between dollars for a formula."""
+    return name.replace('$', r'\$')
+
+
 def _save(figure: Figure, out: Path, titles: Mapping[Axes, str], label: str) -> Path:
     """Style all axes, write titles and labels to those of `titles`, and write the picture."""
     for axes in figure.axes:
@@ -107,5 +207,7 @@ def _save(figure: Figure, out: Path, titles: Mapping[Axes, str], label: str) -> 
     for axes in titles:
         axes.set_ylabel(label, color=INK)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out)
+    with warnings.catch_warnings(), mpl.rc_context({'svg.fonttype': 'none'}):  # text stays text
+        warnings.filterwarnings('ignore', 'Glyph')  # of other scripts: who shows an SVG has the letters
+        figure.savefig(out)
     return out

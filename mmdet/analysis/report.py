@@ -20,7 +20,7 @@ from mmdet.analysis.calibration import (
     classifier_reliability,
     measure,
 )
-from mmdet.analysis.markdown import table
+from mmdet.analysis.markdown import table, write_page
 from mmdet.analysis.plots import plot_reliability
 from mmdet.analysis.teacher import build_distiller, predict_split
 from mmdet.evaluation.accuracy import top_hits
@@ -49,7 +49,7 @@ distiller of `{{config}}` cuts out of its {{split}} batches ({{data}}).
 
 {{numbers}}
 
-![reliability diagram](reliability.png)
+![reliability diagram](reliability.svg)
 
 Confidence is the largest of the softmax probabilities. The expected calibration error sorts all answers
 by confidence into {BINS} bins of equal width and averages |share of right answers - mean confidence| over
@@ -71,7 +71,7 @@ Not given for augmented images: what is cut out and enlarged has no size in the 
 
 
 def write_report(cfg: Config, split: str, out_dir: Path, command: str) -> str:
-    """Measure the teacher of a distilled config; write report.md, report.json and reliability.png.
+    """Measure the teacher of a distilled config; write report.md, .html and .json and reliability.svg.
 
     Args:
         cfg: From `load_distilled_config`.
@@ -92,7 +92,7 @@ def write_report(cfg: Config, split: str, out_dir: Path, command: str) -> str:
         'as it answers': classifier_reliability(logits, labels),
         f'at temperature {temperature:.2f}': classifier_reliability(logits.double() / temperature, labels),
     }
-    plot_reliability(panels, out_dir / 'reliability.png')
+    plot_reliability(panels, out_dir / 'reliability.svg')
     (out_dir / 'report.json').write_text(json.dumps(numbers, indent=2) + '\n')
     commonest = labels.bincount().max().item() / len(labels)
     used = (cfg.model.distiller.get('kd_cls') or {}).get('temperature')
@@ -115,7 +115,7 @@ def write_report(cfg: Config, split: str, out_dir: Path, command: str) -> str:
         sizes=group_table(by_size, logits, labels, classes),
         classes=group_table(by_class, logits, labels, classes),
     )
-    (out_dir / 'report.md').write_text(text)
+    write_page(out_dir / 'report.md', text)
     return text
 
 

@@ -1,7 +1,8 @@
 """Compare the finished runs of rows: metrics over seeds, errors, calibration, size and speed.
 
 Reads every *.json that tools/analysis/run_rows.py has left in the folders, and nothing else. Prints the
-comparison and writes comparison.md, comparison.csv (one line per run) and pictures.
+comparison and writes it as comparison.html and comparison.md, with pictures, and comparison.csv (one line per
+run).
 
 python tools/analysis/compare.py work_dirs/rows
 """
@@ -22,4 +23,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     out_dir = args.out_dir or args.folders[0] / 'comparison'
     print(compare_folders(args.folders, out_dir))
-    print(f'written to {out_dir}/comparison.md')
+    print(f'written to {out_dir}/comparison.html')

@@ -1,6 +1,6 @@
 """Report how good a teacher is on the crops that the distiller cuts, and how well calibrated.
 
-Writes report.md, reliability.png and report.json.
+Writes report.html, the same as report.md, report.json and reliability.svg.
 
 python tools/analysis/teacher_report.py configs_dev/ssd/ssd300_coco_cls_loc.py --data-root data/coco2017
 """
@@ -30,4 +30,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = shlex.join(['python', 'tools/analysis/teacher_report.py', *typed])
     text = write_report(cfg, args.split, out_dir, command)
     print(text.partition('## Verdict\n\n')[2].partition('\n\n![')[0])
-    print(f'\nwhole report: {out_dir / "report.md"}')
+    print(f'\nwhole report: {out_dir / "report.html"}')

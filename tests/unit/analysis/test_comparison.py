@@ -5,10 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 
-from mmdet.analysis.comparison import METRICS, THRESHOLDS
+from mmdet.analysis.comparison import METRICS, THRESHOLDS, half_interval
 from mmdet.commands.compare import main
 from tests.helpers.tiny_run import ROOT
 
@@ -63,7 +62,7 @@ def test_numbers_of_a_whole_comparison(tmp_path: Path, capsys: pytest.CaptureFix
     main([str(folder), str(tmp_path / 'rows' / '..' / 'rows')])  # a folder that is given twice counts once
     out = folder / 'comparison'
     text = (out / 'comparison.md').read_text()
-    assert capsys.readouterr().out == f'{text}\nwritten to {out}/comparison.md\n'
+    assert capsys.readouterr().out == f'{text}\nwritten to {out}/comparison.html\n'
 
     rows = [one.split(' | ')[0] for one in text.split('### Metrics')[1].splitlines() if one.startswith('| ')]
     assert rows[:6] == ['| row', '| ---', '| plain', '| +KDcls', '| all', '| dkd']
@@ -90,9 +89,16 @@ def test_numbers_of_a_whole_comparison(tmp_path: Path, capsys: pytest.CaptureFix
     assert float(lines['all', '1']['metrics.AP']) == 0.25
     assert lines['plain', '0']['teacher.arch'] == '' and lines['all', '0']['teacher.arch'] == 'resnet18'
     assert json.loads(lines['all', '1']['options']) == {'train_cfg.max_iters': 12}
-    for picture in ('1_ap.png', '1_ap_per_iou.png', '1_errors.png'):
-        assert f']({picture})' in text
-        assert cv2.imread(str(out / picture)).std() > 10
+    pictures = ('1_differences.svg', '1_ap.svg', '1_ap_per_iou.svg', '1_errors.svg')
+    assert all(f']({picture})' in text and (out / picture).is_file() for picture in pictures)
+    assert (out / 'comparison.html').read_text().count('<svg') == len(pictures)
+
+
+def test_the_interval_of_a_mean() -> None:
+    """Of 1, 2, 3: t is 4.303 at 2 degrees of freedom, the standard deviation 1; from 11 values on t stays."""
+    assert half_interval([1, 2, 3]) == pytest.approx(4.303 / 3**0.5)
+    assert half_interval([1.0]) == half_interval([]) == 0
+    assert half_interval([0, 1] * 20) == pytest.approx(2.262 * (10 / 39) ** 0.5 / 40**0.5)
 
 
 def test_other_settings_get_a_section_of_their_own(tmp_path: Path) -> None:
@@ -113,7 +119,7 @@ def test_other_settings_get_a_section_of_their_own(tmp_path: Path) -> None:
     assert line(differences['1220'], 'all', 'Difference to plain') == f'| all {"| - " * 7}|'
     assert '| all | +0.0 (0/1) ' in differences['125']
     assert 'Difference to plain' not in differences['2420']
-    assert len(list((tmp_path / 'out').glob('*_ap.png'))) == 3
+    assert len(list((tmp_path / 'out').glob('*_ap.svg'))) == 3
 
 
 def test_the_committed_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
