@@ -18,11 +18,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet.analysis.calibration import measure
-from mmdet.analysis.comparison import METRICS, THRESHOLDS
-from mmdet.analysis.error_split import error_split, match_detections, score_calibration
+from mmdet.analysis.judge import judge, numbers
 from mmdet.analysis.runs import FORMAT, describe_commit, load_or_run
 from mmdet.analysis.teacher import build_distiller, predict_split, read_batches
 from mmdet.apis import init_detector
@@ -31,7 +29,6 @@ from mmdet.cli import usable_cores
 from mmdet.config.resolve import DATA_DEFAULTS, annotation_metrics, load_config
 from mmdet.datasets.coco_format import read_coco
 from mmdet.distributed.signals import StoppedBySignal
-from mmdet.evaluation.coco_eval import evaluate_boxes, from_records, mean_precision
 from mmdet.evaluation.coco_metric import CocoMetric
 from mmdet.files import HERE
 from mmdet.visualization.curves import read_lines
@@ -162,16 +159,7 @@ def score(cfg: Config, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Compute COCO's numbers of detections, the split of their errors and the calibration of their scores."""
     (settings,) = annotation_metrics(cfg, 'test')
     metric = CocoMetric(settings['ann_file'], settings['classes'])
-    coco, category_ids, detections = metric.coco, metric.category_ids, from_records(records)
-    found = evaluate_boxes(coco, detections, category_ids)
-    counted, right = match_detections(coco, detections, category_ids)
-    return {
-        'val_images': len(coco.imgs),
-        'metrics': dict(zip(METRICS, map(float, found.stats), strict=True)),
-        'ap_per_iou': dict(zip(THRESHOLDS, map(mean_precision, found.precision), strict=True)),
-        'errors': error_split(coco, counted, category_ids),
-        'calibration': score_calibration(counted.scores, right),
-    }
+    return {'val_images': len(metric.coco.imgs), **numbers(judge(metric, records))}
 
 
 def training_numbers(cfg: Config, work_dir: Path) -> dict[str, Any]:
@@ -221,8 +209,6 @@ def student_numbers(cfg: Config, checkpoint: Path) -> dict[str, float]:
     """Measure size and speed of the student on one image, network and post-processing, without distiller."""
     model = init_detector(cfg, checkpoint)
     batch = next(read_batches(cfg, 'val', model.data_preprocessor, number=1))
-    with FlopCounterMode(display=False) as counter:
-        model(batch.images, batch.gt, mode='tensor')
     seconds = []
     for _ in range(WARM_UP + REPEATS):
         start = time.perf_counter()
@@ -230,7 +216,7 @@ def student_numbers(cfg: Config, checkpoint: Path) -> dict[str, float]:
         seconds.append(time.perf_counter() - start)
     return {
         'parameters': sum(parameter.numel() for parameter in model.parameters()),
-        'gmacs': counter.get_total_flops() / 2e9,
+        'gmacs': model.count_multiply_adds(batch.images),
         'latency_ms': 1e3 * median(seconds[WARM_UP:]),
     }
 

@@ -29,11 +29,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--classwise', action='store_true', help='also give the AP of every class')
     parser.add_argument('--show-dir', help='folder for pictures of detections beside the ground truth')
     parser.add_argument('--show-score-thr', type=float, default=0.3, help='lowest score that is drawn')
+    parser.add_argument(
+        '--report', type=Path, metavar='DIR', help='folder for a report: page, pictures, numbers, detections'
+    )
     args = parse(parser, argv)
     if args.out is not None and not args.out.endswith(('.json', '.pkl')):
         raise ValueError(f'--out {args.out}: the name must end in .json (COCO results) or .pkl (arrays)')
-    if args.format_only and (args.eval or args.classwise):
-        raise ValueError('--format-only scores nothing: leave it out, or --eval and --classwise')
+    if args.format_only and (args.eval or args.classwise or args.report):
+        raise ValueError('--format-only scores nothing: leave it out, or --eval, --classwise and --report')
+    if args.report and args.out and not args.out.endswith('.json'):
+        raise ValueError(f'--report reads the detections: let --out {args.out} end in .json, or leave it out')
     return args
 
 
@@ -54,7 +59,7 @@ def configure(cfg: Any, args: argparse.Namespace) -> Any:
     for key in (*training, 'val_dataloader', 'val_cfg', 'val_evaluator'):
         cfg[key] = None
     metrics = annotation_metrics(cfg, 'test')
-    asked = args.eval or args.out or args.format_only or args.classwise or args.show_dir
+    asked = args.eval or args.out or args.format_only or args.classwise or args.show_dir or args.report
     if asked and not metrics:
         raise ValueError(f'{args.config} has no CocoMetric in test_evaluator: there are no boxes to test')
     for metric in metrics:
@@ -70,8 +75,8 @@ def metric_arguments(metric: Mapping[str, Any], args: argparse.Namespace, work_d
     """
     from mmdet.datasets.coco_format import read_coco
 
-    scored = args.eval or args.classwise or not (args.out or args.format_only)
-    out = args.out or metric.get('outfile_prefix')
+    scored = args.eval or args.classwise or args.report or not (args.out or args.format_only)
+    out = args.out or (args.report and str(args.report / 'detections.json')) or metric.get('outfile_prefix')
     if out is None and (not scored or not read_coco(metric['ann_file'], boxes_needed=False).has_annotations):
         out = str(Path(work_dir, 'detections.json'))
     classwise = args.classwise or metric.get('classwise', False)
@@ -81,6 +86,8 @@ def metric_arguments(metric: Mapping[str, Any], args: argparse.Namespace, work_d
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Test; returns the numbers by name."""
     args = parse_args(argv)
+    from mmengine.dist import is_main_process
+
     from mmdet.config.resolve import load_config
     from mmdet.engine import DetRunner
     from mmdet.engine.hooks.draw import DrawHook
@@ -89,4 +96,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     runner = DetRunner.from_cfg(cfg, args.trust_checkpoint)
     if args.show_dir is not None:
         runner.register_hook(DrawHook(args.show_dir, args.show_score_thr))
-    return runner.test()
+    numbers: dict[str, float] = runner.test()
+    if args.report is not None and is_main_process():
+        from mmdet.analysis.detector_report import write_detector_report
+
+        written = numbers and write_detector_report(runner, args.config, args.report)
+        print(written or 'no report: nothing was scored')
+    return numbers

@@ -211,12 +211,20 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         bboxes, labels, _ = self._results(self._row(img_id), draw=0)['annotations']
         return bboxes, labels
 
-    def read_image_fault(self, img_id: int) -> str | None:
-        """Decode the file of an image; return why it cannot be used, or None when it can."""
+    def read(self, img_id: int) -> NDArray[np.uint8]:
+        """Read the pixels (H, W, 3) of an image, BGR.
+
+        Raises:
+            BadImageError: Its file cannot be used.
+        """
         row = self._row(img_id)
         height, width = self.sizes[row].tolist()
+        return read_image(self._file(row), (height, width))
+
+    def read_image_fault(self, img_id: int) -> str | None:
+        """Decode the file of an image; return why it cannot be used, or None when it can."""
         try:
-            read_image(self._file(row), (height, width))
+            self.read(img_id)
         except BadImageError as error:
             return str(error)
         return None

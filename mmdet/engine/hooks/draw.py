@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 
-from mmdet.datasets.transforms import read_image
 from mmdet.structures import NO_IMAGE, DetDataSample
 from mmdet.visualization.canvas import write_picture
 from mmdet.visualization.detections import draw_detections, draw_side_by_side
@@ -33,17 +33,39 @@ class DrawHook(Hook):
         dataset = runner.test_loop.dataloader.dataset
         for sample in outputs or ():
             if sample.img_id != NO_IMAGE:
-                file = dataset.image_file(sample.img_id)
-                picture = self.draw(read_image(file, sample.ori_shape), sample, dataset)
+                file, image = dataset.image_file(sample.img_id), dataset.read(sample.img_id)
+                picture = draw_beside_truth(
+                    image, dataset, sample.img_id, sample.pred_instances, self.score_thr
+                )
                 out = self.show_dir / file.relative_to(dataset.img_folder)
                 write_picture(out.with_suffix('.jpg'), picture)
 
-    def draw(self, image: np.ndarray, sample: DetDataSample, dataset: Any) -> np.ndarray:
-        """Draw one image, BGR uint8 (H, W, 3), of a `CocoDataset`."""
-        classes, found = dataset.metainfo['classes'], sample.pred_instances
-        drawn = draw_detections(image, found.bboxes, found.labels, found.scores, classes, self.score_thr)
-        if not len(dataset.objects()[0]):  # perhaps a set without annotations
-            return drawn
-        bboxes, labels = dataset.boxes_of(sample.img_id)
-        truth = draw_detections(image, bboxes, labels, classes=classes)
-        return draw_side_by_side(truth, drawn, ('ground truth', f'found, score from {self.score_thr:g}'))
+
+def draw_beside_truth(
+    image: np.ndarray,
+    dataset: Any,
+    img_id: int,
+    found: InstanceData,
+    score_thr: float,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Draw the detections of an image beside its ground truth, where the set has some.
+
+    Args:
+        image: uint8 (H, W, 3), BGR.
+        dataset: The `CocoDataset` of the image.
+        img_id: Its id.
+        found: bboxes (D, 4) xyxy in pixels of the original image, labels (D,), scores (D,).
+        score_thr: Detections with a lower score are not drawn.
+        scale: Side of `image` over that of the original.
+
+    Returns:
+        uint8 (H', W', 3), BGR.
+    """
+    classes = dataset.metainfo['classes']
+    drawn = draw_detections(image, found.bboxes * scale, found.labels, found.scores, classes, score_thr)
+    if not len(dataset.bboxes):  # perhaps a set without annotations
+        return drawn
+    bboxes, labels = dataset.boxes_of(img_id)
+    truth = draw_detections(image, bboxes * scale, labels, classes=classes)
+    return draw_side_by_side(truth, drawn, ('ground truth', f'found, score from {score_thr:g}'))

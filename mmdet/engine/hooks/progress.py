@@ -9,7 +9,6 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet.engine.logs import console_handlers, is_step_line
 from mmdet.engine.state import unwrap_model
@@ -102,14 +101,9 @@ def describe_run(runner: Any, data_batch: dict[str, Any]) -> str:
     return '\n'.join(['training', *(f'  {name:<9}{text}' for name, text in lines.items())])
 
 
-@torch.no_grad()
 def _multiply_adds(model: Any, data_batch: dict[str, Any]) -> str:
     """Count the multiply-adds of a detector for the first image of a batch; empty for another model."""
     if not isinstance(model, BaseDetector):
         return ''
     image = model.data_preprocessor(data_batch)['inputs'][:1]
-    model.eval()
-    with FlopCounterMode(display=False) as counter:
-        model(image)
-    model.train()
-    return f', {counter.get_total_flops() / 2e9:.3f} G multiply-adds at {image.shape[3]} x {image.shape[2]}'
+    return f', {model.count_multiply_adds(image):.3f} G multiply-adds at {image.shape[3]} x {image.shape[2]}'

@@ -10,6 +10,7 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet.models.data_preprocessor import DetDataPreprocessor
 from mmdet.models.heads import Head
@@ -105,6 +106,16 @@ class BaseDetector(BaseModel, ABC):
         if mode == 'predict':
             return _in_original_pixels(self.detect(inputs, gt), gt)
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not '{mode}'")
+
+    @torch.no_grad()
+    def count_multiply_adds(self, images: Tensor) -> float:
+        """Count the multiply-adds of the network, in G. images (N, 3, H, W), as `forward` gets them."""
+        training = self.training
+        self.eval()
+        with FlopCounterMode(display=False) as counter:
+            self(images)
+        self.train(training)
+        return counter.get_total_flops() / 2e9
 
     def init_weights(self) -> None:
         """Load the pre-trained weights that training starts from; the rest starts in its constructor."""

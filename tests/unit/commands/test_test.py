@@ -125,9 +125,17 @@ def test_a_set_without_annotations_is_written(folder):
     content = json.loads(Path('set/annotations/val.json').read_text())
     del content['annotations']
     Path('set/annotations/info.json').write_text(json.dumps(content))
-    options = ['--cfg-options', 'test_ann=annotations/info.json', '--show-dir', 'pictures']
+    options = [
+        '--show-dir',
+        'pictures',
+        '--report',
+        'report',
+        '--cfg-options',
+        'test_ann=annotations/info.json',
+    ]
     assert run('toy.py', 'toy.pth', '--eval', 'bbox', '--work-dir', 'run', *options) == {}
-    assert json.loads(Path('run/detections.json').read_text()) == []
+    assert json.loads(Path('report/detections.json').read_text()) == []
+    assert not Path('report/report.html').exists()
     assert 'nothing to score' in log_of(folder / 'run')
     assert cv2.imread('pictures/1.jpg').shape == (60, 80, 3)
 
@@ -144,6 +152,22 @@ def test_pictures_show_truth_and_detections(folder):
     assert np.abs(shown[-60:, half:].astype(int) - hidden[-60:, half:]).max() > 60
 
 
+def test_a_report(folder, capsys):
+    numbers = run('toy.py', 'toy.pth', '--report', 'report')
+    assert numbers['coco/bbox_mAP'] == pytest.approx(2 / 3, abs=1e-6)
+    shown = capsys.readouterr().out
+    assert 'M parameters; ' in shown and ' ms an image' in shown and 'report: report/report.html' in shown
+    found = json.loads(Path('report/report.json').read_text())
+    assert {one['name']: one['AP'] for one in found['classes']} == pytest.approx(
+        {'brick': 1, 'leaf': 1, 'pond': 0}
+    )
+    assert found['best_f1']['score_threshold'] == pytest.approx(0.9, abs=2e-3)
+    counts = np.array(found['confusion_matrix'])
+    assert counts[2, 3] == counts[3, 2] == counts.sum() - np.trace(counts) - counts[2, 3]  # moved ponds
+    assert (found['gmacs'], found['processes'], found['images']) == (None, 1, 5)
+    assert len(json.loads(Path('report/detections.json').read_text())) == 12
+
+
 def test_the_teacher_and_the_training_set_are_not_needed(folder):
     Path('set/annotations/train.json').unlink()
     assert run('toy.py', 'toy.pth')['coco/bbox_mAP'] == pytest.approx(2 / 3, abs=1e-6)
@@ -157,6 +181,8 @@ def test_the_teacher_and_the_training_set_are_not_needed(folder):
     [
         (['--out', 'found.txt'], r'\.json'),
         (['--format-only', '--classwise'], 'leave it out'),
+        (['--format-only', '--report', 'report'], 'leave it out'),
+        (['--out', 'found.pkl', '--report', 'report'], r'end in \.json'),
     ],
 )
 def test_arguments_that_make_no_sense(arguments, message):
@@ -174,6 +200,7 @@ def test_two_processes_equal_one(folder):
     start_server()
     alone = run('toy.py', 'toy.pth', '--out', 'one.json', '--eval', 'bbox')
     arguments = ['toy.py', 'toy.pth', '--launcher', 'pytorch', '--work-dir', 'run', '--out', 'two.json']
+    arguments += ['--report', 'report']
     processes = [
         start(
             as_typed, folder, [*arguments, '--eval', 'bbox'], fate=Fate(folder / 'run', environment=variables)
@@ -183,6 +210,7 @@ def test_two_processes_equal_one(folder):
     assert [finish(process) for process in processes] == [0, 0]
     assert json.loads(Path('two.json').read_text()) == json.loads(Path('one.json').read_text())
     assert f'coco/bbox_mAP: {alone["coco/bbox_mAP"]:.4f}' in log_of(folder / 'run')
+    assert json.loads(Path('report/report.json').read_text())['processes'] == 2
 
 
 def test_ssd300_with_a_checkpoint_of_mmdetection_2(folder):
