@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import torch
 from filelock import FileLock
 
-from mmdet.analysis.comparison import half_interval, mean_and_spread
+from mmdet.analysis.comparison import mean_and_spread
 from mmdet.analysis.markdown import table
-from mmdet.analysis.runs import read_runs
+from mmdet.analysis.runs import half_interval, read_runs
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.cli import make_parser, run_main
 

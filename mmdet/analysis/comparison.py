@@ -14,8 +14,6 @@ from mmdet.analysis.runs import Rows, Run, group_runs, read_runs
 METRICS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l', 'AR_1', 'AR_10', 'AR_100', 'AR_s', 'AR_m', 'AR_l')
 THRESHOLDS = tuple(f'{percent / 100:.2f}' for percent in range(50, 100, 5))
 PERCENT, NUMBER = (100, '.1f'), (1, '.3f')
-# 97.5 % point of Student's t by degrees of freedom, from 1; the last holds for more
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 ERRORS_NOTE = f"""Percent points of AP50 that would be gained if the errors of that kind alone were corrected:
 the larger, the more that kind costs (TIDE, arXiv 2008.08115; an object is hit at IoU {FOREGROUND_IOU},
 background below {BACKGROUND_IOU}).
@@ -173,13 +171,6 @@ def mean_and_spread(values: Sequence[float], form: str = '.1f') -> str:
     return f'{fmean(values):{form}}{spread}'
 
 
-def half_interval(values: Sequence[float]) -> float:
-    """Compute half of Student's 95 % interval of a mean; 0 for one value."""
-    if len(values) < 2:
-        return 0.0
-    return STUDENT_T[min(len(values) - 1, len(STUDENT_T)) - 1] * stdev(values) / len(values) ** 0.5
-
-
 def _mean_cell(seeds: Mapping[int, Run], key: str, factor: float, form: str) -> str:
     return mean_and_spread(numbers(seeds, key, factor), form)
 
@@ -208,16 +199,12 @@ def draw(rows: Rows, out_dir: Path, number: int) -> list[Path]:
             ('errors', 'errors', tuple(KINDS), 'AP50 to gain, percent points', None),
         )
     ]
-    others = {row: seeds for row, seeds in rows.items() if row != 'plain'}
-    if plain is None or not others:
+    if plain is None or len(rows) == 1:
         return pictures
-    pairs = {
+    others = {row: seeds for row, seeds in rows.items() if row != 'plain'}
+    differences = {
         name: {row: numbers(seeds, f'metrics.{name}', 100, plain) for row, seeds in others.items()}
         for name in ('AP', 'AP50')
-    }
-    differences = {
-        name: {row: (values, half_interval(values)) for row, values in found.items()}
-        for name, found in pairs.items()
     }
     out = out_dir / f'{number}_differences.svg'
     return [plot_differences(differences, 'row minus plain, percent points', out), *pictures]

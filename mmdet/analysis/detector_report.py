@@ -191,43 +191,43 @@ def draw_curves(
     out_dir: Path,
 ) -> None:
     """Draw F1 over the score threshold, and precision over recall as AP50 averages it."""
-    f1 = {name: curve.f1 for name, curve in zip(names, by_class, strict=True)}
-    mark = None if best is None else float(SCORES[best])
-    labels = ('all classes', 'score threshold', 'F1')
-    plot_class_curves(SCORES, f1, whole.f1, out_dir / 'f1.svg', labels, mark)
-    precision = judged.scores.precision[0].T  # (K, R)
-    precision = np.where(precision < 0, np.nan, precision)
-    labels = ('mean of the classes', 'recall', 'precision')
     plot_class_curves(
-        np.linspace(0, 1, precision.shape[1]),
-        dict(zip(names, precision, strict=True)),
-        np.nanmean(precision[~np.isnan(precision).all(1)], 0),
+        SCORES,
+        {name: curve.f1 for name, curve in zip(names, by_class, strict=True)},
+        whole.f1,
+        out_dir / 'f1.svg',
+        ('all classes', 'score threshold', 'F1'),
+        None if best is None else float(SCORES[best]),
+    )
+    precision = np.where(judged.scores.precision[0] < 0, np.nan, judged.scores.precision[0])  # (R, K)
+    plot_class_curves(
+        np.linspace(0, 1, len(precision)),
+        dict(zip(names, precision.T, strict=True)),
+        np.nanmean(precision[:, ~np.isnan(precision).all(0)], 1),
         out_dir / 'precision_recall.svg',
-        labels,
+        ('mean of the classes', 'recall', 'precision'),
     )
 
 
 def draw_worst(judged: Judged, dataset: CocoDataset, threshold: float, out_dir: Path) -> list[dict[str, Any]]:
     """Draw the photos with most errors; those that cannot be read are passed over."""
     drawn: list[dict[str, Any]] = []
-    found = judged.counted
+    found, category_ids = judged.counted, list(judged.category_ids)
     for img_id, missed, false in rank_photos(judged, threshold):
         try:
             image = dataset.read(img_id)
         except BadImageError:
             continue
         scale = PHOTO_SIDE / max(image.shape[:2])
-        width, height = (max(round(side * scale), 1) for side in image.shape[1::-1])
+        size = [max(round(side * scale), 1) for side in image.shape[1::-1]]  # width, height
         rows = found.image_ids == img_id
-        bboxes = found.bboxes[rows]
+        bboxes = found.bboxes[rows]  # (D, 4) xywh
         detections = InstanceData(
             bboxes=np.concatenate([bboxes[:, :2], bboxes[:, :2] + bboxes[:, 2:]], 1),
-            labels=np.array(
-                [judged.category_ids.index(one) for one in found.category_ids[rows].tolist()], int
-            ),
+            labels=np.array([*map(category_ids.index, found.category_ids[rows].tolist())], int),
             scores=found.scores[rows],
         )
-        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         picture = draw_beside_truth(small, dataset, img_id, detections, threshold, scale)
         name = f'worst_{len(drawn) + 1:02}.jpg'
         write_picture(out_dir / name, picture, quality=85)
@@ -244,7 +244,7 @@ def lay_out(report: Mapping[str, Any], threshold: float) -> str:
     columns = ('AP', 'AP50', 'precision', 'recall', 'f1')
     lines = [
         (one['name'], one['objects'], *(_percent(one[key]) for key in columns),
-         _number(one['best_score_threshold']), _percent(one['best_f1']))
+         _percent(one['best_score_threshold'], 1, '.2f'), _percent(one['best_f1']))
         for one in classes
     ]  # fmt: skip
     heads = ('class', 'objects', *columns[:4], 'F1', 'own threshold', 'F1 there')
@@ -270,23 +270,15 @@ def lay_out(report: Mapping[str, Any], threshold: float) -> str:
 
 def confusions(counts: np.ndarray, names: Sequence[str]) -> str:
     """List the most frequent confusions of one class with another. counts (K + 1, K + 1)."""
-    between = counts[:-1, :-1] * ~np.eye(len(names), dtype=bool)
-    order = np.argsort(-between, axis=None, kind='stable')[:WORST]
-    places = [divmod(int(one), len(names)) for one in order if between.flat[one]]
+    places = sorted(np.argwhere(counts[:-1, :-1]).tolist(), key=lambda place: -counts[tuple(place)])
     rows = [
         (names[true], names[found], counts[true, found], _percent(counts[true, found] / counts[true].sum()))
         for true, found in places
+        if true != found
     ]
-    return (
-        table(('object is', 'found as', 'times', '%'), rows, '---:')
-        if rows
-        else 'No class is taken for another.'
-    )
+    head = ('object is', 'found as', 'times', 'share of the objects, %')
+    return table(head, rows[:WORST], '---:') if rows else 'No class is taken for another.'
 
 
-def _percent(value: float | None) -> str:
-    return '-' if value is None or value < 0 else f'{100 * value:.1f}'
-
-
-def _number(value: float | None) -> str:
-    return '-' if value is None else f'{value:.2f}'
+def _percent(value: float | None, factor: float = 100, form: str = '.1f') -> str:
+    return '-' if value is None or value < 0 else f'{factor * value:{form}}'

@@ -7,16 +7,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mmdet.analysis.calibration import Reliability, calibration_error
+from mmdet.analysis.runs import half_interval
 from mmdet.visualization.curves import COLORS, INK, style_axes
 
 MANY_CELLS = 24  # a side of a confusion matrix; above it the cells hold no numbers
@@ -51,13 +53,11 @@ def plot_rows(rows: Mapping[str, Mapping[str, Sequence[float]]], label: str, out
     return _save(figure, out, {axes: 'every run, and the mean of each row (axis not from 0)'}, label)
 
 
-def plot_differences(
-    differences: Mapping[str, Mapping[str, tuple[Sequence[float], float]]], label: str, out: Path
-) -> Path:
-    """Draw paired differences: a dot for every pair, and the mean with its interval, for each row.
+def plot_differences(differences: Mapping[str, Mapping[str, Sequence[float]]], label: str, out: Path) -> Path:
+    """Draw paired differences: a dot for every pair, and the mean with its 95 % interval, for each row.
 
     Args:
-        differences: Name of a number -> title of a row -> values, one per pair, and half of the interval.
+        differences: Name of a number -> title of a row -> values, one per pair.
         label: What the values are, with their unit.
         out: Picture to write.
     """
@@ -66,11 +66,11 @@ def plot_differences(
     grid = figure.subplots(1, len(differences), sharey=True, squeeze=False)[0]
     for axes, rows in zip(grid, differences.values(), strict=True):
         axes.axvline(0, color=INK, linewidth=1)
-        for place, ((values, half), color) in enumerate(zip(rows.values(), cycle(COLORS), strict=False)):
+        for place, (values, color) in enumerate(zip(rows.values(), cycle(COLORS), strict=False)):
             axes.scatter(values, [place] * len(values), s=12, color=color, alpha=0.6, zorder=2)
             if values:
-                mean = sum(values) / len(values)
-                axes.errorbar(mean, place, xerr=half, color=color, fmt='D', markersize=6, capsize=4, zorder=3)
+                style = {'color': color, 'fmt': 'D', 'markersize': 6, 'capsize': 4, 'zorder': 3}
+                axes.errorbar(fmean(values), place, xerr=half_interval(values), **style)
         axes.set_yticks(range(len(titles)), map(_escape, titles))
         axes.set(ylim=(len(titles) - 0.5, -0.5), xlabel=label)
     return _save(figure, out, dict(zip(grid, differences, strict=True)), '')
@@ -118,21 +118,17 @@ def plot_confusion(counts: NDArray[np.int64], names: Sequence[str], out: Path) -
     """
     labels = [*map(_escape, names), 'nothing']
     few = len(labels) <= MANY_CELLS
-    side = 1.6 + (0.42 if few else 0.16) * len(labels)
-    figure = Figure(figsize=(side, side), layout='constrained')
+    figure = Figure(figsize=[1.6 + (0.42 if few else 0.16) * len(labels)] * 2, layout='constrained')
     axes = figure.subplots()
     share = np.sqrt(counts / counts.sum(1, keepdims=True).clip(1))  # the root shows rare confusions, too
-    shade = np.empty((*counts.shape, 4))
-    shade[...] = *to_rgb(COLORS[0]), 0
-    shade[..., 3] = share
-    axes.imshow(shade, interpolation='none')
+    shades = LinearSegmentedColormap.from_list('', [(COLORS[0], 0), (COLORS[0], 1)])  # from transparent
+    axes.imshow(share, cmap=shades, vmin=0, vmax=1, interpolation='none')
     for row, column in np.argwhere(counts) if few else ():
         color = '#fefefe' if share[row, column] > 0.75 else INK  # not pure white, which follows the page
         axes.text(column, row, str(counts[row, column]), ha='center', va='center', fontsize=8, color=color)
-    size = 9 if few else 6.5
-    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(labels)), labels, fontsize=size)
-    axes.tick_params(length=0, grid_alpha=0)
+    axes.set_xticks(range(len(labels)), labels, rotation=90)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(length=0, grid_alpha=0, labelsize=9 if few else 6.5)
     axes.spines[:].set_visible(False)
     axes.set_xlabel('found as')
     return _save(figure, out, {axes: ''}, 'object is')

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import stdev
 from typing import Any, NamedTuple
 
 from mmdet.config.rows import ROWS
@@ -11,6 +12,8 @@ from mmdet.config.rows import ROWS
 ROOT = Path(__file__).resolve().parents[2]
 FORMAT = 1
 SETTINGS = ('data', 'config', 'options', 'iterations', 'batch_size', 'train_images', 'val_images')
+# 97.5 % point of Student's t by degrees of freedom, from 1; the last holds for more
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 class Run(NamedTuple):
@@ -124,3 +127,10 @@ def group_runs(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Rows]]:
             )
         seeds[seed] = run
     return [(json.loads(settings), groups[settings]) for settings in sorted(groups)]
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Compute half of Student's 95 % interval of a mean; 0 for one value."""
+    if len(values) < 2:
+        return 0.0
+    return STUDENT_T[min(len(values) - 1, len(STUDENT_T)) - 1] * stdev(values) / len(values) ** 0.5

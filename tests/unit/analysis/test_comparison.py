@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmdet.analysis.comparison import METRICS, THRESHOLDS, half_interval
+from mmdet.analysis.comparison import METRICS, THRESHOLDS
 from mmdet.commands.compare import main
 from tests.helpers.tiny_run import ROOT
 
@@ -92,13 +92,6 @@ def test_numbers_of_a_whole_comparison(tmp_path: Path, capsys: pytest.CaptureFix
     pictures = ('1_differences.svg', '1_ap.svg', '1_ap_per_iou.svg', '1_errors.svg')
     assert all(f']({picture})' in text and (out / picture).is_file() for picture in pictures)
     assert (out / 'comparison.html').read_text().count('<svg') == len(pictures)
-
-
-def test_the_interval_of_a_mean() -> None:
-    """Of 1, 2, 3: t is 4.303 at 2 degrees of freedom, the standard deviation 1; from 11 values on t stays."""
-    assert half_interval([1, 2, 3]) == pytest.approx(4.303 / 3**0.5)
-    assert half_interval([1.0]) == half_interval([]) == 0
-    assert half_interval([0, 1] * 20) == pytest.approx(2.262 * (10 / 39) ** 0.5 / 40**0.5)
 
 
 def test_other_settings_get_a_section_of_their_own(tmp_path: Path) -> None:

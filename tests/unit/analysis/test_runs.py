@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mmdet.analysis import runs
-from mmdet.analysis.runs import Run, describe_commit, group_runs, load_or_run, read_runs
+from mmdet.analysis.runs import Run, describe_commit, group_runs, half_interval, load_or_run, read_runs
 from mmdet.cli import run_main
 from mmdet.commands import compare
 from tests.unit.analysis.test_comparison import TEACHER, result, write
@@ -71,3 +71,10 @@ def test_rows_come_in_the_order_of_the_paper() -> None:
 def test_a_tree_without_its_git_folder_has_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, 'ROOT', runs.ROOT / 'docs')  # not that of the folder above either
     assert describe_commit() == 'unknown'
+
+
+def test_the_interval_of_a_mean() -> None:
+    """Of 1, 2, 3: t is 4.303 at 2 degrees of freedom, the standard deviation 1; from 11 values on t stays."""
+    assert half_interval([1, 2, 3]) == pytest.approx(4.303 / 3**0.5)
+    assert half_interval([1.0]) == half_interval([]) == 0
+    assert half_interval([0, 1] * 20) == pytest.approx(2.262 * (10 / 39) ** 0.5 / 40**0.5)
