@@ -123,4 +123,4 @@ def browse(folder: Path, *arguments: str) -> str:
         CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={folder / "profile"}',
         '--host-resolver-rules=MAP * ~NOTFOUND', *arguments,
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
