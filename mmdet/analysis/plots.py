@@ -118,7 +118,8 @@ def plot_confusion(counts: NDArray[np.int64], names: Sequence[str], out: Path) -
     """
     labels = [*map(_escape, names), 'nothing']
     few = len(labels) <= MANY_CELLS
-    figure = Figure(figsize=[1.6 + (0.42 if few else 0.16) * len(labels)] * 2, layout='constrained')
+    side = 1.6 + (0.42 if few else 0.16) * len(labels)
+    figure = Figure(figsize=(side, side), layout='constrained')
     axes = figure.subplots()
     share = np.sqrt(counts / counts.sum(1, keepdims=True).clip(1))  # the root shows rare confusions, too
     shades = LinearSegmentedColormap.from_list('', [(COLORS[0], 0), (COLORS[0], 1)])  # from transparent
