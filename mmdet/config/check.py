@@ -173,7 +173,11 @@ def _registries() -> list[Registry]:
 
 def find_type(name: str) -> Any:
     """Find a registered type by its name; None where it is not known."""
-    return next((found for one in _registries() if (found := one.get(name)) is not None), None)
+    registries = _registries()
+    for one in registries:
+        one.import_from_location()
+    holding = [one for one in registries if name in one.module_dict]  # others would search the whole sys.path
+    return next((found for one in holding or registries if (found := one.get(name)) is not None), None)
 
 
 def _names(place: str) -> set[str]:
