@@ -46,7 +46,7 @@ def other_set(tiny_coco, tmp_path: Path) -> dict[str, str]:
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Teachers of random weights, by arch."""
     folder = tmp_path_factory.mktemp('teachers')
-    archs = ('resnet18', 'resnet50', 'timm/tf_efficientnet_lite2')
+    archs = ('resnet18', 'timm/tf_efficientnet_lite2')
     return {arch: save_teacher(folder / f'{Path(arch).name}.pth.tar', arch) for arch in archs}
 
 
@@ -69,7 +69,9 @@ def test_it_builds_and_its_data_move_by_seven_keys(file, other_set, teachers, tm
     apply_row(merged)
     teacher = (merged.model.get('distiller') or {}).get('teacher')
     if teacher is not None:
-        options['model.distiller.teacher.checkpoint'] = str(teachers[teacher.arch])
+        arch = teacher.arch.replace('resnet50', 'resnet18')  # which is read in half a second
+        given = {'arch': arch, 'checkpoint': str(teachers[arch])}
+        options |= {f'model.distiller.teacher.{key}': value for key, value in given.items()}
     cfg = load_config(ROOT / file, options)
     cfg.work_dir = str(tmp_path / 'run')
     runner = DetRunner.from_cfg(cfg)

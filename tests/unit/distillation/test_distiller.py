@@ -2,9 +2,8 @@
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,20 +28,29 @@ K, SIZE = 5, 32
 SOURCE = Normalization(torch.tensor([100.0, 110.0, 120.0]), torch.tensor([50.0, 60.0, 70.0]))
 
 
-@pytest.fixture
-def teacher(tmp_path: Path) -> FrozenTeacher:
+@pytest.fixture(scope='module')
+def built(tmp_path_factory: pytest.TempPathFactory) -> FrozenTeacher:
     torch.manual_seed(0)
     network = torchvision.models.resnet18(num_classes=K)
     for name, buffer in network.named_buffers():
         if name.endswith('running_var'):
             buffer.uniform_(0.5, 1.5)
-    file = tmp_path / 'teacher.pth.tar'
+    file = tmp_path_factory.mktemp('teacher') / 'teacher.pth.tar'
     torch.save(
         {'state_dict': network.state_dict(), 'mean': [90.0, 100.0, 110.0], 'std': [58.0, 57.0, 56.0]}, file
     )
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)
         return FrozenTeacher('resnet18', str(file), num_classes=K)
+
+
+@pytest.fixture
+def teacher(built: FrozenTeacher) -> Iterator[FrozenTeacher]:
+    """As it was built, whatever another test has changed."""
+    kept = {name: getattr(built, name) for name in ('mean', 'std', 'crop_size')}
+    yield built
+    vars(built).update(kept)
+    built.float()
 
 
 def make_samples(counts: tuple[int, ...], positives: tuple[int, ...], logits: int = K + 1) -> PositiveSamples:
