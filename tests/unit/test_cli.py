@@ -22,6 +22,7 @@ from mmdet.commands.train import parse_args
 from mmdet.datasets.transforms.loading import LoadImageFromFile
 from tests.helpers.tiny_run import ROOT, be_quick, small_config, train, without_evaluation, write_sets
 
+LOADER = 'torch.utils.data.dataloader._MultiProcessingDataLoaderIter'
 OPEN_FILES = 'Too many open files.*ulimit -n 8192'
 
 
@@ -54,7 +55,7 @@ def refuse(where, name):
         ((die, signal.SIGKILL), r'data worker \(pid PID\) was killed: most likely .* ran out of memory'),
         ((die, signal.SIGBUS), r'data worker \(pid PID\) got no shared memory'),
         ((die, signal.SIGABRT), r'DataLoader worker \(pid PID\) is killed by signal: Aborted'),
-        ((time.sleep, 2), r'timed out after 1 seconds: does the disk'),
+        ((time.sleep, 60), r'timed out after 1 seconds: does the disk'),
         ((limit, resource.RLIMIT_FSIZE), r'data worker 0 got no shared memory .*--ipc=host, or --shm-size'),
         ((limit_open_files,), OPEN_FILES),
         ((refuse, reduction, 'send_handle'), OPEN_FILES),
@@ -64,6 +65,9 @@ def refuse(where, name):
 )
 def test_a_data_worker_that_ends_or_hangs(tiny_coco, tmp_path, monkeypatch, capfd, fault, message):
     be_quick(monkeypatch)
+    # torch waits for five seconds, in two places
+    monkeypatch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.2)
+    monkeypatch.setattr(f'{LOADER}._try_get_data.__defaults__', (0.2,))
     monkeypatch.delenv('MMDET_TRACEBACK', raising=False)
     load, (strike, *arguments) = LoadImageFromFile.__call__, fault
 
