@@ -45,7 +45,9 @@ NUMBER = itertools.count()
 
 
 def be_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Record configs as text that nobody laid out: that takes longer than the steps."""
+    """No wait for the disk, and configs recorded as text that nobody laid out: that takes longer than the
+    steps."""
+    monkeypatch.setattr('os.fsync', lambda file: None)
     monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **style: (text, True))
 
 
