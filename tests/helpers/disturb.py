@@ -11,6 +11,7 @@ from mmengine.dist import barrier
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from mmdet.distributed import heartbeat
 from mmdet.registry import HOOKS
 
 HANG, ERROR = 'hang', 'error'
@@ -91,13 +92,17 @@ class FaultHook(Hook):
         faults: Start, counted from 0, process and iteration of each, and what happens there: `HANG`, `ERROR`
             or a signal.
         pause: Seconds before each step.
+        grace: Seconds that the others have to answer.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, faults: Sequence[Sequence[Any]] = (), pause: float = 0) -> None:
+    def __init__(
+        self, faults: Sequence[Sequence[Any]] = (), pause: float = 0, grace: float = heartbeat.GRACE
+    ) -> None:
         self.faults = {tuple(place): what for *place, what in faults}
         self.pause = pause
+        heartbeat.GRACE = grace
         self.start = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'))
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:

@@ -102,9 +102,15 @@ def words(tiny_coco: Callable[..., Path], tmp_path: Path) -> Words:
         work_dir: Path = tmp_path / 'run',
         further: Sequence[str] = (),
         pause: float = 0,
+        grace: float = GRACE,
         **options: Any,
     ) -> list[str]:
-        fault_hook = {'type': 'FaultHook', 'faults': [list(fault) for fault in faults], 'pause': pause}
+        fault_hook = {
+            'type': 'FaultHook',
+            'faults': [list(fault) for fault in faults],
+            'pause': pause,
+            'grace': grace,
+        }
         given = {
             'train_cfg.max_iters': ITERATIONS,
             'default_hooks.checkpoint.interval': 2,
@@ -165,6 +171,7 @@ def test_a_killed_then_a_hanging_process_then_the_end(words, tmp_path):
             'train_dataloader.sampler.shuffle': False,
             'train_dataloader.dataset.on_bad_image': 'skip',
         },
+        grace=1,
     )
     damaged = tmp_path / 'set/train/2.jpg'  # is of process 1
     damaged.write_bytes(b'no picture')

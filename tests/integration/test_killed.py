@@ -17,12 +17,10 @@ from mmdet.engine.state import choose_checkpoint
 from tests.helpers.forked import Fate, changes, finish, said, start, train_as_typed, train_config
 from tests.helpers.same import assert_same_checkpoints
 from tests.helpers.tiny_run import (
-    DISTILLED,
     PLAIN,
     as_arguments,
     be_quick,
     options_of,
-    save_teacher,
     train,
     write_sets,
 )
@@ -105,7 +103,6 @@ def test_killed_before_a_change_of_a_file_and_within_a_checkpoint(toy, tmp_path)
 def test_killed_at_random_moments(tiny_coco, tmp_path):
     """`tools/train.py` on photos, killed and resumed until it comes to its end; checkpoints are tested."""
     root = write_sets(tiny_coco, tmp_path / 'set')
-    teacher = save_teacher(tmp_path / 'model_best.pth.tar')
     random = Random(0)
     options: dict[str, Any] = {
         'default_hooks__checkpoint__by_epoch': False,
@@ -118,8 +115,8 @@ def test_killed_at_random_moments(tiny_coco, tmp_path):
     }
 
     def run(folder: Path, *words: str) -> Any:
-        arguments = [str(DISTILLED), '--data-root', str(root), '--work-dir', str(folder), *words]
-        arguments += as_arguments(options_of(teacher, **options))
+        arguments = [str(PLAIN), '--data-root', str(root), '--work-dir', str(folder), *words]
+        arguments += as_arguments(options_of(**options))
         return start(train_as_typed, arguments, fate=Fate(folder))
 
     whole = tmp_path / 'whole'

@@ -9,11 +9,11 @@ from tests.helpers.tiny_run import ROOT, write_sets
 
 # What those lack is taken away once the libraries, which know their platform, are loaded.
 BLIND = """
-import importlib, multiprocessing, os, pkgutil, platform, shutil, signal, sys
-from multiprocessing import resource_tracker
-from torch.utils.data._utils import signal_handling
-import matplotlib.pyplot, mmengine.runner, torch, torch.distributed, torch.utils.tensorboard, torchvision
 if __name__ == '__main__':
+    import importlib, multiprocessing, os, pkgutil, platform, shutil, signal, sys
+    from multiprocessing import resource_tracker
+    from torch.utils.data._utils import signal_handling
+    import matplotlib.pyplot, mmengine.runner, torch, torch.distributed, torch.utils.tensorboard, torchvision
     for name in ('fcntl', 'grp', 'pwd', 'resource', 'termios'):
         sys.modules[name] = None
     for name in ('SIGALRM', 'SIGBUS', 'SIGCHLD', 'SIGHUP', 'SIGKILL', 'SIGUSR1', 'pthread_sigmask'):
@@ -36,7 +36,9 @@ if __name__ == '__main__':
         importlib.import_module(module.name)
     from mmdet.cli import run_main
     from mmdet.commands import test, train
-    from tests.helpers.tiny_run import PLAIN, as_arguments, options_of
+    import pytest
+    from tests.helpers.tiny_run import PLAIN, as_arguments, be_quick, options_of
+    be_quick(pytest.MonkeyPatch())
     root, work_dir = sys.argv[1:]
     typed = [str(PLAIN), '--data-root', root, '--work-dir', work_dir]
     options = as_arguments(options_of(train_dataloader__num_workers=1))
