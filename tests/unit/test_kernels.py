@@ -10,6 +10,7 @@ import pytest
 from benchmarks.report import ROOT
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not find_spec('triton'), reason='needs Triton, which comes with torch for CUDA')
 def test_in_the_interpreter() -> None:
     """In a process of its own: Triton reads the variable when it is imported."""

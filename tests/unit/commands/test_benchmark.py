@@ -26,6 +26,12 @@ MEASURED = {  # rows that are measured, and rows that this machine cannot measur
     'profile': (2, 0),
     'ops': (15, 0),
 }
+LONG = (
+    'step --student ssdlite --batch-size 2',
+    'distill --student ssd_tiny --teacher stored',
+    'startup',
+    'profile',
+)
 ALONE = ('end_to_end', 'startup', 'profile', 'ops')  # without a baseline
 
 
@@ -55,7 +61,7 @@ def rows_of(tmp_path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    'name', [pytest.param(name, marks=[pytest.mark.long] * (name == 'profile')) for name in MEASURED]
+    'name', [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in MEASURED]
 )
 def test_small_run(name, typed, tmp_path, capsys) -> None:
     name, *options = name.split()

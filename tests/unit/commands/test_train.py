@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.commands.train import configure, main, parse_args
 from tests.helpers.forked import free_port
+from tests.helpers.tiny_run import as_arguments, options_of, write_sets
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / 'configs/ssd/ssd_tiny.py'
@@ -40,26 +41,14 @@ def run(tmp_path):
     return call
 
 
-@pytest.fixture
-def tiny(tiny_coco):
-    """Options that make the tiny student train on a few small pictures."""
-    root = tiny_coco(images=8, split='train')
-    tiny_coco(images=2, split='val')
-    options = ['train_ann=annotations/train.json', 'train_img=train/']
-    options += ['val_ann=annotations/val.json', 'val_img=val/']
-    options += ['train_cfg.max_iters=2', 'train_dataloader.batch_size=2', 'default_hooks.logger.interval=1']
-    options += ['model.bbox_head.postprocess.score_thr=0.5']
-    options += ['train_dataloader.dataset.on_bad_image=skip']
+@pytest.mark.long  # three processes that import torch
+def test_two_processes_train_evaluate_and_resume(run, tiny_coco, tmp_path, monkeypatch):
+    root = write_sets(tiny_coco, tmp_path / 'set', images=8)
     (root / 'train/5.jpg').write_bytes(b'')
-    return root, options
-
-
-def test_two_processes_train_evaluate_and_resume(run, tiny, tmp_path, monkeypatch):
-    root, options = tiny
+    given = {'train_dataloader.dataset.on_bad_image': 'skip', 'default_hooks.curves': {'type': 'CurvesHook'}}
+    options = as_arguments(options_of(train_cfg__max_iters=2, **given))
     script = ROOT / 'tools/dist_train_cls_loc.sh'
-    result = run(
-        'bash', script, CONFIG, 2, '--data-root', root, '--cfg-options', *options, PORT=str(free_port())
-    )
+    result = run('bash', script, CONFIG, 2, '--data-root', root, *options, PORT=str(free_port()))
     assert result.returncode == 0, result.stderr
     assert f'warning: {CONFIG} has no model.distiller' in result.stderr
     work_dir = tmp_path / 'work_dirs/ssd_tiny'
@@ -76,7 +65,7 @@ def test_two_processes_train_evaluate_and_resume(run, tiny, tmp_path, monkeypatc
     for name in ('curves.png', 'ssd_tiny.py'):
         assert (work_dir / name).is_file()
     monkeypatch.chdir(tmp_path)
-    more = ['--resume', '--no-validate', '--cfg-options', *options, 'train_cfg.max_iters=3']
+    more = ['--resume', '--no-validate', *options, 'train_cfg.max_iters=3']
     main([str(CONFIG), '--data-root', str(root), *more])
     assert load_checkpoint(work_dir / 'latest.pth')['meta']['iter'] == 3
     log = ''.join(file.read_text() for file in work_dir.rglob('*.log'))

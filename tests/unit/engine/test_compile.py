@@ -31,7 +31,8 @@ def config(tiny_coco: Any, tmp_path: Path) -> Any:
     return make
 
 
-@pytest.mark.parametrize('backend', ['eager', pytest.param('inductor', marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize('backend', ['eager', 'inductor'])
 def test_a_compiled_training_makes_the_same_steps(config, tmp_path, backend):
     """Without a graph break, and with the names of any other in its checkpoint."""
     plain = DetRunner.from_cfg(config('plain', None, train_cfg__max_iters=2))

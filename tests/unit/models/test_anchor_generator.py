@@ -1,12 +1,25 @@
-"""Anchors (the golden files hold the exact ones)."""
+"""Anchors."""
 
+import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmdet.models.task_modules import AnchorGenerator, SSDAnchorGenerator
 from mmdet.models.task_modules.anchor_generator import published_sizes
+from mmdet.registry import MODELS
+from tests.helpers.golden_model import ROOT, read_expected
 
 CPU = torch.device('cpu')
+
+
+@pytest.mark.parametrize(('name', 'file'), [('ssd300', 'ssd300_distill'), ('ssd512', 'ssd512_plain')])
+def test_those_of_the_golden_files_are_exact(name: str, file: str) -> None:
+    expected = read_expected(file)
+    head = Config.fromfile(ROOT / f'configs/_base_/models/{name}.py').model.bbox_head
+    sizes = [(int(height), int(width)) for *_, height, width in expected['feat_shape']]
+    anchors = MODELS.build(head.anchor_generator)(sizes, CPU)
+    np.testing.assert_array_equal(anchors.boxes, expected['anchors'])
 
 
 def test_published_sizes_of_ssd300_and_ssd512() -> None:
