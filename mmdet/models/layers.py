@@ -1,6 +1,9 @@
 """Layers that torch and torchvision do not have, and how layers start."""
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,27 +85,23 @@ def conv_tower(in_channels: int, out_channels: int, depth: int, group_norm: int 
 
 
 def xavier_init(module: nn.Module) -> None:
-    """Xavier-uniform weights, bias 0, in every convolution below `module`."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    """Xavier-uniform weights, bias 0, in every convolution and linear layer of `module`."""
+    _init(module, nn.init.xavier_uniform_)
 
 
 def normal_init(module: nn.Module, std: float = 0.01, bias: float = 0.0) -> None:
-    """Normal weights and a constant bias in every convolution and linear layer below `module`."""
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.normal_(layer.weight, std=std)
-            if layer.bias is not None:
-                nn.init.constant_(layer.bias, bias)
+    """Normal weights and a constant bias in every convolution and linear layer of `module`."""
+    _init(module, partial(nn.init.normal_, std=std), bias)
 
 
 def kaiming_init(module: nn.Module) -> None:
-    """Kaiming-normal weights (fan out, ReLU), bias 0, in every convolution below `module`."""
+    """Kaiming-normal weights (fan out, ReLU), bias 0, in every convolution and linear layer of `module`."""
+    _init(module, partial(nn.init.kaiming_normal_, mode='fan_out', nonlinearity='relu'))
+
+
+def _init(module: nn.Module, init_weight: Callable[[Tensor], Any], bias: float = 0.0) -> None:
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            init_weight(layer.weight)
             if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+                nn.init.constant_(layer.bias, bias)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from mmdet.models.heads.head import Head
-from mmdet.models.layers import normal_init
+from mmdet.models.layers import normal_init, xavier_init
 from mmdet.models.losses import BoxLoss, ClassificationLoss
 from mmdet.models.postprocess import NMSPostProcess
 from mmdet.models.task_modules import BBoxCoder, SampledAssigner
@@ -61,9 +61,7 @@ class RoIHead(Head):
         self.bbox_head = nn.ModuleDict(  # named as in MMDetection
             {'shared_fcs': nn.ModuleList(layers), 'fc_cls': fc_cls, 'fc_reg': fc_reg}
         )
-        for layer in layers:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        xavier_init(self.bbox_head['shared_fcs'])
         normal_init(fc_cls)
         normal_init(fc_reg, std=0.001)
 
