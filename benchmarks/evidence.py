@@ -2,9 +2,10 @@
 
 python -m benchmarks.evidence list                      # units whose data are there, the most important first
 python -m benchmarks.evidence run neudet all 0          # one of them: leaves OUT/neudet/all_seed0.json
+python -m benchmarks.evidence curve neudet              # plain, tested every six epochs: is it long enough?
 python -m benchmarks.evidence table                     # what the files that are there say
 
-A unit is a student trained and tested once by tools/analysis/run_rows.py. The first unit that needs the
+A unit is a student trained and tested once by tools/analysis/run_rows.py. The first unit that needs a
 teacher trains it and stores its answers. A unit whose file is there is not run again, one that was stopped
 goes on. benchmarks/evidence_on_gpu.sh runs several at a time.
 """
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from filelock import FileLock
 
+from benchmarks.candidates import WEIGHTS
 from mmdet.analysis.comparison import mean_and_spread
 from mmdet.analysis.markdown import table
 from mmdet.analysis.runs import half_interval, read_runs
@@ -28,109 +30,203 @@ from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.cli import make_parser, run_main
 
 STUDENT = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc_stored.py'
+ONLINE = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
+WEIGHED, PROPOSALS = 'benchmarks/configs/weighed.py', 'benchmarks/configs/proposals.py'
 TEACHER = 'configs_dev/teachers/efficientnet_lite2_small.py'
-ASKED = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
 METRICS = ('AP', 'AP50', 'AP75')
 SMOOTHING = 0.1  # the teacher is trained with it, too
 
 
 class Recipe(NamedTuple):
-    """Input size and length of the trainings on a data set: a guess, to be set by curves of the plain row."""
+    """Data set, input size and length of the trainings: a guess, to be set by curves of the plain row."""
 
+    folder: str  # of the set
     side: int  # of the network input, pixels
     steps: int  # of 16 photos
     scale_anchors: bool = True  # with the side; else their pixels stay, for small objects
+    photos: int | None = None  # for training, drawn once; None: all
     teacher_steps: int = 1000
 
 
 RECIPES = {
-    'neudet': Recipe(160, 2500),
-    'chess': Recipe(320, 1200, scale_anchors=False),
-    'bccd': Recipe(224, 1200),
-    'fod': Recipe(192, 2500),
+    'neudet': Recipe('neudet', 160, 2500),
+    'chess': Recipe('chess', 320, 1200, scale_anchors=False),
+    'bccd': Recipe('bccd', 224, 1200),
+    'fod': Recipe('fod', 192, 2500),
+    'neudet25': Recipe('neudet', 160, 2500, photos=351),
+    'fod25': Recipe('fod', 192, 2500, photos=500),
 }
-# Row of the grid -> row of run_rows, what it changes
-ROWS: dict[str, tuple[str, dict[str, Any]]] = {
-    'plain': ('plain', {}),
-    'all': ('all', {}),
-    'cls': ('cls', {}),
-    'loc': ('loc_kdloc', {}),
-    'smooth': ('cls', {}),  # a teacher that knows the label alone
-    'strong': ('cls', {'model.distiller.kd_cls.loss_weight': 1.6}),
+# name of a teacher -> classifier and file of its ImageNet weights; None: from random ones
+TEACHERS = {
+    'lite2': ('timm/tf_efficientnet_lite2', 'tf_efficientnet_lite2.pth'),
+    'lite0': ('timm/tf_efficientnet_lite0', 'tf_efficientnet_lite0.pth'),
+    'resnet18': ('resnet18', None),
+}
+
+
+class Row(NamedTuple):
+    """A row of the grid."""
+
+    title: str  # of run_rows
+    changes: Mapping[str, Any] = {}  # of the config
+    teacher: str = 'lite2'
+    config: str = STUDENT
+    labels_only: bool = False  # in place of the teacher one that knows no more than the label
+    calibrated: bool = False  # the temperature is the published one times the calibrating one
+    length: float = 1  # times the steps
+
+
+KD_CLS, KD_LOC = 'model.distiller.kd_cls', 'model.distiller.kd_loc'
+CHEAP = {f'{KD_LOC}.crop_size': 16, f'{KD_LOC}.max_per_object': 2}
+DKD = {f'{KD_CLS}.type': 'DKDLoss', f'{KD_CLS}.temperature': 1}
+ROWS = {
+    'plain': Row('plain'),
+    'all': Row('all'),
+    'smooth': Row('cls', labels_only=True),
+    'longer': Row('plain', length=1.15),  # all takes at most so much longer
+    'cls': Row('cls'),
+    'loc': Row('loc_kdloc'),
+    'strong': Row('cls', {f'{KD_CLS}.loss_weight': 1.6}),
+    'online': Row('all', CHEAP, config=ONLINE),
+    'full': Row('all', dict.fromkeys(CHEAP)),
+    'online_full': Row('all', config=ONLINE),
+    **{name: Row('loc_kdloc', {'model.distiller.weigh': name}, config=WEIGHED) for name in WEIGHTS},
+    'proposals': Row('all', config=PROPOSALS),
+    **{f'kd_{name}': Row('cls', teacher=name) for name in TEACHERS},
+    **{f'calibrated_{name}': Row('cls', teacher=name, calibrated=True) for name in TEACHERS},
+    **{f'dkd_{name}': Row('cls', DKD, name) for name in TEACHERS},
 }
 
 
 def grid() -> list[tuple[str, str, int]]:
     """List data set, row and seed of every unit, the most important first."""
-    sets = ('neudet', 'chess', 'bccd', 'fod')
-    units = [(name, row, seed) for seed in range(5) for row in ('plain', 'all') for name in sets]
-    units += [('neudet', 'cls', seed) for seed in range(5)]
-    controls = ('smooth', 'strong')
-    return units + [(name, row, seed) for seed in range(3) for row in controls for name in sets[:2]]
+    four = ('neudet', 'chess', 'bccd', 'fod')
+    blocks: list[tuple[Sequence[str], Sequence[str], int]] = [
+        (four, ('plain', 'all'), 5),
+        (four[:2], ('smooth', 'longer'), 3),
+        (('fod25', 'neudet25'), ('plain', 'all'), 3),
+        (('neudet',), ('cls', 'loc'), 5),
+        (('fod', 'neudet'), ('online', 'full', 'online_full'), 3),
+        (('chess',), [f'{loss}_{name}' for name in TEACHERS for loss in ('kd', 'calibrated', 'dkd')], 2),
+        (four[:2], [*WEIGHTS, 'proposals', 'strong'], 3),
+    ]
+    return [
+        (name, row, seed)
+        for names, rows, seeds in blocks
+        for seed in range(seeds)
+        for row in rows
+        for name in names
+    ]
 
 
 class Unit:
-    """The commands of one data set.
+    """The commands of one row on one data set.
 
     Args:
-        name: Folder of the set in `data`.
+        name: Key of `RECIPES`.
         recipe: Of it.
+        row: Key of `ROWS`.
         data: Folder of the sets.
         weights: Folder of the ImageNet weights.
         out: Folder of all results.
     """
 
-    def __init__(self, name: str, recipe: Recipe, data: Path, weights: Path, out: Path) -> None:
+    def __init__(self, name: str, recipe: Recipe, row: str, data: Path, weights: Path, out: Path) -> None:
         self.recipe = recipe
-        self.data = data / name
+        self.row = ROWS[row]
+        self.data = data / recipe.folder
         self.weights = weights
-        self.folder = out / name
-        self.teacher = self.folder / 'teacher' / 'model_best.pth.tar'
+        self.folder = folder_of(out / name, row)
+        self.of_set = out / name
+        self.of_teacher = self.of_set / f'teacher_{self.row.teacher}'
+        self.teacher = self.of_teacher / 'model_best.pth.tar'
 
     def options(self) -> dict[str, Any]:
         """Collect the config keys that all trainings on the set share."""
-        names = {
+        names: dict[str, Any] = {
             f'{split}_{kind}': value
             for split in ('train', 'val')
             for kind, value in (('ann', f'annotations/instances_{split}.json'), ('img', f'{split}/'))
         }
+        if self.recipe.photos:
+            names['train_ann'] = self.of_set.resolve() / 'train.json'
         return {**names, 'input_size': self.recipe.side}
 
-    def run(self, row: str, seed: int) -> None:
-        """Train and test one row with one seed."""
-        title, changes = ROWS[row]
+    def student_options(self) -> dict[str, Any]:
+        """Collect those of the student."""
         options = {
             **self.options(),
-            'iters': self.recipe.steps,
+            'iters': round(self.recipe.steps * self.row.length),
             'model.backbone.weights': self.weights / 'tf_efficientnet_lite0.pth',
-            'model.distiller.teacher.file': self.folder / f'{"smooth" if row == "smooth" else "answers"}.pth',
-            'model.distiller.teacher.network.checkpoint': self.teacher,
-            **changes,
+            **self.row.changes,
         }
         if not self.recipe.scale_anchors:  # their sizes are made for this input
             options['model.bbox_head.anchor_generator.input_size'] = [self.recipe.side] * 2
-        if title != 'plain':
+        return options
+
+    def teacher_options(self) -> dict[str, Any]:
+        """Collect those of its teacher."""
+        stored = self.row.config in (STUDENT, WEIGHED)
+        network = 'model.distiller.teacher' + '.network' * stored
+        options = {f'{network}.checkpoint': self.teacher, f'{network}.arch': TEACHERS[self.row.teacher][0]}
+        if stored:
+            name = 'labels' if self.row.labels_only else 'answers'
+            options['model.distiller.teacher.file'] = self.of_teacher / f'{name}.pth'
+        if self.row.calibrated:
+            options[f'{KD_CLS}.temperature'] = self.temperature()
+        return options
+
+    def run(self, seed: int) -> None:
+        """Train and test with one seed."""
+        self.prepare_photos()
+        options = self.student_options()
+        if self.row.title != 'plain':
             self.prepare_teacher()
-        out_dir = self.folder if row in ('plain', 'all') else self.folder / row
-        what = ['--rows', title, '--seeds', str(seed), '--out-dir', str(out_dir)]
-        self.call('tools/analysis/run_rows.py', STUDENT, options, *what)
+            options |= self.teacher_options()
+        what = ['--rows', self.row.title, '--seeds', str(seed), '--out-dir', str(self.folder)]
+        self.call('tools/analysis/run_rows.py', self.row.config, options, *what)
+
+    def curve(self) -> None:
+        """Train and test the plain student after every sixth epoch; its log holds the curve."""
+        self.prepare_photos()
+        work_dir = ['--work-dir', str(self.of_set / 'curve')]
+        self.call('tools/train.py', STUDENT, {**self.student_options(), 'row': 'plain'}, *work_dir)
+
+    def prepare_photos(self) -> None:
+        """Draw the photos of a smaller training set."""
+        file = self.of_set / 'train.json'
+        self.of_set.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.of_set / 'photos.lock'):
+            if self.recipe.photos and not file.exists():
+                whole = self.data / 'annotations/instances_train.json'
+                drawn = [str(whole), str(file), '--number', str(self.recipe.photos)]
+                subprocess.run([sys.executable, 'tools/misc/subset_coco.py', *drawn], check=True)
 
     def prepare_teacher(self) -> None:
         """Train the teacher and store its answers, and those of one that knows the label alone."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        answers, smooth = self.folder / 'answers.pth', self.folder / 'smooth.pth'
-        with FileLock(self.folder / 'teacher.lock'):  # the first unit that needs it makes it
+        self.of_teacher.mkdir(parents=True, exist_ok=True)
+        arch, weights = TEACHERS[self.row.teacher]
+        answers, labels = self.of_teacher / 'answers.pth', self.of_teacher / 'labels.pth'
+        with FileLock(self.of_teacher / 'lock'):  # the first unit that needs it makes it
             if not answers.exists():
-                options = self.options() | {'iters': self.recipe.teacher_steps}
-                options['model.weights'] = self.weights / 'tf_efficientnet_lite2.pth'
+                options = self.options() | {'iters': self.recipe.teacher_steps, 'model.arch': arch}
+                options['model.weights'] = weights and self.weights / weights
                 options['default_hooks.save_teacher.file'] = self.teacher
-                resume = ['--resume'] * (self.folder / 'teacher' / 'latest.pth').exists()
-                work_dir = ['--work-dir', str(self.folder / 'teacher')]
+                resume = ['--resume'] * (self.of_teacher / 'latest.pth').exists()
+                work_dir = ['--work-dir', str(self.of_teacher)]
                 self.call('tools/train.py', TEACHER, options, *work_dir, *resume)
                 stored = ['--teacher', str(self.teacher), '--out', str(answers)]
-                self.call('tools/store_teacher.py', ASKED, self.options(), *stored)
-            if not smooth.exists():
-                store_labels(answers, self.data / 'annotations' / 'instances_train.json', smooth)
+                asked = self.options() | {'model.distiller.teacher.arch': arch, KD_LOC: None}
+                told = ['--teacher', str(self.teacher), '--out-dir', str(self.of_teacher / 'report')]
+                self.call('tools/analysis/teacher_report.py', ONLINE, asked, *told)
+                self.call('tools/store_teacher.py', ONLINE, asked, *stored)
+            if not labels.exists():
+                store_labels(answers, self.data / 'annotations/instances_train.json', labels)
+
+    def temperature(self) -> float:
+        """Read the temperature that the teacher report suggests."""
+        numbers = json.loads((self.of_teacher / 'report/report.json').read_text())
+        return float(numbers['suggested_temperature'])
 
     def call(self, tool: str, config: str, options: Mapping[str, Any], *arguments: str) -> None:
         """Run a tool on the set."""
@@ -159,13 +255,18 @@ def store_labels(answers: Path, annotations: Path, out: Path) -> None:
     save_checkpoint({**content, 'state_dict': {**tensors, 'answers': shares.log().half()}}, out)
 
 
+def folder_of(out: Path, row: str) -> Path:
+    """Choose the folder of a row's files in that of a set; compare.py finds plain and all in one."""
+    return out if row in ('plain', 'all') else out / row
+
+
 def report(out: Path) -> str:
     """Lay out AP of every row and its paired differences to plain, with Student's 95 % intervals."""
     lines = []
     for name in RECIPES:
         plain = scores(out / name, 'plain')
-        for row, (title, _) in ROWS.items():
-            found = scores(out / name if row in ('plain', 'all') else out / name / row, title)
+        for row, (title, *_) in ROWS.items():
+            found = scores(folder_of(out / name, row), title)
             pairs = {key: [found[s][key] - plain[s][key] for s in found if s in plain] for key in METRICS}
             cells = [mean_and_spread([each[key] for each in found.values()]) for key in METRICS]
             cells += [interval(pairs[key], '+.1f') if row != 'plain' else '' for key in METRICS[:2]]
@@ -195,8 +296,8 @@ def interval(values: Sequence[float], form: str) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """List the units, run one, or print what has come out."""
     parser = make_parser(__doc__)
-    parser.add_argument('what', choices=('list', 'run', 'table'))
-    parser.add_argument('unit', nargs='*', metavar='SET ROW SEED', help='with run')
+    parser.add_argument('what', choices=('list', 'run', 'curve', 'table'))
+    parser.add_argument('unit', nargs='*', metavar='SET ROW SEED', help='with run; SET with curve')
     parser.add_argument('--data', type=Path, help='folder of the sets; default: $DISTILL_DATA')
     parser.add_argument('--weights', type=Path, help='of ImageNet; default: the folder weights of --data')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/evidence'))
@@ -207,15 +308,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = args.data or Path(os.environ.get('DISTILL_DATA', ''))
     if args.what == 'list':
         for name, row, seed in grid():
-            if (data / name).is_dir():
+            if (data / RECIPES[name].folder).is_dir():
                 print(name, row, seed)
-    elif args.what == 'table':
+        return
+    if args.what == 'table':
         print(report(args.out))
+        return
+    name, row, seed = (*args.unit, 'plain', '0')[:3]
+    given = {key: getattr(args, key) for key in Recipe._fields if getattr(args, key, None)}
+    weights = args.weights or data / 'weights'
+    unit = Unit(name, RECIPES[name]._replace(**given), row, data, weights, args.out)
+    if args.what == 'curve':
+        unit.curve()
     else:
-        name, row, seed = args.unit
-        given = {key: getattr(args, key) for key in Recipe._fields if getattr(args, key, None)}
-        recipe = RECIPES[name]._replace(**given)
-        Unit(name, recipe, data, args.weights or data / 'weights', args.out).run(row, int(seed))
+        unit.run(int(seed))
 
 
 if __name__ == '__main__':

@@ -93,8 +93,10 @@ def write_report(cfg: Config, split: str, out_dir: Path, command: str) -> str:
         f'at temperature {temperature:.2f}': classifier_reliability(logits.double() / temperature, labels),
     }
     plot_reliability(panels, out_dir / 'reliability.svg')
-    (out_dir / 'report.json').write_text(json.dumps(numbers, indent=2) + '\n')
     commonest = labels.bincount().max().item() / len(labels)
+    suggested, _ = suggest_temperature(numbers, commonest, on_training_crops=split == 'train')
+    content = json.dumps({**numbers, 'suggested_temperature': suggested}, indent=2)
+    (out_dir / 'report.json').write_text(content + '\n')
     used = (cfg.model.distiller.get('kd_cls') or {}).get('temperature')
     verdict = advise(numbers, commonest, used, on_training_crops=split == 'train')
     by_class = {name: labels == label for label, name in enumerate(classes)}
@@ -206,7 +208,15 @@ def advise(
         ),
     )
     said = [sentence for holds, sentence in sentences if holds]
-    return [*said, _suggest(numbers, top1 - commonest, used, on_training_crops)]
+    suggested, basis = suggest_temperature(numbers, commonest, on_training_crops)
+    now = '' if used is None else f' (the config says {used:g})'
+    return [
+        *said,
+        f'Suggested temperature: {suggested:g}{now}: {basis}. A rule of thumb and a place to start, not '
+        "measured: it looks at the teacher alone. Whether the student gains only the student's AP can tell, "
+        'over several seeds; in the paper temperatures 1, 2 and 3 gave 26.1, 26.3 and 26.0 mAP, closer to '
+        'each other than the plain runs (25.5 to 25.9).',
+    ]
 
 
 def _describe_confidence(gap: float, error: float) -> str:
@@ -219,28 +229,22 @@ def _describe_confidence(gap: float, error: float) -> str:
     return 'It is over-confident' if gap > 0 else low
 
 
-def _suggest(numbers: Mapping[str, float], gain: float, used: float | None, on_training_crops: bool) -> str:
-    """Suggest a temperature, and say what it is based on."""
+def suggest_temperature(
+    numbers: Mapping[str, float], commonest: float, on_training_crops: bool
+) -> tuple[float, str]:
+    """Suggest a temperature of `kd_cls`, and say what it is based on; the arguments are those of `advise`."""
     reasons = {
         'these are training crops': on_training_crops,
         f'{numbers["crops"]} crops are too few (fewer than {FEW_CROPS})': numbers['crops'] < FEW_CROPS,
-        'it knows too little': gain < USEFUL_GAIN,
+        'it knows too little': numbers['top1'] - commonest < USEFUL_GAIN,
         'no temperature calibrates it': not MIN_TEMPERATURE < numbers['temperature'] < MAX_TEMPERATURE,
     }
-    reason = next((text for text, holds in reasons.items() if holds), None)
-    suggested, basis = PUBLISHED_TEMPERATURE, f'the published one, since {reason}'
-    if reason is None:
-        wanted = round(2 * PUBLISHED_TEMPERATURE * numbers['temperature']) / 2
-        suggested = min(max(wanted, 1.0), 10.0)
-        basis = (
-            f'the published {PUBLISHED_TEMPERATURE:g} times the calibrating {numbers["temperature"]:.2f}, in '
-            'halves and kept within 1 and 10, so that its honest probabilities are softened by the published '
-            'factor'
-        )
-    now = '' if used is None else f' (the config says {used:g})'
-    return (
-        f'Suggested temperature: {suggested:g}{now}: {basis}. A rule of thumb and a place to start, not '
-        "measured: it looks at the teacher alone. Whether the student gains only the student's AP can tell, "
-        'over several seeds; in the paper temperatures 1, 2 and 3 gave 26.1, 26.3 and 26.0 mAP, closer to '
-        'each other than the plain runs (25.5 to 25.9).'
+    for reason, holds in reasons.items():
+        if holds:
+            return PUBLISHED_TEMPERATURE, f'the published one, since {reason}'
+    wanted = round(2 * PUBLISHED_TEMPERATURE * numbers['temperature']) / 2
+    return min(max(wanted, 1.0), 10.0), (
+        f'the published {PUBLISHED_TEMPERATURE:g} times the calibrating {numbers["temperature"]:.2f}, in '
+        'halves and kept within 1 and 10, so that its honest probabilities are softened by the published '
+        'factor'
     )

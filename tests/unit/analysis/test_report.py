@@ -22,7 +22,8 @@ def test_the_report(typed: list[str], tmp_path: Path, split: str) -> None:
     assert 'Suggested temperature: 2 (the config says 2)' in text
     assert all(f'| {name} | ' in text for name in CLASSES)
     assert ('| medium | ' in text) == (split == 'val')
-    assert json.loads((out / 'report.json').read_text())['crops'] == crops
+    numbers = json.loads((out / 'report.json').read_text())
+    assert (numbers['crops'], numbers['suggested_temperature']) == (crops, 2)
     assert (out / 'report.html').read_text().count('<svg') == 1
 
 

@@ -1,6 +1,7 @@
 """Tests of benchmarks/evidence.py: its units, the teacher of labels, the table."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,12 +9,15 @@ import torch
 from benchmarks import evidence
 from mmdet.analysis.runs import FORMAT, SETTINGS
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
+from mmdet.config.resolve import merge_config
+from mmdet.config.schedule import apply_short_keys
 
 
 def test_list_names_the_units_whose_data_are_there(tmp_path, capsys):
     (tmp_path / 'chess').mkdir()
     evidence.main(['list', '--data', str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
+    assert {row for _, row, _ in evidence.grid()} == set(evidence.ROWS)
     assert lines[:2] == ['chess plain 0', 'chess all 0']
     assert all(line.startswith('chess ') for line in lines)
 
@@ -50,24 +54,42 @@ def test_table_gives_paired_differences_with_their_interval(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('name', 'given', 'steps'),
+    ('name', 'row'),
     [
-        *((name, (), (1000, recipe.steps, 2500)) for name, recipe in evidence.RECIPES.items()),
-        ('neudet', ('--side', '96', '--steps', '70', '--teacher-steps', '30'), (30, 70, 2500)),
+        ('chess', 'all'),
+        ('fod25', 'plain'),
+        *(('neudet', row) for row in ('longer', 'smooth', 'full', 'online_full', 'gate', 'proposals')),
+        *(('chess', row) for row in ('calibrated_resnet18', 'dkd_lite0')),
     ],
 )
-def test_options_belong_to_the_configs(name, given, steps, tmp_path, monkeypatch):
-    from mmdet.config.resolve import merge_config
-    from mmdet.config.schedule import apply_short_keys
-
+def test_options_belong_to_the_configs(name, row, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(evidence.Unit, 'call', lambda self, *args: calls.append(args))
+    monkeypatch.setattr(evidence.Unit, 'temperature', lambda self: 1.5)
+    monkeypatch.setattr(evidence.subprocess, 'run', lambda *args, **keywords: None)
     monkeypatch.setattr(evidence, 'store_labels', lambda *args: None)
-    folders = ['--data', str(tmp_path), '--out', str(tmp_path / 'out')]
-    evidence.main(['run', name, 'strong', '0', *folders, *given])
-    tools = [tool for tool, *_ in calls]
-    assert tools == ['tools/train.py', 'tools/store_teacher.py', 'tools/analysis/run_rows.py']
-    for _, config, options, *_ in calls:
-        resolved = merge_config(config, options)
+    sides = ['--side', '96', '--steps', '70', '--teacher-steps', '30']
+    evidence.main(['run', name, row, '0', '--data', str(tmp_path), '--out', str(tmp_path / 'out'), *sides])
+    tools = [Path(tool).stem for tool, *_ in calls]
+    asked = [] if row in ('plain', 'longer') else ['train', 'teacher_report', 'store_teacher']
+    assert tools == [*asked, 'run_rows']
+    for tool, config, options, *_ in calls:
+        resolved = merge_config(config, {**options, 'row': 'all'} if tool == 'run_rows' else options)
         apply_short_keys(resolved)
-        assert resolved.train_cfg.max_iters in steps
+        assert resolved.train_cfg.max_iters in (30, 70, 80, 2500)
+
+
+def test_a_row_on_some_photos_with_another_teacher(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(evidence.subprocess, 'run', lambda command, **_: calls.append(command))
+    folders = ['--data', str(tmp_path / 'data'), '--out', str(tmp_path / 'out')]
+    monkeypatch.setattr(evidence, 'store_labels', lambda *args: None)
+    report = tmp_path / 'out/fod25/teacher_resnet18/report/report.json'
+    report.parent.mkdir(parents=True)
+    report.write_text('{"suggested_temperature": 1.5}')
+    evidence.main(['run', 'fod25', 'calibrated_resnet18', '1', *folders])
+    drawn, *_, student = calls
+    assert drawn[-3:] == [str(tmp_path / 'out/fod25/train.json'), '--number', '500']
+    assert f'train_ann={tmp_path / "out/fod25/train.json"}' in student
+    assert f'{evidence.KD_CLS}.temperature=1.5' in student
+    assert 'model.distiller.teacher.network.arch=resnet18' in student
