@@ -135,7 +135,7 @@ def suggest_converter(path: Path) -> str:
     if label is None:
         return ''
     if label.suffix == '.xml':
-        root = label.parent.parent
+        root = label.parent.parent if label.parent.name == 'Annotations' else label.parent
         command = f'python tools/misc/voc2coco.py {root} {root / "annotations/all.json"}'
         return f"these are labels in Pascal VOC's format, which `{command}` converts (--split NAME: one list)"
     above = [file for folder in [*label.parents][:4] for file in sorted(folder.glob('*.y*ml'))]

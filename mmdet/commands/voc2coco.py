@@ -1,7 +1,8 @@
 """Convert a folder in Pascal VOC's format to a COCO annotation file.
 
-Reads `Annotations/*.xml`, `ImageSets/Main/<split>.txt` and the names in `JPEGImages/`. VOC counts pixels from
-1 and includes the last one, so its box (1, 1, 10, 10) becomes x 0, y 0, width 10, height 10. Objects marked
+Reads `Annotations/*.xml`, `ImageSets/Main/<split>.txt` and the names in `JPEGImages/`; without such folders
+XML files and images in the folder itself, as labelImg and Roboflow write them. VOC counts pixels from 1 and
+includes the last one, so its box (1, 1, 10, 10) becomes x 0, y 0, width 10, height 10. Objects marked
 `difficult`, which VOC's own evaluation ignores, become `iscrowd` 1, the one mark by which COCO's ignores
 them; they are not trained on either. Category ids count from 1 in the order of the names.
 """
@@ -76,17 +77,17 @@ def convert(root: Path, split: str | None = None, classes: Sequence[str] | None 
     """Convert a VOC folder to the content of a COCO annotation file.
 
     Args:
-        root: Folder with Annotations and JPEGImages.
+        root: Folder with Annotations and JPEGImages, or of XML files and images.
         split: Name of a list in ImageSets/Main; None: every XML file.
         classes: Names in the order of their ids; objects of other classes are left out. None: all names of
             the folder, whatever the split, in alphabetical order, so that all splits have the same ids.
     """
-    files = sorted((root / 'Annotations').glob('*.xml'))
+    files = sorted(_folder(root, 'Annotations').glob('*.xml'))
     if not files:
-        raise FileNotFoundError(f'{root / "Annotations"} holds no XML files: VOC_ROOT is the folder above it')
+        raise FileNotFoundError(f'VOC_ROOT, {root}, holds no XML files, nor does a folder Annotations in it')
     chosen = files if split is None else _listed(root, split)
     needed = dict.fromkeys([*chosen, *files] if classes is None else chosen)
-    read = {file: read_xml(file, root / 'JPEGImages') for file in needed}
+    read = {file: read_xml(file, _folder(root, 'JPEGImages')) for file in needed}
     if classes is None:
         classes = sorted({name for _, objects in read.values() for name, _ in objects})
     ids = {name: number for number, name in enumerate(classes, start=1)}
@@ -104,13 +105,17 @@ def convert(root: Path, split: str | None = None, classes: Sequence[str] | None 
     }
 
 
+def _folder(root: Path, name: str) -> Path:
+    return root / name if (root / name).is_dir() else root
+
+
 def _listed(root: Path, split: str) -> list[Path]:
     """Find the XML files that a list names, each once; the second column of lists of one class is ignored.
 
     Raises:
         FileNotFoundError: No such list, nothing in it, or no such XML file; names list and line.
     """
-    lists = root / 'ImageSets' / 'Main'
+    lists, folder = root / 'ImageSets' / 'Main', _folder(root, 'Annotations')
     file = lists / f'{split}.txt'
     if not file.is_file():
         known = ', '.join(sorted(path.stem for path in lists.glob('*.txt'))) or 'none'
@@ -119,7 +124,7 @@ def _listed(root: Path, split: str) -> list[Path]:
     for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), start=1):
         whole = line.strip()
         name = SECOND_COLUMN.sub('', whole)
-        tries = [root / f'Annotations/{one}.xml' for one in (whole, name, Path(whole).stem, Path(name).stem)]
+        tries = [folder / f'{one}.xml' for one in (whole, name, Path(whole).stem, Path(name).stem)]
         there = [xml_file for xml_file in tries if xml_file.is_file()]
         if whole and not there:
             raise FileNotFoundError(f'{file}, line {number}: there is no {tries[1]}.{suggest(tries[1])}')
@@ -132,7 +137,11 @@ def _listed(root: Path, split: str) -> list[Path]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert what the arguments name."""
     parser = make_parser(__doc__)
-    parser.add_argument('voc_root', type=Path, help='folder with Annotations, ImageSets and JPEGImages')
+    parser.add_argument(
+        'voc_root',
+        type=Path,
+        help='folder with Annotations, ImageSets and JPEGImages, or of XML files and images',
+    )
     parser.add_argument('out', type=Path, help='COCO annotation file to write')
     parser.add_argument(
         '--split', help='a list in ImageSets/Main, such as trainval (default: every XML file)'
@@ -145,7 +154,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.classes is not None:
         names = [line.strip() for line in args.classes.read_text().splitlines() if line.strip()]
     write_coco(args.out, convert(args.voc_root, args.split, names))
+    images = _folder(args.voc_root, 'JPEGImages').relative_to(args.voc_root)
     print(
-        f'convert each split, then use: --data-root {args.voc_root} --cfg-options train_img=JPEGImages/ '
-        f'val_img=JPEGImages/ train_ann=... val_ann=... with paths such as {args.out.resolve()}'
+        f'convert each split, then use: --data-root {args.voc_root} --cfg-options train_img={images}/ '
+        f'val_img={images}/ train_ann=... val_ann=... with paths such as {args.out.resolve()}'
     )

@@ -107,7 +107,10 @@ def read_labels(file: Path, size: tuple[int, int], data: dict[str, Any]) -> list
     Raises:
         ValueError: Names file and line.
     """
-    lines = file.read_text(encoding='utf-8-sig').splitlines() if file.is_file() else []
+    try:
+        lines = file.read_text(encoding='utf-8-sig').splitlines() if file.is_file() else []
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{file} is not text in UTF-8: {error}') from error
     found = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line in lines[: number - 1]:  # of equal lines Ultralytics takes one, too

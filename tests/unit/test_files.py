@@ -101,13 +101,14 @@ def test_formats(head, name):
         ('bare', 'docs/data.md shows'),
         ('voc', '`python tools/misc/voc2coco.py voc voc/annotations/all.json`'),
         ('voc/Annotations', '`python tools/misc/voc2coco.py voc voc/annotations/all.json`'),
+        ('flat', '`python tools/misc/voc2coco.py flat/train flat/train/annotations/all.json`'),
         ('set/a.json', ''),
         ('set', ''),
         ('nowhere.txt', ''),
     ],
 )
 def test_labels_in_another_format(there, given, advice):
-    for name in ('yolo/labels/train/1.txt', 'bare/1.txt', 'voc/Annotations/1.xml'):
+    for name in ('yolo/labels/train/1.txt', 'bare/1.txt', 'voc/Annotations/1.xml', 'flat/train/1.xml'):
         Path(name).parent.mkdir(parents=True)
         Path(name).touch()
     Path('yolo/data.yaml').write_text('names: [ant]')

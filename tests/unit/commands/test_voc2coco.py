@@ -67,6 +67,20 @@ def test_the_size_is_that_of_the_image_as_it_was_labeled(root, said, size):
     assert (image['width'], image['height']) == size
 
 
+def test_files_and_photos_in_one_folder(root, tmp_path, capsys):
+    """As labelImg and Roboflow write them."""
+    flat = tmp_path / 'flat'
+    flat.mkdir()
+    for file in [*root.glob('Annotations/*'), *root.glob('JPEGImages/*')]:
+        file.rename(flat / file.name)
+    main([str(flat), str(flat / 'annotations/all.json')])
+    assert f'--data-root {flat} --cfg-options train_img=./ ' in capsys.readouterr().out
+    data = CocoDataset(str(flat), 'annotations/all.json', {'img': './'}, [])
+    assert data.image_file(1) == flat / 'a.jpg' and len(data.bboxes) == 2
+    with pytest.raises(FileNotFoundError, match=f'VOC_ROOT, {tmp_path}/none, holds no XML files'):
+        convert(tmp_path / 'none')
+
+
 def test_splits_share_their_categories(root):
     train, val = convert(root, 'train'), convert(root, 'val')
     assert train['categories'] == val['categories']

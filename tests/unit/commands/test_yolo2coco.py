@@ -146,6 +146,13 @@ def test_a_line_that_is_wrong_is_named(add, tmp_path, labels, words):
     assert all(word in str(error.value) for word in words)
 
 
+def test_labels_in_another_encoding_are_named(add, tmp_path):
+    add('train/images/a.jpg', BOX)
+    (tmp_path / 'train/labels/a.txt').write_text(BOX, encoding='utf-16')
+    with pytest.raises(ValueError, match=r'labels/a\.txt is not text in UTF-8'):
+        convert(tmp_path, 'train: train/images\nnames: [ant, bee]')
+
+
 @pytest.mark.parametrize(
     ('yaml', 'error', 'words'),
     [
