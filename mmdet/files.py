@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Container
 from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import unquote
 
 UNKNOWN = 'of no known format'
 FORMATS = (  # how a file begins, and what it is
@@ -78,7 +79,7 @@ def suggest(path: str | Path, similar: bool = True) -> str:
     """Suggest what to write in the place of a path that leads nowhere: a sentence after a space, or ''.
 
     Names are compared with those that are there without quotes, case, suffix and the two ways to write an
-    accent in Unicode; a backslash is taken for a slash, `~` and `$NAME` for what they stand for.
+    accent in Unicode; a backslash is taken for a slash, `~`, `$NAME` and %20 for what they stand for.
 
     Args:
         path: What was given.
@@ -121,7 +122,8 @@ def _nearest(folder: Path, name: str, similar: bool) -> Path | None:
 
 
 def _fold(name: str) -> str:
-    return unicodedata.normalize('NFC', name).casefold().strip()
+    plain = unicodedata.normalize('NFC', unquote(name)).casefold().strip()
+    return re.sub('^[0-9a-f]{8}-', '', plain)  # which Label Studio puts before names
 
 
 def suggest_converter(path: Path) -> str:

@@ -202,7 +202,10 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
     )
     stops = [stop] if images and dataset.on_bad_image == 'fail' else []
     if len(images) == len(dataset):
-        stops = [f'{split} has not one image file that can be used: is its folder {dataset.img_folder}?']
+        first = f'the first: {images[0]["reason"]}'
+        stops = [
+            f'{split} has not one image file that can be used ({first}): is {dataset.img_folder} its folder?'
+        ]
     return Found(annotations, images, stops, len(dataset), dataset, _names_by_content(dataset, looked_at))
 
 

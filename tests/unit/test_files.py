@@ -31,6 +31,8 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ('set/a.json.json', 'set/a.json'),
         ('set/train2017/photo.jpg', 'set/train2017/Photo.JPG'),
         ('SET/Train2017/1.jpg', 'set/train2017/1.jpg'),
+        ('set/train%32017/%31.jpg', 'set/train2017/1.jpg'),
+        ('set/train2017/0a1b2c3d-photo.jpg', 'set/train2017/Photo.JPG'),
         (f'set/train2017/{unicodedata.normalize("NFD", ACCENT)}', f'set/train2017/{ACCENT}'),
         ('"set/train2017/1.jpg"', 'set/train2017/1.jpg'),
         ("set/'train2017'/1.jpg", 'set/train2017/1.jpg'),

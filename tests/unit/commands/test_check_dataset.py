@@ -103,7 +103,8 @@ def test_a_split_without_one_photo_or_one_box_is_told(sized, capfd):
     (sized / 'annotations/val.json').write_text(json.dumps(content))
     assert check(sized, options=[REMEDY]) == 1
     said = capfd.readouterr().out
-    assert f'train has not one image file that can be used: is its folder {sized}/train?' in said
+    first = 'the first: the file is empty'
+    assert f'train has not one image file that can be used ({first}): is {sized}/train its folder?' in said
     assert 'val.json: no image has a box of the classes asked for: 6 crowd. For example annotation 1' in said
     for file in (sized / 'train').iterdir():
         file.unlink()
@@ -183,7 +184,7 @@ def test_long_lists_are_cut_on_the_terminal_only(root, tiny_coco, capfd):
     assert check(root, '--split', 'train') == 1
     assert len(report()['images']) == 25
     said = capfd.readouterr().out
-    assert said.count('the file is empty') == 20
+    assert said.count('): the file is empty') == 20
     assert 'and 5 more' in said
 
 
