@@ -175,7 +175,7 @@ def advise(report: Mapping[str, Any]) -> str:
     best = report['best_f1']
     if best is None:
         return 'No detection is right, whatever its score.'
-    f1, precision, recall = (f'{100 * best[name]:.1f} %' for name in ('f1', 'precision', 'recall'))
+    f1, precision, recall = (f'{best[name]:.1%}' for name in ('f1', 'precision', 'recall'))
     return (
         f'F1 is best, {f1}, with detections that score {best["score_threshold"]:.3f} or more: precision '
         f'{precision}, recall {recall}.'

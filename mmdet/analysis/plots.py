@@ -66,7 +66,8 @@ def plot_differences(differences: Mapping[str, Mapping[str, Sequence[float]]], l
     grid = figure.subplots(1, len(differences), sharey=True, squeeze=False)[0]
     for axes, rows in zip(grid, differences.values(), strict=True):
         axes.axvline(0, color=INK, linewidth=1)
-        for place, (values, color) in enumerate(zip(rows.values(), cycle(COLORS), strict=False)):
+        colors = cycle(COLORS[1:])  # the first is that of plain
+        for place, (values, color) in enumerate(zip(rows.values(), colors, strict=False)):
             axes.scatter(values, [place] * len(values), s=12, color=color, alpha=0.6, zorder=2)
             if values:
                 style = {'color': color, 'fmt': 'D', 'markersize': 6, 'capsize': 4, 'zorder': 3}
@@ -129,7 +130,7 @@ def plot_confusion(counts: NDArray[np.int64], names: Sequence[str], out: Path) -
         axes.text(column, row, str(counts[row, column]), ha='center', va='center', fontsize=8, color=color)
     axes.set_xticks(range(len(labels)), labels, rotation=90)
     axes.set_yticks(range(len(labels)), labels)
-    axes.tick_params(length=0, grid_alpha=0, labelsize=9 if few else 6.5)
+    axes.tick_params(length=0, grid_alpha=0, labelsize=9 if few else 8.5)
     axes.spines[:].set_visible(False)
     axes.set_xlabel('found as')
     return _save(figure, out, {axes: ''}, 'object is')
