@@ -23,7 +23,7 @@ PAGE = """<!DOCTYPE html>
   --page: #ffffff; --ink: #22262b; --quiet: #5f6b76; --line: #dde2e7; --band: #f4f6f8; }}
 @media (prefers-color-scheme: dark) {{ :root {{
   --page: #15181c; --ink: #e3e6e9; --quiet: #9ba6b1; --line: #363c44; --band: #1e2227; }}
-  svg [style*='#'] {{ filter: brightness(1.5); }} }}  /* what has a color of its own */
+  svg image, svg [style*='#'] {{ filter: brightness(1.5); }} }}  /* what has a color of its own */
 body {{ max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem;
   background: var(--page); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; }}
 h1 {{ font-size: 1.7rem; }}
