@@ -87,10 +87,7 @@ def _first(tries: Sequence[Path], where: str) -> Path:
 
 def label_file(image: Path) -> Path:
     """Name the file with the labels of an image: the last folder `images` of its path is `labels` there."""
-    *folders, name = image.with_suffix('.txt').parts
-    if 'images' in folders:
-        folders[len(folders) - 1 - folders[::-1].index('images')] = 'labels'
-    return Path(*folders, name)
+    return Path('/labels/'.join(image.as_posix().rsplit('/images/', 1))).with_suffix('.txt')
 
 
 def read_labels(file: Path, size: tuple[int, int], data: dict[str, Any]) -> list[dict[str, Any]]:
