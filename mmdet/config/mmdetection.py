@@ -86,6 +86,12 @@ ALWAYS: dict[str, tuple[Any, ...]] = {
     ),
 }  # fmt: skip
 WEIGHTS = {'torchvision://': 'imagenet', 'open-mmlab://vgg16_caffe': 'IMAGENET1K_FEATURES'}  # by their start
+LOSSES = {  # type, and whether of sigmoids -> ours, with MMDetection's defaults
+    ('L1Loss', False): {'type': 'SmoothL1Loss', 'beta': 0.0},
+    ('SmoothL1Loss', False): {'type': 'SmoothL1Loss', 'beta': 1.0},
+    ('CrossEntropyLoss', True): {'type': 'FocalLoss', 'gamma': 0.0, 'alpha': -1},
+    ('FocalLoss', True): {'type': 'FocalLoss', 'gamma': 2.0, 'alpha': 0.25},
+}
 HOOKS = ('TextLoggerHook', 'NumClassCheckHook')  # do nothing that is not done here
 STEP_NAMES = {'img_scale': 'scale', 'flip_ratio': 'prob'}
 FORMATTING = ('DefaultFormatBundle', 'ImageToTensor', 'Collect', 'RandomFlip')  # no steps of an evaluation
@@ -196,16 +202,11 @@ def _new_value(place: str, key: str, value: Any, left_out: list[str]) -> Any:
         return f'coco/{value}' if value.startswith('bbox') else value
     if not key.endswith('_loss'):
         return next((ours for start, ours in WEIGHTS.items() if str(value).startswith(start)), value)
-    kind = value['type']
     if value.get('loss_weight', 1.0) != 1:
         left_out.append(f'{place}.loss_weight={value["loss_weight"]}')
-    if kind in ('L1Loss', 'SmoothL1Loss'):
-        return {'type': 'SmoothL1Loss', 'beta': 0.0 if kind == 'L1Loss' else value.get('beta', 1.0)}
-    if kind == 'CrossEntropyLoss' and value.get('use_sigmoid'):
-        return {'type': 'FocalLoss', 'gamma': 0.0, 'alpha': -1}
-    if kind == 'FocalLoss':
-        return {'type': kind, 'gamma': value.get('gamma', 2.0), 'alpha': value.get('alpha', 0.25)}
-    return {'type': kind}
+    kind = value['type']
+    ours = LOSSES.get((kind, value.get('use_sigmoid', kind == 'FocalLoss')), {'type': kind})
+    return ours | {key: value[key] for key in ours.keys() & value.keys() - {'type'}}
 
 
 def _defaults(part: Values) -> Values:
