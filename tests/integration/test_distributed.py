@@ -64,7 +64,7 @@ class Run:
         """By process, a hash of the weights that it ends with."""
         return {int(rank): found for rank, found in re.findall(r'<(\d+) ends with ([^>]+)>', self.said)}
 
-    def wait(self, limit: float = 150) -> int:
+    def wait(self, limit: float = 400) -> int:
         """Wait for the launcher; no process of it is left then. Returns the exit status."""
         status = self.launcher.wait(limit)
         end = time.monotonic() + 10

@@ -39,6 +39,7 @@ CASES: dict[str, tuple[float, bool, dict[str, Any]]] = {  # step that is the las
         2,
         True,
         {
+            'train_cfg__val_interval': 100,
             'train_dataloader__num_workers': 2,
             'optim_wrapper__type': 'AmpOptimWrapper',
             'optim_wrapper__dtype': 'bfloat16',
