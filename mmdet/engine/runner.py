@@ -235,6 +235,7 @@ class DetRunner(Runner):
         self,
         out_dir: str,
         filename: str,
+        *,
         save_optimizer: bool = True,
         meta: dict[str, Any] | None = None,
         by_epoch: bool = True,
