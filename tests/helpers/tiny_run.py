@@ -33,6 +33,7 @@ NARROW = {
 }
 SHORT = {
     'train_cfg.max_iters': 3,
+    'train_cfg.val_interval': 1000,  # the end alone is evaluated
     'train_dataloader.batch_size': 2,
     'train_dataloader.num_workers': 0,
     'val_dataloader.num_workers': 0,
