@@ -136,7 +136,8 @@ def run_tool(command: Sequence[str], log: Path, processes: int = 1) -> None:
         StoppedBySignal: It was told to end; the same command goes on.
     """
     print(f'{time.strftime("%H:%M:%S")} {log}', flush=True)
-    environment = {'OMP_NUM_THREADS': str(max(usable_cores() // processes, 1)), **os.environ}
+    threads = os.environ.get('OMP_NUM_THREADS', str(max(usable_cores() // processes, 1)))
+    environment = {'MKL_NUM_THREADS': threads, **os.environ, 'OMP_NUM_THREADS': threads}
     with (
         log.open('a') as file,
         subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment) as process,
