@@ -118,6 +118,14 @@ def test_deterministic_warns_where_it_must(toy_config, tmp_path):
     assert 'Failed to search registry' not in log.read_text()
 
 
+def test_busy_cores_are_told_once(toy_config, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmdet.engine.runner.get_device', lambda: 'cpu')
+    monkeypatch.setattr('mmdet.engine.runner.note_busy_cores', lambda: 'cores are busy')
+    train(toy_config())
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    assert log.read_text().count('cores are busy') == 1
+
+
 def test_a_process_group_without_gpus(toy_config, monkeypatch):
     """One process started as torch.distributed.run does; two of them: tests/integration."""
     for name, value in {'RANK': 0, 'LOCAL_RANK': 0, 'WORLD_SIZE': 1, 'MASTER_PORT': free_port()}.items():
