@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build the image and use it as the README says, on the CPU: two steps on two processes as user 12345:12345, data and
 # teachers mounted read-only, then a test of the checkpoint. Debian's buildah stands in for Docker.
-# usage: sudo bash tests/integration/test_image.sh [BASE]
+# usage: sudo bash tools/misc/test_image.sh [BASE]
 # BASE: an image; default: Debian made by debootstrap, of user 1000, with this machine's certificates and pip settings.
 # Took 26 minutes on a busy machine and, in FOLDER (default: under /tmp), 12 GB, which are removed in the end. MIRROR: of
 # Debian. BUILD_OPTIONS: of buildah, such as -v WHEELS:WHEELS:ro where pip's settings name a folder.
