@@ -178,36 +178,25 @@ def advise(
         on_training_crops: Whether the teacher was trained on these crops' images.
     """
     top1, confidence, error = numbers['top1'], numbers['confidence'], numbers['error']
-    sentences = (
-        (
-            True,
-            f'It names {top1:.1%} of {numbers["crops"]} objects rightly; always answering the commonest '
-            f'class would reach {commonest:.1%}.',
+    sentences = {
+        f'It names {top1:.1%} of {numbers["crops"]} objects rightly; always answering the commonest '
+        f'class would reach {commonest:.1%}.': True,
+        f'{_describe_confidence(confidence - top1, error)}: mean confidence {confidence:.1%}, {top1:.1%} '
+        f'right, expected calibration error {error:.3f}.': True,
+        'That is hardly better than no teacher: train it longer before you distil from it.': (
+            top1 - commonest < USEFUL_GAIN
         ),
-        (
-            True,
-            f'{_describe_confidence(confidence - top1, error)}: mean confidence {confidence:.1%}, {top1:.1%} '
-            f'right, expected calibration error {error:.3f}.',
+        f'{numbers["near_one_hot"]:.0%} of its answers are near one-hot: they say little that the labels '
+        'do not. Strong teachers can hurt: in arXiv 2106.05209 ResNeXt101 (top-1 83.35) gave a worse '
+        'student than ResNet50 (80.30), 25.3 against 26.3 mAP. Try a higher temperature, label '
+        'smoothing or a smaller teacher, and compare with a run without kd_cls.': (
+            numbers['near_one_hot'] > MANY_ONE_HOT
         ),
-        (
-            top1 - commonest < USEFUL_GAIN,
-            'That is hardly better than no teacher: train it longer before you distil from it.',
-        ),
-        (
-            numbers['near_one_hot'] > MANY_ONE_HOT,
-            f'{numbers["near_one_hot"]:.0%} of its answers are near one-hot: they say little that the labels '
-            'do not. Strong teachers can hurt: in arXiv 2106.05209 ResNeXt101 (top-1 83.35) gave a worse '
-            'student than ResNet50 (80.30), 25.3 against 26.3 mAP. Try a higher temperature, label '
-            'smoothing or a smaller teacher, and compare with a run without kd_cls.',
-        ),
-        (
-            on_training_crops,
-            'These are crops of training images, which it has learned: accuracy and certainty are higher '
-            'than on new objects. They are what the student is taught with, but no basis for a temperature; '
-            'use the val split for that.',
-        ),
-    )
-    said = [sentence for holds, sentence in sentences if holds]
+        'These are crops of training images, which it has learned: accuracy and certainty are higher '
+        'than on new objects. They are what the student is taught with, but no basis for a temperature; '
+        'use the val split for that.': on_training_crops,
+    }
+    said = [sentence for sentence, holds in sentences.items() if holds]
     suggested, basis = suggest_temperature(numbers, commonest, on_training_crops)
     now = '' if used is None else f' (the config says {used:g})'
     return [
