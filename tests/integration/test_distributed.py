@@ -250,7 +250,7 @@ def test_processes_without_a_launcher(words, tmp_path, request, what, rank):
         runs.append(Run(command, {**environment, 'MASTER_PORT': port}, tmp_path / f'log{number}.txt'))
         request.addfinalizer(runs[-1].end)
     other = runs[1 - rank]
-    assert other.launcher.wait(90) == 1
+    assert other.launcher.wait(400) == 1
     assert f'process {1 - rank} has lost the others' in other.said
     if rank == 1:
         assert re.search(named(1, runs[1].launcher.pid), other.said)
