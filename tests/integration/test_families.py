@@ -1,17 +1,33 @@
-"""Every family trains, distilled, in two processes: one forked pair for all of them."""
+"""Every family trains, distilled, in two processes, one forked pair for all; the analysis tools take it."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
+import pytest
 from mmengine.config import Config
 
+from mmdet.analysis import rows
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.cli import run_main
+from mmdet.commands import compare, report, run_rows
+from mmdet.commands import teacher as browse_teacher
 from tests.helpers.forked import Fate, finish, launched, said, start
 from tests.helpers.same import scalars_of
-from tests.helpers.students import FAMILIES, run_config
-from tests.helpers.tiny_run import save_teacher, train, without_evaluation, write_sets
+from tests.helpers.students import FAMILIES, options_of, run_config
+from tests.helpers.tiny_run import (
+    ROOT,
+    SHORT,
+    SPLITS,
+    as_arguments,
+    be_quick,
+    save_teacher,
+    train,
+    without_evaluation,
+    write_sets,
+)
 
 
 def train_all(configs: Sequence[Config]) -> None:
@@ -39,3 +55,31 @@ def test_two_distilled_iterations_on_two_processes(tiny_coco: Callable[..., Path
             assert all(math.isfinite(value) for value in losses.values())
         state = load_checkpoint(tmp_path / name / 'latest.pth')['state_dict']
         assert not any('teacher' in key or 'distiller' in key for key in state)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('name', FAMILIES)
+def test_rows_comparison_report_and_sheet(
+    name: str, tiny_coco: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_tool(command: Sequence[str], log: Path, processes: int = 1) -> None:
+        import_module(f'mmdet.commands.{command[2]}').main(command[3:])
+
+    be_quick(monkeypatch)
+    monkeypatch.setattr(rows, 'run_tool', run_tool)
+    monkeypatch.setattr(rows, 'REPEATS', 1)
+    root = write_sets(tiny_coco, tmp_path / 'set')
+    teacher = save_teacher(tmp_path / 'teacher.pth')
+    options = {**SPLITS, **SHORT, **options_of(name, teacher), 'input_size': FAMILIES[name].scale}
+    typed = [str(ROOT / 'configs_dev' / FAMILIES[name].config), '--data-root', str(root)]
+    typed += as_arguments({**options, 'train_cfg.max_iters': 1})
+    run_rows.main([*typed, '--rows', 'all', '--seeds', '0', '--out-dir', str(tmp_path / 'rows')])
+    found = json.loads((tmp_path / 'rows/all_seed0.json').read_text())
+    assert {'loss_kd_cls', 'loss_kd_loc'} < found['losses'].keys()
+    assert found['student']['gmacs'] > 0
+    compare.main([str(tmp_path / 'rows')])
+    assert '| all |' in (tmp_path / 'rows/comparison/comparison.md').read_text()
+    report.main([*typed, '--out-dir', str(tmp_path / 'report')])
+    student = ['--checkpoint', str(tmp_path / 'rows/work/all_seed0/latest.pth')]
+    browse_teacher.main([*typed, *student, '--out', str(tmp_path / 'sheet.png')])
+    assert (tmp_path / 'sheet.png').exists()
