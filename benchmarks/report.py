@@ -23,7 +23,10 @@ from mmdet.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENDERS = ('ours', 'reference', 'torchvision')
-ORDER = ('data', 'step', 'step_ssdlite', 'distill', 'end_to_end', 'infer', 'infer_ssdlite', 'eval', 'startup')
+ORDER = (
+    *('data', 'step', 'step_ssdlite', 'distill', 'distill_compact', 'end_to_end', 'infer', 'infer_ssdlite'),
+    *('eval', 'startup'),
+)
 FIGURES = (*CONTENDERS, 'ratio')
 HEAD = ('', 'unit', 'ours', 'baseline', 'torchvision', 'ratio', 'target', '', 'on', 'commit')
 NOT_MEASURED, NO_GPU = 'not measured', 'no GPU in this run'
