@@ -35,12 +35,12 @@ def train_all(configs: Sequence[Config]) -> None:
     run_main(lambda: [train(cfg) for cfg in configs])
 
 
-def test_two_distilled_iterations_on_two_processes(tiny_coco: Callable[..., Path], tmp_path: Path) -> None:
+def test_three_distilled_iterations_on_two_processes(tiny_coco: Callable[..., Path], tmp_path: Path) -> None:
     root = write_sets(tiny_coco, tmp_path / 'set', images=12)
     teacher = save_teacher(tmp_path / 'teacher.pth')
     configs = []
     for name in FAMILIES:
-        cfg = without_evaluation(run_config(name, root, teacher, tmp_path / name, train_cfg__max_iters=2))
+        cfg = without_evaluation(run_config(name, root, teacher, tmp_path / name))
         cfg.launcher = 'pytorch'
         configs.append(cfg)
     fates = [Fate(tmp_path / 'pair', environment=environment) for environment in launched(2)]
@@ -48,7 +48,7 @@ def test_two_distilled_iterations_on_two_processes(tiny_coco: Callable[..., Path
     assert [finish(process, timeout=300) for process in started] == [0, 0], said(fates[0])
     for name in FAMILIES:
         lines = scalars_of(tmp_path / name)
-        assert [step for step, _ in lines] == [1, 2]
+        assert [step for step, _ in lines] == [1, 2, 3]
         for line in lines.values():
             losses = {key: value for key, value in line.items() if 'loss' in key}
             assert losses.keys() >= {'loss', 'loss_cls', 'loss_bbox', 'loss_kd_cls', 'loss_kd_loc'}
