@@ -7,7 +7,13 @@ import torch
 
 from benchmarks.candidates import ProposalDistiller, WeighedCropL1Loss, WeighedDistiller
 from mmdet.distillation import ClassifierDistiller, CropL1Loss, SoftmaxKDLoss
-from tests.unit.distillation.test_distiller import SOURCE, images, make_samples, teacher  # noqa: F401
+from tests.unit.distillation.test_distiller import (
+    SOURCE,
+    built,  # noqa: F401
+    images,  # noqa: F401
+    make_samples,
+    teacher,  # noqa: F401
+)
 
 HALF = [[0.0, 0.0, 20.0, 20.0], [0.0, 0.0, 20.0, 10.0], [5.0, 5.0, 5.0, 5.0]]  # IoU 1, 0.5 and 0 with objects
 

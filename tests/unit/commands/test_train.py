@@ -73,8 +73,8 @@ def test_two_processes_train_evaluate_and_resume(run, tiny_coco, tmp_path, monke
 
 
 @pytest.mark.parametrize('resume', [False, True])
-def test_a_used_work_dir_is_told_beforehand(tiny, tmp_path, monkeypatch, capsys, resume):
-    root, options = tiny
+def test_a_used_work_dir_is_told_beforehand(tiny_coco, tmp_path, monkeypatch, capsys, resume):
+    root = write_sets(tiny_coco, tmp_path / 'set')
     said = []
 
     def build(*_):
@@ -85,7 +85,7 @@ def test_a_used_work_dir_is_told_beforehand(tiny, tmp_path, monkeypatch, capsys,
     for name in ('epoch_1.pth', 'latest.pth'):
         (tmp_path / name).touch()
     words = ['--data-root', str(root), '--work-dir', str(tmp_path), *['--resume'] * resume]
-    main([str(CONFIG), *words, '--cfg-options', *options])
+    main([str(CONFIG), *words, *as_arguments(options_of())])
     assert (f'{tmp_path} holds epoch_1.pth, latest.pth of an earlier run' in said[0]) == (not resume)
 
 
