@@ -12,12 +12,13 @@ from benchmarks.parity import differing_numbers
 from benchmarks.reference.evaluation import Found, baseline_evaluation
 from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
-from benchmarks.synthetic import CLASSES, write_annotations
 from benchmarks.timing import interleaved
 from mmdet.evaluation import CocoMetric
 
 SIZES = (5_000, 36_335, 200)  # images and objects of val2017, detections of an image
 QUICK_SIZES = (40, 300, 20)
+CLASSES, WIDTH, HEIGHT = 80, 640, 480
+POINTS = 25  # of an outline, as of COCO's on average: they are most of an annotation file
 NUMBERS = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
 PARITY = 'AP numbers and AP per class to the last bit'
 ROW = Row('eval', 'COCO box evaluation', 's', Target(20, of='ratio'), parity=PARITY)
@@ -28,7 +29,7 @@ def run(settings: Settings) -> list[Row]:
     images, objects, per_image = QUICK_SIZES if settings.quick else SIZES
     ann_file = settings.work_dir / f'evaluation_{images}.json'
     if not ann_file.exists():
-        write_annotations(ann_file, images, objects, [('one.jpg', 480, 640)])
+        write_annotations(ann_file, images, objects)
     found = detections(ann_file, images, per_image)
     result_file = settings.work_dir / 'evaluation_results.json'
     contenders: dict[str, Callable[[], Any]] = {
@@ -40,6 +41,40 @@ def run(settings: Settings) -> list[Row]:
     total = sum(len(labels) for *_, labels in found)
     note = f'{images} images, {total} detections, {objects} objects; annotations and results are read'
     return [ROW.measured(times, images, faults=faults, note=note)]
+
+
+def write_annotations(file: Path, images: int, objects: int) -> None:
+    """Write seeded annotations in COCO's format; every hundredth is a crowd."""
+    rng = np.random.default_rng(0)
+    sides = (0.02 + 0.6 * rng.random((objects, 2)) ** 2) * (WIDTH, HEIGHT)
+    corners = rng.random((objects, 2)) * ((WIDTH, HEIGHT) - sides)
+    outlines = corners[:, None] + rng.random((objects, POINTS, 2)) * sides[:, None]
+    boxes = np.concatenate([corners, sides], 1).round(2).tolist()  # xywh
+    places = rng.integers(1, [images + 1, CLASSES + 1], (objects, 2)).tolist()
+    annotations = [
+        {
+            'id': number,
+            'image_id': image,
+            'category_id': category,
+            'bbox': box,
+            'area': 0.6 * box[2] * box[3],
+            'iscrowd': int(number % 100 == 0),
+            'segmentation': {'counts': [0, 10], 'size': [1, 10]} if number % 100 == 0 else [outline],
+        }
+        for number, ((image, category), box, outline) in enumerate(
+            zip(places, boxes, outlines.round(2).reshape(objects, -1).tolist(), strict=True), start=1
+        )
+    ]
+    content = {
+        'images': [
+            {'id': number, 'file_name': f'{number:012d}.jpg', 'width': WIDTH, 'height': HEIGHT}
+            for number in range(1, images + 1)
+        ],
+        'annotations': annotations,
+        'categories': [{'id': number, 'name': f'class {number:02d}'} for number in range(1, CLASSES + 1)],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(msgspec.json.encode(content))
 
 
 def detections(ann_file: Path, images: int, per_image: int) -> list[Found]:

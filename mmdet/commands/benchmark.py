@@ -27,7 +27,6 @@ BENCHMARKS = {
     'end_to_end': 'distilled training from JPEG files over the same from memory',
     'infer': 'inference with NMS',
     'eval': 'COCO box evaluation',
-    'startup': 'tools/train.py on annotations of full COCO size, until its first step',
     'profile': 'a distilled and a plain step by kernel',
     'ops': 'operations, bytes and waits of a step on a GPU, counted on a CPU',
 }
@@ -38,7 +37,6 @@ STUDENTS = {  # their distilled configs
     'ssd_tiny': 'configs_dev/ssd/ssd_tiny_cls_loc.py',
 }
 OF_A_STUDENT = ('step', 'distill', 'end_to_end', 'infer', 'profile', 'ops')
-FEWER_REPEATS = {'eval': 3, 'startup': 3}  # minutes each
 MODULES = {'eval': 'evaluation'}  # where the name of a module differs
 RESULTS = Path('benchmarks') / 'results'
 
@@ -63,7 +61,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--data-root', type=Path, help="in COCO's layout; default: data/coco-mini")
     parser.add_argument('--device', help='cpu or cuda; default: the first GPU, or the CPU')
     parser.add_argument('--threads', type=int, help='of torch; default: every core')
-    parser.add_argument('--repeats', type=int, help='timed rounds; default 5, 3 of eval and startup')
+    parser.add_argument('--repeats', type=int, help='timed rounds; default: 5')
     parser.add_argument('--batch-size', type=int, help='default: what the target says')
     parser.add_argument('--workers', type=int, help='data, end_to_end: loader processes')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
@@ -106,13 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     MMLogger.get_instance('mmengine', log_level='WARNING')
     args['device'] = torch.device(args['device'] or ('cuda' if torch.cuda.is_available() else 'cpu'))
     args['threads'] = args['threads'] or usable_cores()
-    given = {field: args[field] for field in Settings._fields if args[field] is not None}
+    settings = Settings(**{field: args[field] for field in Settings._fields if args[field] is not None})
     torch.set_num_threads(args['threads'])
     cv2.setNumThreads(0)
     torch.backends.cudnn.benchmark = True  # as the configs set it, for all contenders
     records: list[dict[str, str]] = []
     for name in BENCHMARKS if args['benchmark'] == 'all' else [args['benchmark']]:
-        settings = Settings(**{'repeats': FEWER_REPEATS.get(name, Settings().repeats), **given})
         rows, about = measure(name, settings), machine(settings)
         new = [record(row, about) for row in rows]
         records += new

@@ -22,17 +22,15 @@ MEASURED = {  # rows that are measured, and rows that this machine cannot measur
     'infer': (4, 2),
     'infer --student ssdlite': (4, 1),
     'eval': (1, 0),
-    'startup': (2, 0),
     'profile': (2, 0),
     'ops': (15, 0),
 }
 LONG = (
     'step --student ssdlite --batch-size 2',
     'distill --student ssd_tiny --teacher stored',
-    'startup',
     'profile',
 )
-ALONE = ('end_to_end', 'startup', 'profile', 'ops')  # without a baseline
+ALONE = ('end_to_end', 'profile', 'ops')  # without a baseline
 
 
 @pytest.fixture
