@@ -19,7 +19,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from filelock import FileLock
 
 from benchmarks.candidates import WEIGHTS
@@ -28,6 +30,7 @@ from mmdet.analysis.markdown import table
 from mmdet.analysis.runs import half_interval, read_runs
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.cli import make_parser, run_main
+from mmdet.datasets.coco_format import read_coco
 
 STUDENT = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc_stored.py'
 ONLINE = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
@@ -44,7 +47,7 @@ class Recipe(NamedTuple):
     side: int  # of the network input, pixels
     steps: int  # of 16 photos
     scale_anchors: bool = True  # with the side; else their pixels stay, for small objects
-    photos: int | None = None  # for training, drawn once; None: all
+    share: float = 1  # of the photos for training, drawn once
     teacher_steps: int = 1000
 
 
@@ -53,8 +56,8 @@ RECIPES = {
     'chess': Recipe('chess', 320, 1200, scale_anchors=False),
     'bccd': Recipe('bccd', 224, 1200),
     'fod': Recipe('fod', 192, 2500),
-    'neudet25': Recipe('neudet', 160, 2500, photos=351),
-    'fod25': Recipe('fod', 192, 2500, photos=500),
+    'neudet25': Recipe('neudet', 160, 2500, share=0.25),
+    'fod25': Recipe('fod', 192, 2500, share=0.25),
 }
 # name of a teacher -> classifier and file of its ImageNet weights; None: from random ones
 TEACHERS = {
@@ -148,7 +151,7 @@ class Unit:
             for split in ('train', 'val')
             for kind, value in (('ann', f'annotations/instances_{split}.json'), ('img', f'{split}/'))
         }
-        if self.recipe.photos:
+        if self.recipe.share < 1:
             names['train_ann'] = self.of_set.resolve() / 'train.json'
         return {**names, 'input_size': self.recipe.side}
 
@@ -194,13 +197,12 @@ class Unit:
 
     def prepare_photos(self) -> None:
         """Draw the photos of a smaller training set."""
-        file = self.of_set / 'train.json'
         self.of_set.mkdir(parents=True, exist_ok=True)
         with FileLock(self.of_set / 'photos.lock'):
-            if self.recipe.photos and not file.exists():
-                whole = self.data / 'annotations/instances_train.json'
-                drawn = [str(whole), str(file), '--number', str(self.recipe.photos)]
-                subprocess.run([sys.executable, 'tools/misc/subset_coco.py', *drawn], check=True)
+            if self.recipe.share < 1 and not (self.of_set / 'train.json').exists():
+                whole, rest = self.data / 'annotations/instances_train.json', str(1 - self.recipe.share)
+                command = [sys.executable, 'tools/misc/split_coco.py', str(whole), str(self.of_set)]
+                subprocess.run([*command, '--val', rest], check=True)
 
     def prepare_teacher(self) -> None:
         """Train the teacher and store its answers, and those of one that knows the label alone."""
@@ -243,15 +245,12 @@ def store_labels(answers: Path, annotations: Path, out: Path) -> None:
         annotations: Of the same training set.
         out: File to write.
     """
-    content = load_checkpoint(answers)
-    coco = json.loads(annotations.read_bytes())
-    category_ids = sorted(category['id'] for category in coco['categories'])
-    labels = {each['id']: category_ids.index(each['category_id']) for each in coco['annotations']}
-    tensors = content['state_dict']
-    own = torch.tensor([labels[ann_id] for ann_id in tensors['ann_ids'].tolist()])
-    classes = len(category_ids)
-    shares = torch.full((len(own), classes), SMOOTHING / classes)
-    shares[torch.arange(len(own)), own] += 1 - SMOOTHING
+    content, known = load_checkpoint(answers), read_coco(annotations)
+    tensors, classes = content['state_dict'], len(known.category_ids)
+    order = known.ann_ids.argsort()
+    rows = order[np.searchsorted(known.ann_ids, tensors['ann_ids'], sorter=order)]
+    labels = F.one_hot(torch.from_numpy(known.category_rows[rows]), classes)
+    shares = (1 - SMOOTHING) * labels + SMOOTHING / classes
     save_checkpoint({**content, 'state_dict': {**tensors, 'answers': shares.log().half()}}, out)
 
 

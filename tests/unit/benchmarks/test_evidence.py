@@ -26,13 +26,19 @@ def test_labels_are_stored_as_a_teacher_that_knows_no_more(tmp_path):
     answers, annotations = tmp_path / 'answers.pth', tmp_path / 'train.json'
     known = {'ann_ids': torch.tensor([3, 8]), 'answers': torch.zeros(2, 2)}
     save_checkpoint({'classes': ['a', 'b'], 'state_dict': known}, answers)
-    content = {'categories': [{'id': 7}, {'id': 5}], 'annotations': []}
-    content['annotations'] = [{'id': 8, 'category_id': 5}, {'id': 3, 'category_id': 7}]
+    content = {
+        'images': [{'id': 1, 'file_name': 'a.jpg', 'width': 9, 'height': 9}],
+        'categories': [{'id': 7, 'name': 'b'}, {'id': 5, 'name': 'a'}],
+        'annotations': [
+            {'id': number, 'image_id': 1, 'category_id': category, 'bbox': [0, 0, 4, 4]}
+            for number, category in ((8, 5), (5, 5), (3, 7))
+        ],
+    }
     annotations.write_text(json.dumps(content))
     evidence.store_labels(answers, annotations, tmp_path / 'smooth.pth')
     stored = load_checkpoint(tmp_path / 'smooth.pth')
     assert stored['classes'] == ['a', 'b']
-    expected = torch.tensor([[0.05, 0.95], [0.95, 0.05]])
+    expected = torch.tensor([[0.05, 0.95], [0.95, 0.05]])  # of 3 and 8
     torch.testing.assert_close(
         stored['state_dict']['answers'].float().softmax(1), expected, atol=1e-3, rtol=0
     )
@@ -89,7 +95,7 @@ def test_a_row_on_some_photos_with_another_teacher(tmp_path, monkeypatch):
     report.write_text('{"suggested_temperature": 1.5}')
     evidence.main(['run', 'fod25', 'calibrated_resnet18', '1', *folders])
     drawn, *_, student = calls
-    assert drawn[-3:] == [str(tmp_path / 'out/fod25/train.json'), '--number', '500']
+    assert drawn[-3:] == [str(tmp_path / 'out/fod25'), '--val', '0.75']
     assert f'train_ann={tmp_path / "out/fod25/train.json"}' in student
     assert f'{evidence.KD_CLS}.temperature=1.5' in student
     assert 'model.distiller.teacher.network.arch=resnet18' in student
