@@ -29,7 +29,6 @@ class Timing(NamedTuple):
 
     seconds: tuple[float, ...]  # (R,)
     peak_mib: float = 0.0  # largest memory of its tensors on a GPU in the last round; 0: unknown
-    result: Any = None  # what it returned when it warmed up: the parity check compares it
 
     @property
     def spread(self) -> Spread:
@@ -51,10 +50,9 @@ def interleaved(
     """
     if repeats < 1 or warm_up < 1:
         raise ValueError(f'repeats and warm_up must be at least 1; got {repeats} and {warm_up}')
-    results = {name: run() for name, run in contenders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     peaks, on_gpu = dict[str, float](), device.type == 'cuda'
-    for number in range(1 - warm_up, repeats):
+    for number in range(-warm_up, repeats):
         for name in list(contenders)[:: -1 if number > 0 and number % 2 else 1]:
             if on_gpu:
                 torch.cuda.synchronize(device)
@@ -65,7 +63,7 @@ def interleaved(
                 torch.cuda.synchronize(device)
             seconds[name].append(time.perf_counter() - start)
             peaks[name] = torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else 0.0
-    return {name: Timing(tuple(seconds[name][-repeats:]), peaks[name], results[name]) for name in contenders}
+    return {name: Timing(tuple(seconds[name][-repeats:]), peaks[name]) for name in contenders}
 
 
 def ratio(over: Timing, under: Timing) -> Spread:

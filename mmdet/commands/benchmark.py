@@ -26,7 +26,6 @@ BENCHMARKS = {
     'distill': 'what distillation adds to it',
     'end_to_end': 'distilled training from JPEG files over the same from memory',
     'infer': 'inference with NMS',
-    'eval': 'COCO box evaluation',
     'profile': 'a distilled and a plain step by kernel',
     'ops': 'operations, bytes and waits of a step on a GPU, counted on a CPU',
 }
@@ -37,7 +36,6 @@ STUDENTS = {  # their distilled configs
     'ssd_tiny': 'configs_dev/ssd/ssd_tiny_cls_loc.py',
 }
 OF_A_STUDENT = ('step', 'distill', 'end_to_end', 'infer', 'profile', 'ops')
-MODULES = {'eval': 'evaluation'}  # where the name of a module differs
 RESULTS = Path('benchmarks') / 'results'
 
 
@@ -79,7 +77,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def measure(name: str, settings: 'Settings') -> 'list[Row]':
     """Measure the rows of one benchmark."""
     print(f'{name}: {BENCHMARKS[name]} ...', flush=True)
-    rows = import_module(f'benchmarks.{MODULES.get(name, name)}').run(settings)
+    rows = import_module(f'benchmarks.{name}').run(settings)
     return [row._replace(repeats=settings.repeats) for row in rows]
 
 

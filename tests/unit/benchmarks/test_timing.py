@@ -12,10 +12,9 @@ CPU = torch.device('cpu')
 
 def test_contenders_take_turns() -> None:
     called: list[str] = []
-    contenders = {name: lambda name=name: called.append(name) or len(called) for name in 'ABC'}
+    contenders = {name: lambda name=name: called.append(name) for name in 'ABC'}
     times = interleaved(contenders, repeats=3, device=CPU, warm_up=2)
     assert ''.join(called) == 'ABC' * 2 + 'ABCCBAABC'  # warm-up, and every other round backwards
-    assert {name: timing.result for name, timing in times.items()} == {'A': 1, 'B': 2, 'C': 3}
     assert [len(timing.seconds) for timing in times.values()] == [3, 3, 3]
     with pytest.raises(ValueError, match='at least 1'):
         interleaved(contenders, repeats=0, device=CPU)
