@@ -11,8 +11,9 @@ import torch
 from mmengine.config import Config
 
 from mmdet.classifiers import build_classifier
-from mmdet.config.resolve import load_config
+from mmdet.config.resolve import load_config, merge_config
 from mmdet.engine import DetRunner
+from mmdet.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 PLAIN = ROOT / 'configs/ssd/ssd_tiny.py'
@@ -62,6 +63,15 @@ def save_teacher(file: Path, arch: str = 'resnet18', classes: tuple[str, ...] = 
     """A teacher's file: random weights and the names of its classes."""
     torch.save({'state_dict': random_weights(arch, len(classes)), 'classes': list(classes)}, file)
     torch.manual_seed(3)  # also where the weights are there already
+    return file
+
+
+def save_detector(file: Path, **meta: Any) -> Path:
+    """Random weights of `PLAIN` for the classes in `meta`, of the data set: it finds something everywhere."""
+    cfg = merge_config(PLAIN, {'model.bbox_head.num_classes': len(meta['classes'])})
+    torch.manual_seed(0)
+    state = MODELS.build(cfg.model).state_dict()
+    torch.save({'meta': {'dataset_meta': meta}, 'state_dict': state}, file)
     return file
 
 

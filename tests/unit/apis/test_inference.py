@@ -9,27 +9,16 @@ import torch
 from PIL import Image
 
 from mmdet.apis import inference_detector, init_detector
-from mmdet.config.resolve import merge_config
 from mmdet.datasets import BadImageError
-from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from tests.helpers.golden_model import ROOT
+from tests.helpers.tiny_run import PLAIN, save_detector
 
-CONFIG = ROOT / 'configs' / 'ssd' / 'ssd_tiny.py'
 CLASSES = ['ant', 'bee', 'cat']
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """Random weights of a detector of three classes that finds something everywhere."""
-    cfg = merge_config(CONFIG)
-    cfg.model.bbox_head.num_classes = len(CLASSES)
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    torch.save(
-        {'meta': {'dataset_meta': {'classes': CLASSES}}, 'state_dict': model.state_dict()}, tmp_path / 'x.pth'
-    )
-    return tmp_path / 'x.pth'
+    return save_detector(tmp_path / 'x.pth', classes=CLASSES)
 
 
 @pytest.fixture
@@ -40,7 +29,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def test_one_image_several_images_and_arrays_agree(checkpoint: Path, photo: Path) -> None:
-    model = init_detector(CONFIG, checkpoint, 'cpu')
+    model = init_detector(PLAIN, checkpoint, 'cpu')
     assert model.dataset_meta == {'classes': tuple(CLASSES), 'category_ids': (1, 2, 3)}
     one = inference_detector(model, str(photo))
     assert isinstance(one, DetDataSample)
@@ -59,7 +48,7 @@ def test_one_image_several_images_and_arrays_agree(checkpoint: Path, photo: Path
 
 
 def test_images_that_are_none(checkpoint: Path, tmp_path: Path) -> None:
-    model = init_detector(CONFIG, checkpoint, 'cpu')
+    model = init_detector(PLAIN, checkpoint, 'cpu')
     with pytest.raises(BadImageError, match=r'no\.jpg: the file is missing'):
         inference_detector(model, tmp_path / 'no.jpg')
     with pytest.raises(ValueError, match='more than 8 bits'):
@@ -69,6 +58,6 @@ def test_images_that_are_none(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_without_a_checkpoint_classes_are_numbers() -> None:
-    model = init_detector(CONFIG, device='cpu', cfg_options={'model.bbox_head.num_classes': 2})
+    model = init_detector(PLAIN, device='cpu', cfg_options={'model.bbox_head.num_classes': 2})
     assert model.dataset_meta == {'classes': ('0', '1'), 'category_ids': (1, 2)}
     assert not model.training

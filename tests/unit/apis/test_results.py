@@ -8,28 +8,20 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from mmdet.apis import inference_detector, init_detector
 from mmdet.apis.results import read_picture
-from mmdet.config.resolve import merge_config
-from mmdet.registry import MODELS
-from tests.helpers.golden_model import ROOT
+from tests.helpers.tiny_run import PLAIN, ROOT, save_detector
 
-CONFIG = ROOT / 'configs' / 'ssd' / 'ssd_tiny.py'
 META = {'classes': ['ant', 'bee', 'cat'], 'category_ids': [4, 9, 2]}
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A photo, and random weights of a detector that finds something everywhere."""
+    """A photo and a detector."""
     folder = tmp_path_factory.mktemp('results')
-    cfg = merge_config(CONFIG)
-    cfg.model.bbox_head.num_classes = len(META['classes'])
-    torch.manual_seed(0)
-    state = MODELS.build(cfg.model).state_dict()
-    torch.save({'meta': {'dataset_meta': META}, 'state_dict': state}, folder / 'x.pth')
+    save_detector(folder / 'x.pth', **META)
     noise = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
     cv2.imwrite(str(folder / 'PHOTO.jpg'), noise)
     return folder
@@ -37,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def model(folder: Path):
-    return init_detector(CONFIG, folder / 'x.pth', 'cpu')
+    return init_detector(PLAIN, folder / 'x.pth', 'cpu')
 
 
 def test_records_have_the_categories_of_the_data_set(model, folder):

@@ -7,28 +7,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from mmdet.commands.predict import main
-from mmdet.config.resolve import merge_config
 from mmdet.datasets import CocoDataset
-from mmdet.registry import MODELS
-from tests.helpers.tiny_run import ROOT
+from tests.helpers.tiny_run import PLAIN, save_detector
 
-CONFIG = str(ROOT / 'configs/ssd/ssd_tiny.py')
+CONFIG = str(PLAIN)
 CLASSES = ['ant', 'bee', 'cat']
 
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory) -> str:
-    """Random weights of a detector that finds something everywhere."""
-    cfg = merge_config(CONFIG)
-    cfg.model.bbox_head.num_classes = len(CLASSES)
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp('weights') / 'x.pth'
-    state = MODELS.build(cfg.model).state_dict()
-    torch.save({'meta': {'dataset_meta': {'classes': CLASSES}}, 'state_dict': state}, file)
-    return str(file)
+    return str(save_detector(tmp_path_factory.mktemp('weights') / 'x.pth', classes=CLASSES))
 
 
 @pytest.fixture
