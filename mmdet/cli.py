@@ -225,6 +225,13 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     return args
 
 
+def positive(text: str) -> int:
+    """Parse the value of an option that counts something: a whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'{text} is no whole number from 1 on')
+    return int(text)
+
+
 def hint(old: str, new: str) -> None:
     """Tell users of MMDetection 2.x what an option is called now."""
     print(f'note: {old} is now {new}', file=sys.stderr)

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmdet.cli import add_config_arguments, default_work_dir, make_parser, parse
+from mmdet.cli import add_config_arguments, default_work_dir, make_parser, parse, positive
 
 SHEET_COLUMNS = 4
 
@@ -17,12 +17,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add_config_arguments(parser)
     parser.add_argument('--out-dir', type=Path, help='default: work_dirs/<config name>/browse_<split>')
-    parser.add_argument('--number', type=int, default=16, help='how many samples, spread over the set')
+    parser.add_argument('--number', type=positive, default=16, help='how many samples, spread over the set')
     parser.add_argument('--split', choices=['train', 'val'], default='train')
-    args = parse(parser, argv)
-    if args.number < 1:
-        raise ValueError(f'--number must be at least 1, but is {args.number}')
-    return args
+    return parse(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

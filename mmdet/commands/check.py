@@ -61,10 +61,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='FILE.json',
         help='report, laid out as bad_data.json; default: work_dirs/<config name>/check_dataset.json',
     )
-    args = parse(parser, argv)
-    if args.workers < 0:
-        raise ValueError(f'--workers must not be negative, but is {args.workers}')
-    return args
+    return parse(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

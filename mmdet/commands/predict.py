@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmdet.cli import add_config_options, add_trust_argument, make_parser, parse
+from mmdet.cli import add_config_options, add_trust_argument, make_parser, parse, positive
 from mmdet.files import IMAGE_SUFFIXES, suggest
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
@@ -53,13 +53,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--save', nargs='+', choices=['pictures', *WRITERS], default=['pictures'], help='default: pictures'
     )
     parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score that is drawn or written')
-    parser.add_argument('--batch-size', type=int, default=1, help='images that the detector gets at once')
+    parser.add_argument(
+        '--batch-size', type=positive, default=1, help='images that the detector gets at once'
+    )
     parser.add_argument('--device', help='default: the first GPU, or the CPU')
     add_config_options(parser)
     add_trust_argument(parser)
     args = parse(parser, argv)
-    if args.batch_size < 1:
-        parser.error(f'--batch-size is 1 or more, not {args.batch_size}')
     for place, word, of_other in (('CONFIG', args.config, '.pth'), ('CHECKPOINT', args.checkpoint, '.py')):
         if Path(word).suffix.lower() in (of_other, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES) or Path(word).is_dir():
             parser.error(f'the order is PHOTOS CONFIG CHECKPOINT, and {place} is {word}')

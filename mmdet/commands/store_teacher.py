@@ -10,7 +10,7 @@ torchrun --nproc_per_node=4 tools/store_teacher.py CONFIG --launcher pytorch
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmdet.cli import add_config_arguments, make_parser, parse
+from mmdet.cli import add_config_arguments, make_parser, parse, positive
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,12 +18,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     add_config_arguments(parser)
     parser.add_argument('--teacher', help='file of another teacher than the config names')
-    parser.add_argument('--views', type=int, default=8, help='of each object; default: 8')
+    parser.add_argument('--views', type=positive, default=8, help='of each object; default: 8')
     parser.add_argument('--out', type=Path, help="default: answers.pth beside the teacher's file")
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     args = parse(parser, argv)
-    if args.views < 1:
-        raise ValueError(f'--views must be at least 1, but is {args.views}')
     from mmengine.dist import barrier, get_dist_info
 
     from mmdet.analysis.answers import ask_teacher, merge_answers

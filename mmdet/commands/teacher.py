@@ -8,7 +8,7 @@ python tools/analysis/browse_teacher.py configs_dev/ssd/ssd300_coco_cls_loc.py -
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmdet.cli import add_config_arguments, default_work_dir, make_parser, parse
+from mmdet.cli import add_config_arguments, default_work_dir, make_parser, parse, positive
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -19,10 +19,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--split', choices=['train', 'val'], default='val')
     parser.add_argument('--checkpoint', type=Path, help="a student's weights: show its predicted boxes, too")
     parser.add_argument('--out', type=Path, help='default: work_dirs/<config name>/teacher_sees_<split>.png')
-    parser.add_argument('--number', type=int, default=48, help='how many objects, spread over the set')
+    parser.add_argument('--number', type=positive, default=48, help='how many objects, spread over the set')
     args = parse(parser, argv)
-    if args.number < 1:
-        raise ValueError(f'--number must be at least 1, but is {args.number}')
     from mmdet.analysis.teacher import load_distilled_config, teacher_sheet
     from mmdet.visualization.canvas import write_picture
 

@@ -48,8 +48,3 @@ def test_pictures_that_cannot_be_read_are_named(root, tmp_path, capsys):
     pictures = browse(broken, tmp_path / 'out', '--number', '8', *skip)
     assert len(pictures) == 8
     assert victim.name in capsys.readouterr().out
-
-
-def test_number_must_be_positive(root, tmp_path):
-    with pytest.raises(ValueError, match='--number'):
-        browse(root, tmp_path, '--number', '0')

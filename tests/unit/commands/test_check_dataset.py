@@ -198,10 +198,3 @@ def test_a_killed_worker_is_named(root, monkeypatch):
     monkeypatch.setattr(check_dataset, 'AT_A_TIME', 1)
     with pytest.raises(OSError, match=r'train/\d\.jpg on.*--workers 1'):
         check(root, '--split', 'train', '--workers', '2')
-
-
-def test_wrong_arguments(root):
-    with pytest.raises(ValueError, match='--workers'):
-        check(root, '--workers', '-1')
-    with pytest.raises(SystemExit):
-        check(root, '--split', 'all')
