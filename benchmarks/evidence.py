@@ -199,7 +199,7 @@ class Unit:
         """Draw the photos of a smaller training set."""
         self.of_set.mkdir(parents=True, exist_ok=True)
         with FileLock(self.of_set / 'photos.lock'):
-            if self.recipe.share < 1 and not (self.of_set / 'train.json').exists():
+            if self.recipe.share < 1 and not (self.of_set / 'val.json').exists():  # the last to be written
                 whole, rest = self.data / 'annotations/instances_train.json', str(1 - self.recipe.share)
                 command = [sys.executable, 'tools/misc/split_coco.py', str(whole), str(self.of_set)]
                 subprocess.run([*command, '--val', rest], check=True)

@@ -63,13 +63,13 @@ calibration error is the mean of |share of right ones - mean score| over bins of
         {
             'parameters, M': ('student.parameters', 1e-6, '.2f'),
             'GMACs': ('student.gmacs', 1, '.2f'),
-            'latency, ms': ('student.latency_ms', 1, '.1f'),
+            'ms an image': ('student.ms_per_image', 1, '.1f'),
             'training images/s': ('training.images_per_second', 1, '.1f'),
             'training, s': ('training.seconds', 1, '.0f'),
             'memory, MB': ('training.memory_mb', 1, '.0f'),
         },
-        """The latency is that of one image, network and post-processing. Compare times only between runs on
-one device (see the runs below).""",
+        """An image takes the network, NMS and waiting for data, in batches of the test. Compare times only
+between runs on one device (see the runs below).""",
     ),
 )
 COMPARED = (*METRICS[:6], 'AR_100')

@@ -20,22 +20,21 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmdet.analysis.calibration import measure
-from mmdet.analysis.judge import judge, numbers
 from mmdet.analysis.runs import FORMAT, describe_commit, load_or_run
-from mmdet.analysis.teacher import build_distiller, predict_split, read_batches
-from mmdet.apis import init_detector
+from mmdet.analysis.teacher import build_distiller, predict_split
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.cli import usable_cores
-from mmdet.config.resolve import DATA_DEFAULTS, annotation_metrics, load_config
+from mmdet.config.resolve import DATA_DEFAULTS, load_config
 from mmdet.datasets.coco_format import read_coco
 from mmdet.distributed.signals import StoppedBySignal
-from mmdet.evaluation.coco_metric import CocoMetric
 from mmdet.files import HERE
 from mmdet.visualization.curves import read_lines
 
 MMDET = (sys.executable, str(HERE / '__main__.py'))  # without a checkout, too
 TORCHRUN = ('-m', 'torch.distributed.run', '--standalone', '--local_addr=127.0.0.1')
-WARM_UP, REPEATS = 3, 20  # of the latency
+# Of the report on a test: what detections are worth, size and speed of the student
+SCORES = ('metrics', 'ap_per_iou', 'errors', 'calibration')
+STUDENT = ('parameters', 'gmacs', 'ms_per_image', 'of_which_waiting_for_data')
 
 
 def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -68,15 +67,16 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
             teacher.checkpoint = str(args.teacher)
         work_dir = args.out_dir / 'work' / file.stem
         train(cfg, work_dir, seed, args, '--no-validate')
-        found = work_dir / 'detections.json'
         test = [*MMDET, 'test', f'{work_dir}.py', str(work_dir / 'latest.pth'), '--work-dir', str(work_dir)]
-        run_tool([*test, '--out', str(found), '--format-only'], work_dir / 'test.log')
+        run_tool([*test, '--report', str(work_dir / 'report')], work_dir / 'test.log')
+        report = json.loads((work_dir / 'report/report.json').read_text())
         return {
             'data': Path(cfg.data_root).name,
             **training_numbers(cfg, work_dir),
-            **score(cfg, json.loads(found.read_text())),
+            'val_images': report['images'],
+            **{key: report[key] for key in SCORES},
             'teacher': teacher_numbers(cfg),
-            'student': student_numbers(cfg, work_dir / 'latest.pth'),
+            'student': {key: report[key] for key in STUDENT if report[key] is not None},
             'command': args.command,
             **provenance(),
         }
@@ -156,13 +156,6 @@ def run_tool(command: Sequence[str], log: Path, processes: int = 1) -> None:
         raise ChildProcessError(f'{shlex.join(command)} failed. The end of {log}:\n{end}')
 
 
-def score(cfg: Config, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Compute COCO's numbers of detections, the split of their errors and the calibration of their scores."""
-    (settings,) = annotation_metrics(cfg, 'test')
-    metric = CocoMetric(settings['ann_file'], settings['classes'])
-    return {'val_images': len(metric.coco.imgs), **numbers(judge(metric, records))}
-
-
 def training_numbers(cfg: Config, work_dir: Path) -> dict[str, Any]:
     """Summarize what the run has logged; losses are means over the first and the last tenth of the lines."""
     files = sorted(work_dir.glob('*/vis_data/scalars.json'))  # those of interrupted starts first
@@ -203,23 +196,6 @@ def teacher_numbers(cfg: Config) -> dict[str, Any] | None:
     logits, labels, _ = predict_split(cfg, 'val', *build_distiller(cfg, get_device()))
     digest = hashlib.sha256(Path(teacher.checkpoint).read_bytes()).hexdigest()
     return {'arch': teacher.arch, **measure(logits, labels), 'sha256': digest[:16]}
-
-
-@torch.no_grad()
-def student_numbers(cfg: Config, checkpoint: Path) -> dict[str, float]:
-    """Measure size and speed of the student on one image, network and post-processing, without distiller."""
-    model = init_detector(cfg, checkpoint)
-    batch = next(read_batches(cfg, 'val', model.data_preprocessor, number=1))
-    seconds = []
-    for _ in range(WARM_UP + REPEATS):
-        start = time.perf_counter()
-        model(batch.images, batch.gt, mode='predict')  # ends on the CPU: nothing is left to wait for
-        seconds.append(time.perf_counter() - start)
-    return {
-        'parameters': sum(parameter.numel() for parameter in model.parameters()),
-        'gmacs': model.count_multiply_adds(batch.images),
-        'latency_ms': 1e3 * median(seconds[WARM_UP:]),
-    }
 
 
 def provenance() -> dict[str, str]:

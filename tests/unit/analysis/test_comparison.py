@@ -32,7 +32,7 @@ def result(row: str, seed: int, ap: float, **changes: Any) -> dict[str, Any]:
         'errors': ERRORS,
         'calibration': {'detections': 50, 'confidence': 0.5, 'precision': 0.3, 'error': 0.2},
         'teacher': TEACHER if row in ('cls', 'all') else None,
-        'student': {'parameters': 2_500_000, 'gmacs': 0.4, 'latency_ms': 12.25 + seed},
+        'student': {'parameters': 2_500_000, 'gmacs': 0.4, 'ms_per_image': 12.25 + seed},
         'training': {'images_per_second': 30.0, 'seconds': 100.0, 'memory_mb': 900},
         'command': 'python tools/analysis/run_rows.py configs_dev/ssd/tiny.py',
         'commit': '97d9300', 'device': 'CPU', 'torch': '2.15.0',

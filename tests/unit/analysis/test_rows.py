@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from mmdet.analysis import rows
 from mmdet.analysis.comparison import METRICS
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.commands.run_rows import main
 from mmdet.distributed.signals import StoppedBySignal
-from mmdet.registry import MODELS
 from tests.helpers.tiny_run import (
     DISTILLED,
     NARROW,
@@ -28,7 +25,6 @@ from tests.helpers.tiny_run import (
     SHORT,
     SPLITS,
     as_arguments,
-    small_config,
 )
 
 TEACHER = ROOT / 'configs_dev/teachers/resnet18_tiny.py'
@@ -75,7 +71,8 @@ def test_a_row_with_its_teacher(root: Path, tmp_path: Path, monkeypatch: pytest.
     teacher = load_checkpoint(out_dir / 'work/teacher_seed3/model_best.pth.tar')
     assert found['teacher']['top1'] == pytest.approx(teacher['metrics']['top1'])
     assert found['teacher']['crops'] == 6
-    assert found['student']['latency_ms'] > 0
+    assert found['student'].keys() == set(rows.STUDENT)
+    assert (out_dir / 'work/all_seed3/report/report.html').is_file()
 
     main(command)  # nothing is left to run
     assert len(tools) == 3
@@ -110,24 +107,6 @@ def test_a_row_that_was_begun_otherwise_and_a_tool_that_fails(root: Path, tmp_pa
     assert not list(out_dir.glob('*.json'))
     with pytest.raises(ChildProcessError, match=r'The end of .*log:\nwhy'):
         rows.run_tool([sys.executable, '-c', 'raise SystemExit("why")'], tmp_path / 'log')
-
-
-def test_size_of_the_student(root: Path, teacher: Path, tmp_path: Path) -> None:
-    cfg = small_config(root, tmp_path / 'work', teacher)
-    model = MODELS.build(cfg.model)
-    torch.save({'state_dict': model.state_dict()}, tmp_path / 'student.pth')
-    macs = []
-
-    def count(layer: nn.Module, _: Any, out: torch.Tensor) -> None:
-        macs.append(layer.weight.numel() * out.shape[2] * out.shape[3])
-
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(count)
-    model.eval()(torch.zeros(1, 3, 96, 96), mode='tensor')
-    found = rows.student_numbers(cfg, tmp_path / 'student.pth')
-    assert found['gmacs'] == pytest.approx(sum(macs) / 1e9)
-    assert found['parameters'] == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_a_training_that_is_told_to_end_saves_first(tmp_path: Path) -> None:
