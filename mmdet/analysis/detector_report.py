@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
@@ -17,7 +18,7 @@ from mmdet.analysis.comparison import ERRORS_NOTE
 from mmdet.analysis.judge import SCORES, Curves, Judged, confusion_matrix, curves, judge, numbers, rank_photos
 from mmdet.analysis.markdown import table, write_page
 from mmdet.analysis.plots import plot_class_curves, plot_confusion
-from mmdet.analysis.rows import provenance
+from mmdet.analysis.runs import describe_commit
 from mmdet.datasets import BadImageError, CocoDataset
 from mmdet.engine.hooks.draw import draw_beside_truth
 from mmdet.engine.state import unwrap_model
@@ -156,6 +157,13 @@ def size_and_speed(runner: Runner) -> dict[str, Any]:
         'processes': runner.world_size,
         **provenance(),
     }
+
+
+def provenance() -> dict[str, str]:
+    """Name the commit of the code, the device and torch."""
+    cpu = f'CPU, {torch.get_num_threads()} thread(s) a process'
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
+    return {'commit': describe_commit(), 'device': device, 'torch': torch.__version__}
 
 
 def describe_speed(report: Mapping[str, Any]) -> str:

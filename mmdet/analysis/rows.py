@@ -15,12 +15,11 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmdet.analysis.calibration import measure
-from mmdet.analysis.runs import FORMAT, describe_commit, load_or_run
+from mmdet.analysis.runs import FORMAT, load_or_run
 from mmdet.analysis.teacher import build_distiller, predict_split
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.cli import usable_cores
@@ -32,9 +31,9 @@ from mmdet.visualization.curves import read_lines
 
 MMDET = (sys.executable, str(HERE / '__main__.py'))  # without a checkout, too
 TORCHRUN = ('-m', 'torch.distributed.run', '--standalone', '--local_addr=127.0.0.1')
-# Of the report on a test: what detections are worth, size and speed of the student
-SCORES = ('metrics', 'ap_per_iou', 'errors', 'calibration')
-STUDENT = ('parameters', 'gmacs', 'ms_per_image', 'of_which_waiting_for_data')
+# Of the report on a test, which says the student's size and speed, too
+OF_TEST = ('metrics', 'ap_per_iou', 'errors', 'calibration', 'commit', 'device', 'torch')
+OF_STUDENT = ('parameters', 'gmacs', 'ms_per_image', 'of_which_waiting_for_data')
 
 
 def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -74,11 +73,10 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
             'data': Path(cfg.data_root).name,
             **training_numbers(cfg, work_dir),
             'val_images': report['images'],
-            **{key: report[key] for key in SCORES},
+            **{key: report[key] for key in OF_TEST},
             'teacher': teacher_numbers(cfg),
-            'student': {key: report[key] for key in STUDENT if report[key] is not None},
+            'student': {key: report[key] for key in OF_STUDENT if report[key] is not None},
             'command': args.command,
-            **provenance(),
         }
 
     return load_or_run(file, settings, run)
@@ -196,10 +194,3 @@ def teacher_numbers(cfg: Config) -> dict[str, Any] | None:
     logits, labels, _ = predict_split(cfg, 'val', *build_distiller(cfg, get_device()))
     digest = hashlib.sha256(Path(teacher.checkpoint).read_bytes()).hexdigest()
     return {'arch': teacher.arch, **measure(logits, labels), 'sha256': digest[:16]}
-
-
-def provenance() -> dict[str, str]:
-    """Name the commit of the code, the device and torch."""
-    cpu = f'CPU, {torch.get_num_threads()} thread(s) a process'
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
-    return {'commit': describe_commit(), 'device': device, 'torch': torch.__version__}

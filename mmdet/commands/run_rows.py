@@ -1,7 +1,8 @@
 """Train and test rows of an ablation over seeds: each row and seed leaves one JSON file.
 
 A row whose file exists is skipped, so the command may be stopped and given again. Weights, logs and the
-report on each test land in OUT_DIR/work and may be deleted. `distill-det compare OUT_DIR` turns the files into tables.
+report on each test land in OUT_DIR/work and may be deleted. `distill-det compare OUT_DIR` turns the files
+into tables.
 
 python tools/analysis/run_rows.py configs_dev/ssd/ssd_tiny_cls_loc.py --seeds 0 1 2 --out-dir work_dirs/rows
 """

@@ -71,7 +71,7 @@ def test_a_row_with_its_teacher(root: Path, tmp_path: Path, monkeypatch: pytest.
     teacher = load_checkpoint(out_dir / 'work/teacher_seed3/model_best.pth.tar')
     assert found['teacher']['top1'] == pytest.approx(teacher['metrics']['top1'])
     assert found['teacher']['crops'] == 6
-    assert found['student'].keys() == set(rows.STUDENT)
+    assert found['student'].keys() == set(rows.OF_STUDENT)
     assert (out_dir / 'work/all_seed3/report/report.html').is_file()
 
     main(command)  # nothing is left to run
