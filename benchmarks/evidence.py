@@ -29,7 +29,7 @@ from mmdet.analysis.comparison import mean_and_spread
 from mmdet.analysis.markdown import table
 from mmdet.analysis.runs import half_interval, read_runs
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
-from mmdet.cli import make_parser, run_main
+from mmdet.cli import make_parser, parse, run_main
 from mmdet.datasets.coco_format import read_coco
 
 STUDENT = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc_stored.py'
@@ -303,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for field in ('side', 'steps', 'teacher_steps'):
         option = f'--{field.replace("_", "-")}'
         parser.add_argument(option, type=int, help='instead of the recipe, for a CPU; give another --out')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     data = args.data or Path(os.environ.get('DISTILL_DATA', ''))
     if args.what == 'list':
         for name, row, seed in grid():

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmdet.cli import make_parser, usable_cores
+from mmdet.cli import make_parser, parse, usable_cores
 
 if TYPE_CHECKING:
     from benchmarks.report import Row
@@ -68,7 +68,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
     parser.add_argument('--work-dir', type=Path, help='for generated files')
     parser.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv of each benchmark')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.student != 'ssd300' and args.benchmark not in OF_A_STUDENT:
         parser.error(f'--student {args.student} goes with {", ".join(OF_A_STUDENT)}')
     return args

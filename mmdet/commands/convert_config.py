@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet.cli import make_parser
+from mmdet.cli import make_parser, parse
 
 EMPTY = Path(__file__).with_name('__init__.py')  # a config that says nothing, in the place of a missing one
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument('old', type=Path, help='config of MMDetection 2.x')
     parser.add_argument('new', type=Path, help='file to write')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.new.exists():
         raise ValueError(f'{args.new} is there already; name another file')
     from mmengine.config import Config

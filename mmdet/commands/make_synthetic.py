@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmdet.cli import make_parser
+from mmdet.cli import make_parser, parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--val', type=int, default=200, help='number of validation images')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--size', type=int, default=320, help='longer side of the images, in pixels')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     from mmdet.synthetic.dataset import CLASSES, make_dataset
 
     start = time.perf_counter()

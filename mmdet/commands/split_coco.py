@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mmdet.cli import make_parser, make_progress
+from mmdet.cli import make_parser, make_progress, parse
 from mmdet.files import part_of_coco, write_coco
 
 
@@ -77,7 +77,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     together.add_argument(
         '--near-duplicates', type=Path, metavar='IMG_DIR', help='keep photos together that look alike'
     )
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from mmdet.cli import make_parser
+from mmdet.cli import make_parser, parse
 from mmdet.files import suggest, write_coco
 
 SECOND_COLUMN = re.compile(r'\s+(-1|0|1)$')
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--classes', type=Path, help='text file with one class name a line (default: all found)'
     )
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     names = None
     if args.classes is not None:
         names = [line.strip() for line in args.classes.read_text().splitlines() if line.strip()]

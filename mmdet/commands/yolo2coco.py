@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet.cli import make_parser
+from mmdet.cli import make_parser, parse
 from mmdet.files import IMAGE_SUFFIXES, suggest, write_coco
 
 ORIENTATION = 0x0112  # the tag in EXIF data; from 5 on the image is shown with width and height swapped
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument('yaml', type=Path, help='data.yaml of the set')
     parser.add_argument('--out', type=Path, help='folder of the files; default: annotations, beside the YAML')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     data = read_yaml(args.yaml)
     root = args.yaml.parent.resolve()
     out = (args.out or root / 'annotations').resolve()

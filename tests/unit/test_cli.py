@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 
 from mmdet import cli
 from mmdet.cli import command_names, explain_worker, run_main
-from mmdet.commands.train import parse_args
+from mmdet.commands import split_coco, test
 from mmdet.datasets.transforms.loading import LoadImageFromFile
 from tests.helpers.tiny_run import ROOT, be_quick, small_config, train, without_evaluation, write_sets
 
@@ -221,7 +221,14 @@ def test_an_integer_that_a_command_returns_is_its_exit_status(status):
     assert end is None or end.value.code == status
 
 
-def test_a_mistyped_option_gets_a_suggestion(capsys):
+@pytest.mark.parametrize(
+    ('parse_args', 'typed', 'meant'),
+    [
+        (test.parse_args, ['configs/ssd/ssd300.py', 'x.pth', '--data_rot', 'x'], '--data-root'),
+        (split_coco.parse_args, ['all.json', 'out', '--sed', '3'], '--seed'),
+    ],
+)
+def test_a_mistyped_option_gets_a_suggestion(capsys, parse_args, typed, meant):
     with pytest.raises(SystemExit):
-        parse_args(['configs/ssd/ssd300.py', '--data_rot', 'x'])
-    assert '--data_rot x; did you mean --data-root?' in capsys.readouterr().err
+        parse_args(typed)
+    assert f'{" ".join(typed[-2:])}; did you mean {meant}?' in capsys.readouterr().err
