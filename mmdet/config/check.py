@@ -39,6 +39,7 @@ REPLACED = {
     'DistillationMonitorHook.dwarf_ratio': 'max_grad_ratio',
     'DistillationMonitorHook.feeble_ratio': 'It is gone: the scalars grad_norm/... show a weak loss.',
     'TrainLoop.max_skipped': 'It is gone: a loss that is not finite stops training.',
+    'CheckpointHook.rule': 'It is gone: greater is better.',
     'SSDHead.neg_pos_ratio': 'cls_loss.neg_pos_ratio',
     'SSDHead.smoothl1_beta': 'bbox_loss.beta',
     'L1Loss': 'Use SmoothL1Loss with beta=0.',

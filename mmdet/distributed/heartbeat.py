@@ -23,6 +23,10 @@ REMEDY = (
     'Go on from the last checkpoint with --resume, or let the launcher do that: MAX_RESTARTS=3. How long a '
     'process waits: --cfg-options env_cfg.dist_cfg.timeout=SECONDS'
 )
+NETWORK = (
+    'every process answers: the network between them failed. Without GPUs '
+    'GLOO_SOCKET_IFNAME=NAME chooses the interface of each machine'
+)
 
 
 class Heartbeat:
@@ -91,7 +95,7 @@ def explain_lost_ranks(error: BaseException) -> str | None:
     print(f'{lost}; asking {holder} for whom', file=sys.stderr, flush=True)
     try:
         heartbeat.leave('')
-        lines = heartbeat.find_lost() or ['every process answers: the network between them failed']
+        lines = heartbeat.find_lost() or [NETWORK]
     except DistError:
         lines = [f'the launcher on {holder}, which held the list of all, is gone']
     what = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,14 +1,10 @@
-"""Join the processes that a launcher has started, on GPUs that the installed torch can drive."""
+"""Join the processes that a launcher has started."""
 
-import contextlib
 import ctypes
 import datetime
 import logging
 import os
-import re
 import signal
-import socket
-import struct
 import sys
 from typing import NoReturn
 
@@ -18,31 +14,7 @@ import torch.distributed as dist
 from mmdet.distributed.heartbeat import Heartbeat
 from mmdet.distributed.launchers import LAUNCHERS, read_environment
 
-OLDER_CARDS = "pip install 'torch==2.6.*' 'torchvision==0.21.*'"  # has code for compute capability 5.0 to 9.0
-SIOCGIFADDR = 0x8915  # asks Linux for an interface's IPv4 address
 PR_SET_PDEATHSIG = 1  # asks Linux for a signal when the parent process has ended
-
-
-def check_cards() -> None:
-    """Stop before the first step on a GPU that the installed torch holds no code for.
-
-    Code `sm_XY` runs on GPUs of the same major version and at least its minor one, `sm_90a` on exactly its
-    own; `compute_XY` is compiled for any GPU from X.Y on.
-
-    Raises:
-        OSError: Names the GPU and the torch that fits.
-    """
-    known = torch.cuda.get_arch_list()
-    numbers = [int(arch.removeprefix('compute_')) for arch in known if re.fullmatch(r'compute_\d+', arch)]
-    for index in range(torch.cuda.device_count() if torch.version.cuda else 0):  # AMD's have no such numbers
-        major, minor = torch.cuda.get_device_capability(index)
-        own = {f'sm_{major}{lower}' for lower in range(minor + 1)} | {f'sm_{major}{minor}a'}
-        if own.isdisjoint(known) and all(number > 10 * major + minor for number in numbers):
-            raise OSError(
-                f'{torch.cuda.get_device_name(index)} (compute capability {major}.{minor}) is not supported '
-                f'by torch {torch.__version__}, which has code for {", ".join(known)}. '
-                f'A torch that fits older cards:\n{OLDER_CARDS}'
-            )
 
 
 def leave_process_group(status: int = 0) -> NoReturn:
@@ -63,9 +35,8 @@ def leave_process_group(status: int = 0) -> NoReturn:
 def start_process_group(launcher: str, backend: str | None = None, timeout: float = 1800) -> None:
     """Join the processes that a launcher started: over NCCL on GPUs, over gloo without.
 
-    Sets RANK, LOCAL_RANK and WORLD_SIZE as torch.distributed.run does, this process's card, and where it is
-    not set the interface over which gloo talks. When torch.distributed.run itself is killed, this process
-    gets SIGTERM.
+    Sets RANK, LOCAL_RANK and WORLD_SIZE as torch.distributed.run does, and this process's card. When
+    torch.distributed.run itself is killed, this process gets SIGTERM.
 
     Args:
         launcher: `pytorch` (torch.distributed.run), `slurm` or `mpi`.
@@ -80,11 +51,6 @@ def start_process_group(launcher: str, backend: str | None = None, timeout: floa
     gpus = torch.cuda.device_count()
     if gpus:
         _choose_gpu(launcher, gpus)
-    if interface := interface_to(os.environ['MASTER_ADDR']):
-        os.environ.setdefault('GLOO_SOCKET_IFNAME', interface)
-    names = {name for _, name in socket.if_nameindex()}
-    if unknown := set(os.environ.get('GLOO_SOCKET_IFNAME', '').split(',')) - {*names, ''}:
-        raise ValueError(f'GLOO_SOCKET_IFNAME={",".join(unknown)} is not one of {", ".join(sorted(names))}')
     if launcher == 'pytorch' and sys.platform == 'linux':
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     limit = datetime.timedelta(seconds=timeout)
@@ -121,21 +87,3 @@ def _choose_gpu(launcher: str, gpus: int) -> None:
             'dist_train.sh, GPUS_PER_NODE of slurm_train.sh), or let CUDA_VISIBLE_DEVICES name more'
         )
     torch.cuda.set_device(local_rank)
-
-
-def interface_to(address: str) -> str | None:
-    """Find the network interface from which packets to a host leave; None where that cannot be told.
-
-    gloo's own choice is the one that this machine's host name stands for, which is often the loopback.
-    """
-    with contextlib.suppress(ImportError, OSError):  # no Linux, no IPv4 address
-        import fcntl
-
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, 9))  # sends nothing
-            own = socket.inet_aton(probe.getsockname()[0])
-            for _, name in socket.if_nameindex():
-                with contextlib.suppress(OSError):  # has no address
-                    if fcntl.ioctl(probe, SIOCGIFADDR, struct.pack('256s', name.encode()))[20:24] == own:
-                        return name
-    return None

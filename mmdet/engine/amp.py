@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
+from mmengine.optim import AmpOptimWrapper as MMEngineAmpOptimWrapper
 from mmengine.optim import OptimWrapper
-from torch import Tensor, nn
+from torch import nn
 
 from mmdet.registry import OPTIM_WRAPPERS
 
 
 @OPTIM_WRAPPERS.register_module()
-class AmpOptimWrapper(OptimWrapper):
+class AmpOptimWrapper(MMEngineAmpOptimWrapper):
     """Train under autocast; scale the loss where the type needs it, in float16.
 
-    MMEngine's class of this name asks for a GPU and scales always.
+    MMEngine's class of this name asks for a GPU, also for float16, and scales always.
 
     Args:
         dtype: 'bfloat16' or 'float16'; default: bfloat16 on the CPU and on cards of compute capability 8.0
@@ -31,13 +32,14 @@ class AmpOptimWrapper(OptimWrapper):
     """
 
     def __init__(self, dtype: str | None = None, loss_scale: float | str = 'dynamic', **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        OptimWrapper.__init__(self, **kwargs)  # MMEngine's own asserts a GPU
         self.device = torch.device(get_device()).type
-        self.dtype = autocast_dtype(dtype)
-        self.scaler = torch.amp.GradScaler(
+        self.cast_dtype = autocast_dtype(dtype)
+        self._scale_update_param = None
+        self.loss_scaler = torch.amp.GradScaler(
             self.device,
             init_scale=2.0**16 if loss_scale == 'dynamic' else float(loss_scale),
-            enabled=self.dtype == torch.float16,
+            enabled=self.cast_dtype == torch.float16,
         )
         if self.device == 'cpu' and not has_fast_bfloat16():
             MMLogger.get_current_instance().warning(
@@ -47,33 +49,15 @@ class AmpOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Run the forward pass under autocast."""
-        with super().optim_context(model), torch.autocast(self.device, dtype=self.dtype):
+        """Run the forward pass under autocast; MMEngine's has no float16 on the CPU."""
+        with OptimWrapper.optim_context(self, model), torch.autocast(self.device, dtype=self.cast_dtype):
             yield
 
-    def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Compute gradients of the loss, scaled."""
-        self.scaler.scale(loss).backward(**kwargs)
-        self._inner_count += 1
-
-    def step(self, **kwargs: Any) -> None:
-        """Update the parameters, except where a scaled gradient overflowed."""
-        if self.clip_grad_kwargs:
-            self.scaler.unscale_(self.optimizer)
-            self._clip_grad()
-        self.scaler.step(self.optimizer, **kwargs)
-        self.scaler.update()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the optimizer and of the scale."""
-        return {**super().state_dict(), 'loss_scaler': self.scaler.state_dict()}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; one of a run without `--amp` has no scale."""
+        """Restore what `state_dict` returned; that of a run in another type has no scale."""
         state = dict(state_dict)
-        scale = state.pop('loss_scaler', None)
-        if scale and self.scaler.is_enabled():
-            self.scaler.load_state_dict(scale)
+        if not state.get('loss_scaler'):
+            state.pop('loss_scaler', None)
         super().load_state_dict(state)
 
 

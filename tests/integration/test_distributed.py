@@ -307,7 +307,7 @@ def start_hosts(start: Start, hosts: list[list[str]]) -> Callable[..., list[Run]
                 faults,
                 1,
                 prefix=host,
-                environment={'NODE_RANK': str(number), **given},
+                environment={'NODE_RANK': str(number), 'GLOO_SOCKET_IFNAME': f'c{number}', **given},
                 **{'env_cfg.dist_cfg.timeout': timeout},
             )
             for number, host in enumerate(hosts)

@@ -28,8 +28,7 @@ class CheckpointHook(Hook):
             batches are summed, a checkpoint waits for the next step of the optimizer.
         by_epoch: Whether it counts epochs.
         max_keep_ckpts: How many are kept; -1: all.
-        save_best: A metric, 'coco/bbox_mAP'.
-        rule: Whether a 'greater' or a 'less' value of it is better.
+        save_best: A metric, 'coco/bbox_mAP'; greater is better.
     """
 
     priority = 'VERY_LOW'
@@ -40,16 +39,12 @@ class CheckpointHook(Hook):
         by_epoch: bool = True,
         max_keep_ckpts: int = -1,
         save_best: str | None = None,
-        rule: str = 'greater',
     ) -> None:
-        if rule not in ('greater', 'less'):
-            raise ValueError(f"default_hooks.checkpoint.rule is 'greater' or 'less'; got {rule!r}")
         self.interval = interval
         self.by_epoch = by_epoch
         self.max_keep_ckpts = max_keep_ckpts
         self.save_best = save_best
-        self.sign = 1 if rule == 'greater' else -1
-        self.best = -self.sign * math.inf, ''  # score and name of the file
+        self.best = -math.inf, ''  # score and name of the file
         self.saved_iter = 0
         self.due = False  # at the next step of the optimizer, where gradients of several batches are summed
 
@@ -121,7 +116,7 @@ class CheckpointHook(Hook):
         if score == NOTHING_SCORED:
             runner.logger.warning(f'{self.save_best} is -1: there was nothing to score, and no best is saved')
             return
-        if not math.isfinite(score) or self.sign * score <= self.sign * self.best[0]:
+        if not score > self.best[0]:  # also of NaN
             return
         when = f'iter_{runner.iter}' if runner.train_loop.samples else f'epoch_{runner.epoch}'
         path = Path(runner.work_dir, f'best_{self.save_best.replace("/", "_")}_{when}.pth')

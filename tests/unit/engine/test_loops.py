@@ -155,4 +155,4 @@ def test_gradients_in_an_older_checkpoint_are_left_out(toy_config, tmp_path, who
 def test_mixed_precision_on_the_cpu(toy_config, dtype):
     cfg = toy_config()
     cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=dtype)
-    assert train(cfg).optim_wrapper.scaler.is_enabled() == (dtype == 'float16')
+    assert train(cfg).optim_wrapper.loss_scaler.is_enabled() == (dtype == 'float16')
