@@ -60,12 +60,18 @@ class BaseDetector(BaseModel, ABC):
         """Predict, match and compute the detector's own losses. feats L x (N, C_l, H_l, W_l)."""
 
     @abstractmethod
-    def detect(self, images: Tensor, gt: GroundTruth) -> list[Detections]:
-        """Detections per image in pixels of the network input. images (N, 3, H, W)."""
+    def head_outputs(self, feats: list[Tensor], img_shape: Tensor) -> HeadOutputs:
+        """Predict in images of size `img_shape` (N, 2) (h, w), before any selection of `head`'s."""
 
-    @abstractmethod
-    def raw_outputs(self, images: Tensor) -> Any:
-        """What the heads compute, before any selection. images (N, 3, H, W)."""
+    def detect(self, images: Tensor, gt: GroundTruth) -> list[Detections]:
+        """Detections per image in pixels of the network input (N, 3, H, W), clipped to the true image."""
+        outputs = self.head_outputs(self.extract_feat(images), gt.img_shape)
+        return self.head.predict(outputs, gt.img_shape)
+
+    def raw_outputs(self, images: Tensor) -> HeadOutputs:
+        """What `head` computes on whole images (N, 3, H, W), before any selection."""
+        size = torch.tensor(images.shape[2:], device=images.device)
+        return self.head_outputs(self.extract_feat(images), size.expand(len(images), 2))
 
     def loss(self, images: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
         """Compute the detector's losses, and the distiller's where there is one. images (N, 3, H, W)."""

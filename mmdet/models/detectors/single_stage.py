@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mmdet.models.data_preprocessor import DetDataPreprocessor
 from mmdet.models.detectors.base import BaseDetector, HeadStep
 from mmdet.models.heads import Head
-from mmdet.models.postprocess import Detections
 from mmdet.registry import MODELS
 from mmdet.structures import GroundTruth, HeadOutputs
 
@@ -42,19 +41,15 @@ class SingleStageDetector(BaseDetector):
         """The dense head."""
         return self.bbox_head
 
-    def raw_outputs(self, images: Tensor) -> HeadOutputs:
-        """Predict logits and deltas of every anchor. images (N, 3, H, W)."""
-        return self.head(self.extract_feat(images))
+    def head_outputs(self, feats: list[Tensor], img_shape: Tensor) -> HeadOutputs:
+        """Predict logits and deltas of every anchor."""
+        return self.head(feats)
 
     def head_step(self, feats: list[Tensor], gt: GroundTruth) -> HeadStep:
         """Predict, match and compute the head's losses. feats L x (N, C_l, H_l, W_l)."""
         outputs = self.head(feats)
         matched = self.head.match(outputs.anchors, gt)  # (N, A)
         return HeadStep(self.head.loss(outputs, matched, gt), outputs, matched)
-
-    def detect(self, images: Tensor, gt: GroundTruth) -> list[Detections]:
-        """Detect objects; boxes are clipped to the true image."""
-        return self.head.predict(self.raw_outputs(images), gt.img_shape)
 
 
 @MODELS.register_module()

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from mmdet.models.data_preprocessor import DetDataPreprocessor
 from mmdet.models.detectors.base import BaseDetector, HeadStep
 from mmdet.models.heads import Head, RoIHead, RPNHead
-from mmdet.models.postprocess import Detections
 from mmdet.registry import MODELS
 from mmdet.structures import IGNORED, Anchors, GroundTruth, HeadOutputs
 
@@ -57,18 +56,8 @@ class TwoStageDetector(BaseDetector):
         losses = {name.replace('loss', 'loss_rpn'): loss for name, loss in rpn_losses.items()}
         return HeadStep(losses | self.roi_head.loss(outputs, matched, gt), outputs, matched)
 
-    def detect(self, images: Tensor, gt: GroundTruth) -> list[Detections]:
-        """Detect objects; boxes are clipped to the true image."""
-        return self.head.predict(self.second_stage(images, gt.img_shape), gt.img_shape)
-
-    def raw_outputs(self, images: Tensor) -> HeadOutputs:
-        """Predict logits and deltas of proposals in the whole images (N, 3, H, W)."""
-        size = torch.tensor(images.shape[2:], device=images.device)
-        return self.second_stage(images, size.expand(len(images), 2))
-
-    def second_stage(self, images: Tensor, img_shape: Tensor) -> HeadOutputs:
-        """Predict logits and deltas of the proposals inside images of size `img_shape` (N, 2) (h, w)."""
-        feats = self.extract_feat(images)
+    def head_outputs(self, feats: list[Tensor], img_shape: Tensor) -> HeadOutputs:
+        """Predict logits and deltas of proposals inside images of size `img_shape` (N, 2) (h, w)."""
         return self.roi_head(feats, as_anchors(self.rpn_head.propose(self.rpn_head(feats), img_shape)))
 
 
