@@ -5,12 +5,14 @@ N images · C channels · H x W pixels before the pooling, h x w behind it
 
 from __future__ import annotations
 
+import os
+import warnings
+from functools import cache
+from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-
-from mmdet.structures.device import launch, launches
 
 BLOCK = {'PIXELS': 16, 'CHANNELS': 64}  # of an output; 8 values a thread
 
@@ -81,7 +83,7 @@ class _FusedBiasReLU(torch.autograd.Function):
         # Which pixel of its window each value comes from, for the gradient
         place = _channels_last(x, height, width, torch.uint8) if window.kernel > 1 else None
         sizes = (*x.shape[1:], height, width)
-        _launch('pool_bias_relu_kernel', out, window, x, bias, residual, out, place, *sizes)
+        launch('pool_bias_relu_kernel', out, window, x, bias, residual, out, place, *sizes)
         ctx.save_for_backward(out, place)
         ctx.window, ctx.size, ctx.bias_type = window, x.shape[2:], bias.dtype
         return out
@@ -97,7 +99,7 @@ class _FusedBiasReLU(torch.autograd.Function):
             pooled = grad.contiguous(memory_format=torch.channels_last)
             grad = _channels_last(pooled, *ctx.size)
             sizes = (*grad.shape[1:], *pooled.shape[2:])
-            _launch('pool_backward_kernel', grad, ctx.window, pooled, place, grad, *sizes)
+            launch('pool_backward_kernel', grad, ctx.window, pooled, place, grad, *sizes)
         return grad if of_x else None, bias_grad, residual_grad, None
 
 
@@ -108,9 +110,31 @@ def _channels_last(like: Tensor, height: int, width: int, dtype: torch.dtype | N
     )
 
 
-def _launch(kernel: str, out: Tensor, window: Window, *arguments: Any) -> None:
-    """Launch one program for each block of `out`."""
+def launches(x: Tensor) -> bool:
+    """Whether our kernels are wanted and can be launched for `x`; a compiler fuses by itself.
+
+    The variable MMDET_KERNELS=1 asks for them: no card has shown yet that they are right and faster.
+    """
+    wanted = x.is_cuda and os.environ.get('MMDET_KERNELS') == '1'
+    return wanted and not torch.compiler.is_compiling() and _triton_works()
+
+
+@cache
+def _triton_works() -> bool:
+    """Try a kernel: Triton comes with torch for CUDA on Linux, and needs a C compiler."""
+    x = torch.zeros(1, 1, 1, 4, device='cuda')
+    try:
+        launch('pool_bias_relu_kernel', x, Window(), x, x[0, 0, 0], None, x, None, 1, 1, 4, 1, 4)
+    except Exception as error:  # whatever Triton, the compiler or the driver raise
+        warnings.warn(f'the kernels for GPUs cannot run, so that steps take longer: {error!r}', stacklevel=2)
+        return False
+    return True
+
+
+def launch(kernel: str, out: Tensor, window: Window, *arguments: Any) -> None:
+    """Launch one program of a Triton kernel for each block of `out`, which is among its arguments."""
     pixels, channels = len(out) * out.shape[2] * out.shape[3], out.shape[1]
     grid = (-(-pixels // BLOCK['PIXELS']), -(-channels // BLOCK['CHANNELS']))
     constants = {'KERNEL': window.kernel, 'STRIDE': window.stride, 'PADDING': window.padding, **BLOCK}
-    launch(f'mmdet.models.conv_relu_kernels.{kernel}', grid, out, (*arguments, pixels), constants)
+    kernels = import_module('mmdet.models.conv_relu_kernels')  # Triton takes half a second
+    getattr(kernels, kernel)[grid](*arguments, pixels, **constants)

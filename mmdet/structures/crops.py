@@ -3,15 +3,11 @@
 N images · M boxes · S crop side · boxes xyxy in pixels of the images
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdet.structures.device import launch, launches, on_gpu
-
-BLOCK = 512  # pixels of a crop that one program of a kernel handles
+from mmdet.structures.device import on_gpu
 
 
 def crop_boxes(images: Tensor, bboxes: Tensor, image_index: Tensor, size: int) -> Tensor:
@@ -28,9 +24,6 @@ def crop_boxes(images: Tensor, bboxes: Tensor, image_index: Tensor, size: int) -
         return images.new_zeros(0, images.shape[1], size, size) + bboxes.sum()
     with torch.autocast(images.device.type, enabled=False):
         bboxes = bboxes.to(images.dtype)
-        if launches(images) and images.dtype == torch.float32 and not images.requires_grad:
-            crops: Tensor = _Crops.apply(images, bboxes, image_index, size)
-            return crops
         sample = _sample_as_volume if on_gpu(images) else _sample_expanded
         return sample(images, bboxes, image_index, size)
 
@@ -65,51 +58,8 @@ def _sample_expanded(images: Tensor, bboxes: Tensor, image_index: Tensor, size: 
 
 
 def _sample_as_volume(images: Tensor, bboxes: Tensor, image_index: Tensor, size: int) -> Tensor:
-    """One call for the batch, the images as the slices of one volume: for a GPU without our kernels."""
+    """One call for the batch, the images as the slices of one volume: for a GPU."""
     depth = (2 * image_index + 1).to(bboxes.dtype) / len(images) - 1  # (M,) of the slice
     grid = sampling_grid(bboxes, images.shape[-2:], size, depth)  # (M, S, S, 3)
     crops = F.grid_sample(images.transpose(0, 1)[None], grid[None], align_corners=False)  # (1, 3, M, S, S)
     return crops[0].transpose(0, 1)
-
-
-class _Crops(torch.autograd.Function):
-    """Sample in one kernel, and compute the gradient of the boxes in another, without a sampling grid."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, bboxes: Tensor, image_index: Tensor, size: int) -> Tensor:
-        ctx.save_for_backward(images, bboxes, image_index)
-        ctx.size = size
-        crops = images.new_empty(len(bboxes), images.shape[1], size, size)
-        _launch('crop_kernel', images, bboxes, image_index, size, crops)
-        return crops
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor, None, None]:
-        images, bboxes, image_index = ctx.saved_tensors
-        (grad,) = grad_outputs
-        parts = bboxes.new_empty(len(bboxes), _programs(ctx.size), 4)
-        inputs = (images, bboxes, image_index, ctx.size)
-        _launch('crop_backward_kernel', *inputs, parts, grad, strides=grad.stride())
-        return None, parts.sum(1), None, None
-
-
-def _launch(
-    kernel: str,
-    images: Tensor,
-    bboxes: Tensor,
-    image_index: Tensor,
-    size: int,
-    out: Tensor,
-    *inputs: Tensor,
-    strides: tuple[int, ...] = (),
-) -> None:
-    grid = (len(bboxes), _programs(size))
-    sizes = (*images.shape[2:], size, *images.stride(), *strides)
-    constants = {'C': images.shape[1], 'BLOCK': BLOCK}
-    arguments = (images, bboxes.contiguous(), image_index, *inputs, out, *sizes)
-    launch(f'mmdet.structures.crop_kernels.{kernel}', grid, out, arguments, constants)
-
-
-def _programs(size: int) -> int:
-    """Count the programs of a crop."""
-    return -(-(size**2) // BLOCK)

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from mmdet.models.conv_relu import Window, fused_bias_relu
-from mmdet.structures import crop_boxes, crops
 
 POOLS = [None, nn.MaxPool2d(2, 2, ceil_mode=True), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 1, 1)]
 
@@ -29,17 +28,3 @@ def test_bias_pooling_relu(pool: nn.MaxPool2d | None) -> None:
         weight = torch.randn_like(expected)
         gradients = [torch.autograd.grad(out, (x, bias, *rest), weight) for out in (found, expected)]
         torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
-
-
-def test_crops() -> None:
-    """Also boxes that are mirrored, empty or partly outside, and a gradient that is not contiguous."""
-    images = torch.randn(3, 3, 60, 100, generator=torch.Generator().manual_seed(0))
-    bboxes = [[1.2, 1.3, 80.1, 57.7], [-3, -2, 5, 4], [80, 30, 120, 90], [4, 4, 4, 4], [8, 8, 2, 1]]
-    leaf = (torch.tensor(bboxes) + 0.0123).requires_grad_()  # away from the kinks at pixel centers
-    index = torch.tensor([0, 1, 1, 0, 2])
-    expected = crop_boxes(images, leaf, index, 25)
-    weight = torch.randn_like(expected).transpose(2, 3)
-    found = crops._Crops.apply(images, leaf, index, 25)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    gradients = [torch.autograd.grad(out, leaf, weight)[0] for out in (found, expected)]
-    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)

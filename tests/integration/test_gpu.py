@@ -26,9 +26,7 @@ from tests.unit.structures.test_boxes import random_boxes
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
 
-@pytest.mark.parametrize('kernels', ['0', '1'])
-def test_crops(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('MMDET_KERNELS', kernels)
+def test_crops() -> None:
     images = torch.randn(3, 3, 60, 100, generator=torch.Generator().manual_seed(0))
     bboxes, index = random_boxes(3, 7, 60), torch.tensor([2, 0, 1, 0, 2, 2, 2])
     results = []
