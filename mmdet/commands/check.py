@@ -165,7 +165,6 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         cfg: Config of its data set.
         workers: Processes that decode; 0: this one.
     """
-    from mmdet.engine.hooks import fault_entries
     from mmdet.registry import DATASETS
 
     try:
@@ -175,7 +174,7 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         file = str(Path(cfg['data_root'], cfg['ann_file']))
         refused = {'split': split, 'kind': 'refused', 'file': file, 'img_id': None, 'ann_id': None}
         return Found([refused | {'reason': reason}], [], [f'{split} would stop: {reason}'], 0, None, {})
-    annotations = fault_entries(split, dataset.faults)
+    annotations = [{'split': split, **fault._asdict()} for fault in dataset.faults]
     looked_at = read_images(split, dataset, workers)
     images: list[Entry] = [
         {'split': split, 'img_id': img_id, 'file': str(dataset.image_file(img_id)), 'reason': reason}

@@ -134,12 +134,6 @@ def _plain_type(kind: Any) -> str:
     return str(kind).removesuffix('FeatLoc').removesuffix('ClsLoc')
 
 
-def _short(value: Any) -> str:
-    """Cut the text of a value for a list."""
-    text = repr(value)
-    return text if len(text) < 60 else f'{text[:57]}...'
-
-
 def _apply(old: Values, new: Values) -> list[str]:
     """Change a config of ours to what an old one says; list what has no counterpart here."""
     left_out: list[str] = []
@@ -182,7 +176,7 @@ def _move(place: str, value: Any, new: Values, left_out: list[str]) -> None:
         _set(part, key, _new_value(place, key, value, left_out))
         return
     if value is not None and ... not in always and value not in always:
-        left_out.append(f'{place}={_short(value)}')
+        left_out.append(f'{place}={value!r:.60}')
 
 
 def _new_place(place: str) -> str:
@@ -266,7 +260,7 @@ def _apply_pipeline(old: list[Values], split: str, new: Values, left_out: list[s
                 if name in known:
                     steps[-1][name] = max(value) if several else value
                 if several or (name not in known and key not in ALWAYS):
-                    left_out.append(f'data.{split}.pipeline: {kind}.{key}={_short(value)}')
+                    left_out.append(f'data.{split}.pipeline: {kind}.{key}={value!r:.60}')
         elif kind not in FORMATTING:
             left_out.append(f'data.{split}.pipeline: {kind}')
     if {'type': 'LoadAnnotations'} not in steps:
@@ -350,7 +344,7 @@ def _apply_distillation(kt: Values, model: Values, left_out: list[str]) -> None:
     else:
         distiller['kd_loc'] = None
     if kt.get('kt_feat'):
-        left_out.append(f'kt_config.kt_feat={_short(kt["kt_feat"])}')
+        left_out.append(f'kt_config.kt_feat={kt["kt_feat"]!r:.60}')
 
 
 def _difference(new: Values, base: Values) -> Values:

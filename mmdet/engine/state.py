@@ -201,8 +201,6 @@ def restore_training(
             f"checkpoint's learning rate x {factor:g}"
             + ('' if factor != 1 else ' (--auto-scale-lr scales it with the images of a step)')
         )
-    if checkpoint.get('gradients'):  # saved by earlier versions
-        notes.append('the gradients in the checkpoint, summed for a step still to come, are left out')
     states: list[dict[str, Tensor]] = checkpoint['rng']
     if len(states) == get_world_size():
         set_rng_state(states[get_rank()])

@@ -1,6 +1,6 @@
 """Hooks of a training run; those that take the place of one of MMEngine's have its name."""
 
-from mmdet.engine.hooks.bad_data import BadDataHook, fault_entries, write_bad_data
+from mmdet.engine.hooks.bad_data import BadDataHook, write_bad_data
 from mmdet.engine.hooks.checkpoint import CheckpointHook
 from mmdet.engine.hooks.curves import CurvesHook
 from mmdet.engine.hooks.distillation_monitor import DistillationMonitorHook
@@ -18,6 +18,5 @@ __all__ = [
     'LoggerHook',
     'ProgressHook',
     'SaveTeacherHook',
-    'fault_entries',
     'write_bad_data',
 ]

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from mmdet.engine.loops import image_ids
 from mmdet.registry import HOOKS
 from mmdet.structures import NO_IMAGE
 
-FAULT = ('kind', 'file', 'img_id', 'ann_id', 'reason')
 Images = dict[tuple[str, int], dict[str, Any]]  # (split, id) -> split, img_id, file, reason
 
 
@@ -49,7 +47,7 @@ class BadDataHook(Hook):
         self.splits.add(mode)
         faults = getattr(getattr(runner, f'{mode}_loop').dataloader.dataset, 'faults', [])
         others = [fault for fault in self.annotations if fault['split'] != mode]
-        self.annotations = others + fault_entries(mode, faults)
+        self.annotations = others + [{'split': mode, **fault._asdict()} for fault in faults]
         self._write(runner)
         if faults:
             counts = Counter(fault.kind for fault in faults).most_common()
@@ -121,19 +119,8 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], Images]:
     """Read what the list in a work dir holds: annotations, and images by split and id."""
     if not path.is_file():
         return [], {}
-    try:
-        report = json.loads(path.read_text(encoding='utf-8'))
-        images = {(image['split'], image['img_id']): image for image in report['images']}
-        return list(report['annotations']), images
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f'{path} is not the list of bad data that a run writes ({error!r}); move it away.'
-        ) from error
-
-
-def fault_entries(split: str, faults: Iterable[Any]) -> list[dict[str, Any]]:
-    """List faults of annotations as `bad_data.json` does."""
-    return [{'split': split} | {name: getattr(fault, name) for name in FAULT} for fault in faults]
+    report = json.loads(path.read_text(encoding='utf-8'))
+    return report['annotations'], {(image['split'], image['img_id']): image for image in report['images']}
 
 
 def write_bad_data(path: Path, annotations: list[dict[str, Any]], images: list[dict[str, Any]]) -> None:

@@ -1,10 +1,8 @@
-"""Log the training: images per second, memory, and a line for the last step."""
+"""Log the training: images per second, and a line for the last step."""
 
-import sys
 from collections import deque
 from typing import Any
 
-import torch
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
@@ -18,7 +16,7 @@ HISTORY = 1000  # values of each scalar that are kept in memory; MMEngine copies
 
 @HOOKS.register_module()
 class LoggerHook(MMEngineLoggerHook):
-    """MMEngine's, and: images per second, memory also on the CPU, and a line for the last step.
+    """MMEngine's, and: images per second, and a line for the last step.
 
     The values that running means are taken over go into checkpoints, so that a resumed run logs the same.
 
@@ -56,8 +54,6 @@ class LoggerHook(MMEngineLoggerHook):
         images, seconds = map(sum, zip(*self.recent, strict=True))
         if images:
             hub.update_scalar('train/images/s', images * runner.world_size / seconds)
-        if not torch.cuda.is_available() and (megabytes := _peak_memory()):  # MMEngine logs that of a GPU
-            hub.update_scalar('train/memory', megabytes)
         for scalar in hub.log_scalars.values():
             scalar.max_length = HISTORY
         length = runner.train_loop.epoch_length
@@ -72,12 +68,3 @@ class LoggerHook(MMEngineLoggerHook):
             runner.logger.info(line)
             if due:
                 runner.visualizer.add_scalars(tag, step=runner.iter + 1, file_path=self.json_log_path)
-
-
-def _peak_memory() -> int:
-    """Tell the largest size in MB that this process had in memory; 0 on Windows, which does not say it."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == 'darwin' else 10)

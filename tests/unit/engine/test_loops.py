@@ -7,7 +7,6 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.engine import DetRunner
 from tests.helpers.same import assert_same_checkpoints
 from tests.helpers.tiny_run import train
@@ -136,19 +135,6 @@ def test_gradients_are_summed_and_clipped_to_the_end_of_an_epoch(toy_config, tmp
         torch.testing.assert_close(runner.model.state_dict()[name], value, msg=name)
     names = {file.name for file in (tmp_path / 'run').glob('*_*.pth')}
     assert names == {'iter_3.pth', 'iter_5.pth', 'iter_8.pth', 'iter_10.pth', 'epoch_2.pth'}
-
-
-def test_gradients_in_an_older_checkpoint_are_left_out(toy_config, tmp_path, whole):
-    """And so is its count of steps that were left out."""
-    content = load_checkpoint(whole / 'iter_4.pth')
-    content['gradients'] = [[torch.ones(4, 4)]]
-    content['meta']['skipped_steps'] = 1
-    (tmp_path / 'run').mkdir()
-    save_checkpoint(content, tmp_path / 'run/iter_4.pth')
-    runner = train(toy_config(resume=True))
-    (log,) = Path(runner.log_dir).glob('*.log')
-    assert 'gradients in the checkpoint, summed for a step still to come, are left out' in log.read_text()
-    assert_same_checkpoints(whole / 'latest.pth', tmp_path / 'run/latest.pth')
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])

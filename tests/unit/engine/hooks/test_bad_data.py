@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mmdet.engine.hooks.bad_data import FAULT
+from mmdet.datasets import Fault
 from tests.helpers.forked import Fate, finish, launched, said, start, train_config
 from tests.helpers.tiny_run import train
 
@@ -24,7 +24,7 @@ def test_annotations_and_images_of_both_splits(with_evaluation, listed):
     cfg.train_dataloader.dataset.update(bad=[2, 5], faults=[FOUND])
     cfg.val_dataloader.dataset.update(bad=[1])
     train(cfg)
-    assert listed('annotations') == [{'split': 'train', **dict(zip(FAULT, FOUND, strict=True))}]
+    assert listed('annotations') == [{'split': 'train', **Fault(*FOUND)._asdict()}]
     assert listed('images') == [
         {'split': split, 'img_id': i, 'file': f'{i}.jpg', 'reason': 'truncated'}
         for split, i in (('train', 2), ('train', 5), ('val', 1))
