@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 
 from benchmarks.candidates import ProposalDistiller, WeighedCropL1Loss, WeighedDistiller
 from mmdet.distillation import ClassifierDistiller, CropL1Loss, SoftmaxKDLoss
@@ -22,7 +23,8 @@ HALF = [[0.0, 0.0, 20.0, 20.0], [0.0, 0.0, 20.0, 10.0], [5.0, 5.0, 5.0, 5.0]]  #
     ('weigh', 'expected'),
     [('gate', [1, 1, 0]), ('fade', [0, 1, 1]), ('decay', [1, 1, 1]), ('size', [1.2, 1.2, 0.6])],
 )
-def test_factors(weigh, expected, images):  # noqa: F811
+def test_factors(weigh, expected, images, request):  # noqa: F811
+    MessageHub.get_instance(request.node.name)  # of a run at its start
     samples = dataclasses.replace(
         make_samples((2,), (3,)),
         bboxes=torch.tensor(HALF, requires_grad=True),
