@@ -11,33 +11,24 @@ import torch
 
 from benchmarks.parity import CHECKED, differing_pixels
 from benchmarks.reference.augmentation import baseline_pipeline, reference_sample
-from benchmarks.report import NO_GPU, Row, Target
+from benchmarks.report import Row, Target
 from benchmarks.settings import Settings
 from benchmarks.students import CONFIG
 from benchmarks.timing import Spread, Timing, interleaved, ratio
 from mmdet.config.resolve import load_config
-from mmdet.datasets import CocoDataset, collate_detection
+from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import read_image
 from mmdet.engine import DetRunner
-from mmdet.models import DetDataPreprocessor
-from mmdet.models.device_decoding import draw_images
 from mmdet.registry import DATASETS
 
 PARITY = 'same random numbers: boxes 0.001 pixels, mean of the photo 0.45 gray levels, each photo 1.2'
 SPEED = Row('data', 'training pipeline, one core', 'images/s', Target(240), parity=PARITY)
 SHARE = Row('data', 'share of bare JPEG decoding', 'x', Target(0.65), parity=PARITY)
 LINEAR = Target(0.9)
-DEVICE_BATCH = 64
-DEVICE = Row(
-    'data',
-    f'decoding and drawing on the device, batch {DEVICE_BATCH}',
-    'images/s',
-    parity='same draws, drawn by the worker and by the device: 0.45 gray levels on average, each photo 1.2',
-)
 
 
 def run(settings: Settings) -> list[Row]:
-    """Measure one core, the share of bare decoding, the scaling over loader workers, and a device."""
+    """Measure one core, the share of bare decoding, and the scaling over loader workers."""
     cfg = load_config(CONFIG, {'model.backbone.weights': None}, settings.data_root)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     count = min(len(dataset), 4 if settings.quick else 400)
@@ -54,7 +45,7 @@ def run(settings: Settings) -> list[Row]:
         ratio=speed.ratio,
         faults=faults,
     )
-    return [speed, share, scaling(settings, cfg, times['ours'].rate(count).median), device_row(settings, cfg)]
+    return [speed, share, scaling(settings, cfg, times['ours'].rate(count).median)]
 
 
 def contenders(dataset: CocoDataset, count: int) -> dict[str, Callable[[], None]]:
@@ -125,39 +116,3 @@ def scaling(settings: Settings, cfg: Any, one_core: float) -> Row:
     rate = Timing(seconds).rate(4 * workers * loader['batch_size'])
     share = Spread(*(value / (workers * one_core) for value in rate))
     return row._replace(ours=share, note=f'{rate.median:.0f} images/s with {workers} workers')
-
-
-def device_row(settings: Settings, cfg: Any) -> Row:
-    """Measure decoding and drawing of files in memory on the device; on a CPU it is only checked.
-
-    The reference is one core that reads, decodes and draws the same photos.
-    """
-    here, there = (DATASETS.build(_decoding(cfg, where)) for where in ('worker', 'device'))
-    row = DEVICE._replace(faults=check_device(here, there, min(len(here), CHECKED), settings.device))
-    if not (settings.on_gpu or settings.quick):
-        return row._replace(note=NO_GPU)
-    count = 4 if settings.quick else DEVICE_BATCH
-    draws = [(number % len(here), number) for number in range(count)]
-    data = collate_detection([there[draw] for draw in draws])
-    preprocessor = DetDataPreprocessor(mean=[123.675, 116.28, 103.53], std=[1, 1, 1]).to(settings.device)
-    contenders = {'ours': lambda: preprocessor(data), 'reference': lambda: [here[draw] for draw in draws]}
-    times = interleaved(contenders, settings.repeats, settings.device, warm_up=2)
-    note = 'from files in memory; the reference is one core of a data worker'
-    return row.measured(times, count, note=note)
-
-
-def _decoding(cfg: Any, where: str) -> dict[str, Any]:
-    dataset: dict[str, Any] = cfg.train_dataloader.dataset.to_dict()
-    *before, pack = dataset['pipeline']
-    return {**dataset, 'pipeline': [*before, {**pack, 'decode': where}]}
-
-
-def check_device(here: CocoDataset, there: CocoDataset, count: int, device: torch.device) -> list[str]:
-    """Compare the same draws of two data sets that differ in where they decode."""
-    differences = {}
-    for number in range(count):
-        sample: Any = here[number, number]
-        img_id, encoded = sample['img_id'], there[number, number]['img']
-        drawn = draw_images(encoded, device, [img_id])[0].cpu()
-        differences[f'image {img_id}'] = (drawn - sample['img'].float()).abs().mean().item()
-    return differing_pixels(differences)
