@@ -6,22 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from mmdet.analysis.error_split import BACKGROUND_IOU, FOREGROUND_IOU, KINDS, MIN_SCORE
+from mmdet.analysis.judge import ERRORS_NOTE, FOREGROUND_IOU, KINDS, METRICS, MIN_SCORE, THRESHOLDS
 from mmdet.analysis.markdown import table, write_page
 from mmdet.analysis.plots import plot_differences, plot_rows
 from mmdet.analysis.runs import Rows, Run, group_runs, read_runs
 
-METRICS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l', 'AR_1', 'AR_10', 'AR_100', 'AR_s', 'AR_m', 'AR_l')
-THRESHOLDS = tuple(f'{percent / 100:.2f}' for percent in range(50, 100, 5))
 PERCENT, NUMBER = (100, '.1f'), (1, '.3f')
-ERRORS_NOTE = f"""Percent points of AP50 that would be gained if the errors of that kind alone were corrected:
-the larger, the more that kind costs (TIDE, arXiv 2008.08115; an object is hit at IoU {FOREGROUND_IOU},
-background below {BACKGROUND_IOU}).
-
-cls: right box, wrong class · loc: right class, wrong box · both: both wrong · duplicate: of an object that is
-found already · background: of nothing · missed: an object that is neither found nor nearly found.
-False positive removes all wrong detections at once, false negative leaves out all objects that are not found;
-the kinds do not add up to them."""
 # title, head of a column -> (key, factor, format), note
 TABLES: tuple[tuple[str, dict[str, tuple[str, float, str]], str], ...] = (
     (

@@ -14,8 +14,17 @@ import torch
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
-from mmdet.analysis.comparison import ERRORS_NOTE
-from mmdet.analysis.judge import SCORES, Curves, Judged, confusion_matrix, curves, judge, numbers, rank_photos
+from mmdet.analysis.judge import (
+    ERRORS_NOTE,
+    SCORES,
+    Curves,
+    Judged,
+    confusion_matrix,
+    curves,
+    judge,
+    numbers,
+    rank_photos,
+)
 from mmdet.analysis.markdown import table, write_page
 from mmdet.analysis.plots import plot_class_curves, plot_confusion
 from mmdet.analysis.runs import describe_commit

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmdet.analysis.comparison import METRICS, THRESHOLDS
+from mmdet.analysis.judge import METRICS, THRESHOLDS
 from mmdet.commands.compare import main
 from tests.helpers.tiny_run import ROOT
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mmdet.analysis import rows
-from mmdet.analysis.comparison import METRICS
+from mmdet.analysis.judge import METRICS
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.commands.run_rows import main
 from mmdet.distributed.signals import StoppedBySignal
