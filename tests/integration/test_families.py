@@ -67,7 +67,6 @@ def test_rows_comparison_report_and_sheet(
 
     be_quick(monkeypatch)
     monkeypatch.setattr(rows, 'run_tool', run_tool)
-    monkeypatch.setattr(rows, 'REPEATS', 1)
     root = write_sets(tiny_coco, tmp_path / 'set')
     teacher = save_teacher(tmp_path / 'teacher.pth')
     options = {**SPLITS, **SHORT, **options_of(name, teacher), 'input_size': FAMILIES[name].scale}
