@@ -103,14 +103,9 @@ def _draw_label(
     place = places[find_free_place(places, taken)]
     left, top, right, bottom = place.tolist()
     picture[top:bottom, left:right] = color
-    write_text(picture, text, left + 3, top, size, _contrast(color))
+    bright = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] > 140
+    write_text(picture, text, left + 3, top, size, (0, 0, 0) if bright else (255, 255, 255))
     return place
-
-
-def _contrast(color: Color) -> Color:
-    """Choose black or white, whichever is read more easily on a color."""
-    blue, green, red = color
-    return (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
 
 
 def _to_array(values: Any) -> np.ndarray:
