@@ -171,8 +171,8 @@ def run(settings: Settings) -> list[Row]:
             f'{quantity}, {name} step{stored}',
             unit,
             target=None if name == 'plain' else target,
-            ours=_exactly(found[quantity]),
-            ratio=None if quantity == 'waits' else _exactly(found[quantity] / counted['plain'][quantity]),
+            ours=Spread.of([found[quantity]]),
+            ratio=None if quantity == 'waits' else Spread.of([found[quantity] / counted['plain'][quantity]]),
             note=f'batch {count}; counted on a CPU',
         )
         for quantity, (unit, target) in QUANTITIES.items()
@@ -190,7 +190,3 @@ def count_step(step: Subject) -> dict[str, float]:
     best = {f'at best on {card.name}': 1e3 * seconds for card, seconds in found.seconds.items()}
     gigabytes = found.bytes / 1e9
     return {'operations': found.operations, 'waits': found.waits, 'gigabytes': gigabytes, **best}
-
-
-def _exactly(value: float) -> Spread:
-    return Spread(value, value, value)

@@ -37,4 +37,4 @@ def measure(settings: Settings, name: str, found: Subject) -> Row:
     where = DeviceType.CUDA if settings.on_gpu else DeviceType.CPU
     kernels = [event for event in events if event.device_type == where and not event.is_user_annotation]
     seconds = sum(getattr(kernel, column) for kernel in kernels) / 1e6
-    return Row('profile', f'{name} step, all kernels', 's', ours=Spread(seconds, seconds, seconds))
+    return Row('profile', f'{name} step, all kernels', 's', ours=Spread.of([seconds]))
