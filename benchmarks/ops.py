@@ -62,7 +62,8 @@ class OperationCounter(TorchDispatchMode):
         name = func.overloadpacket.__name__
         out = _zeros_as(func, args) if name.startswith('convolution') else func(*args, **kwargs)
         is_view = any(each.alias_info and not each.alias_info.is_write for each in func._schema.returns)
-        if not (is_view or name in FREE):
+        for_shape = any(isinstance(x, Tensor) and x.is_meta for x in tree_leaves(out))
+        if not (is_view or for_shape or name in FREE):
             flops = flop_registry.get(func.overloadpacket, lambda *_, **__: 0)(*args, **kwargs, out_val=out)
             self.add(name, tree_leaves((args, kwargs, out)), flops)
         by_mask = name.startswith('index') and any(
@@ -119,7 +120,7 @@ def counting() -> Iterator[OperationCounter]:
         counter.waits += to_device and not kwargs.get('non_blocking')
         return move(x, *args, **kwargs)
 
-    def launched(kernel: str, out: Tensor, window: Any, *arguments: Any) -> None:
+    def launched(kernel: str, out: Tensor, pool: Any, *arguments: Any) -> None:
         counter.add(kernel, list(arguments))
         with _disable_current_modes():
             out.zero_()

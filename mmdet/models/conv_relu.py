@@ -9,36 +9,12 @@ import os
 import warnings
 from functools import cache
 from importlib import import_module
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 BLOCK = {'PIXELS': 16, 'CHANNELS': 64}  # of an output; 8 values a thread
-
-
-class Window(NamedTuple):
-    """What is pooled: squares of one size, without dilation."""
-
-    kernel: int = 1
-    stride: int = 1
-    padding: int = 0
-    ceil_mode: bool = False
-
-    @classmethod
-    def of(cls, pool: nn.MaxPool2d | None) -> Window | None:
-        """Describe a layer; None where it pools something else."""
-        if pool is None:
-            return cls()
-        sides = (pool.kernel_size, pool.stride, pool.padding)
-        fits = pool.dilation == 1 and all(isinstance(side, int) for side in sides)
-        return cls(*cast(tuple[int, int, int], sides), pool.ceil_mode) if fits else None
-
-    def pooled(self, side: int) -> int:
-        """Compute a side behind the pooling; the last window begins inside the image or its left padding."""
-        rest = side + 2 * self.padding - self.kernel
-        count = (-(-rest // self.stride) if self.ceil_mode else rest // self.stride) + 1
-        return count - (self.ceil_mode and (count - 1) * self.stride >= side + self.padding)
 
 
 def conv_relu(
@@ -52,11 +28,11 @@ def conv_relu(
 
     x (N, C_in, H_in, W_in) · residual (N, C, h, w) -> (N, C, h, w)
     """
-    bias, window = conv.bias, Window.of(pool)
-    if bias is not None and window is not None and launches(x):
+    bias = conv.bias
+    if bias is not None and _window(pool) and launches(x):
         y = conv._conv_forward(x, conv.weight, None)
         if len(y) and y.is_contiguous(memory_format=torch.channels_last):
-            return fused_bias_relu(y, bias, window, residual)
+            return fused_bias_relu(y, bias, pool, residual)
         y.add_(bias.to(y.dtype)[:, None, None])
     else:
         y = conv(x)
@@ -64,28 +40,32 @@ def conv_relu(
     return (y if residual is None else y.add_(residual)).relu_()
 
 
-def fused_bias_relu(x: Tensor, bias: Tensor, window: Window, residual: Tensor | None = None) -> Tensor:
+def fused_bias_relu(
+    x: Tensor, bias: Tensor, pool: nn.MaxPool2d | None = None, residual: Tensor | None = None
+) -> Tensor:
     """Compute `relu(pool(x) + bias + residual)` in one kernel.
 
     x (N, C, H, W), channels last · bias (C,) · residual (N, C, h, w) -> (N, C, h, w)
     """
     if residual is not None:
         residual = residual.to(x.dtype).contiguous(memory_format=torch.channels_last)
-    out: Tensor = _FusedBiasReLU.apply(x, bias, residual, window)
+    out: Tensor = _FusedBiasReLU.apply(x, bias, residual, pool)
     return out
 
 
 class _FusedBiasReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor, residual: Tensor | None, window: Window) -> Tensor:
-        height, width = (window.pooled(side) for side in x.shape[2:])
+    def forward(
+        ctx: Any, x: Tensor, bias: Tensor, residual: Tensor | None, pool: nn.MaxPool2d | None
+    ) -> Tensor:
+        height, width = (x if pool is None else pool(torch.empty_like(x, device='meta'))).shape[2:]
         out = _channels_last(x, height, width)
         # Which pixel of its window each value comes from, for the gradient
-        place = _channels_last(x, height, width, torch.uint8) if window.kernel > 1 else None
+        place = _channels_last(x, height, width, torch.uint8) if pool is not None else None
         sizes = (*x.shape[1:], height, width)
-        launch('pool_bias_relu_kernel', out, window, x, bias, residual, out, place, *sizes)
+        launch('pool_bias_relu_kernel', out, pool, x, bias, residual, out, place, *sizes)
         ctx.save_for_backward(out, place)
-        ctx.window, ctx.size, ctx.bias_type = window, x.shape[2:], bias.dtype
+        ctx.pool, ctx.size, ctx.bias_type = pool, x.shape[2:], bias.dtype
         return out
 
     @staticmethod
@@ -99,7 +79,7 @@ class _FusedBiasReLU(torch.autograd.Function):
             pooled = grad.contiguous(memory_format=torch.channels_last)
             grad = _channels_last(pooled, *ctx.size)
             sizes = (*grad.shape[1:], *pooled.shape[2:])
-            launch('pool_backward_kernel', grad, ctx.window, pooled, place, grad, *sizes)
+            launch('pool_backward_kernel', grad, ctx.pool, pooled, place, grad, *sizes)
         return grad if of_x else None, bias_grad, residual_grad, None
 
 
@@ -124,17 +104,24 @@ def _triton_works() -> bool:
     """Try a kernel: Triton comes with torch for CUDA on Linux, and needs a C compiler."""
     x = torch.zeros(1, 1, 1, 4, device='cuda')
     try:
-        launch('pool_bias_relu_kernel', x, Window(), x, x[0, 0, 0], None, x, None, 1, 1, 4, 1, 4)
+        launch('pool_bias_relu_kernel', x, None, x, x[0, 0, 0], None, x, None, 1, 1, 4, 1, 4)
     except Exception as error:  # whatever Triton, the compiler or the driver raise
         warnings.warn(f'the kernels for GPUs cannot run, so that steps take longer: {error!r}', stacklevel=2)
         return False
     return True
 
 
-def launch(kernel: str, out: Tensor, window: Window, *arguments: Any) -> None:
+def launch(kernel: str, out: Tensor, pool: nn.MaxPool2d | None, *arguments: Any) -> None:
     """Launch one program of a Triton kernel for each block of `out`, which is among its arguments."""
     pixels, channels = len(out) * out.shape[2] * out.shape[3], out.shape[1]
     grid = (-(-pixels // BLOCK['PIXELS']), -(-channels // BLOCK['CHANNELS']))
-    constants = {'KERNEL': window.kernel, 'STRIDE': window.stride, 'PADDING': window.padding, **BLOCK}
     kernels = import_module('mmdet.models.conv_relu_kernels')  # Triton takes half a second
-    getattr(kernels, kernel)[grid](*arguments, pixels, **constants)
+    getattr(kernels, kernel)[grid](*arguments, pixels, **_window(pool), **BLOCK)
+
+
+def _window(pool: nn.MaxPool2d | None) -> dict[str, int]:
+    """Describe to a kernel what is pooled: squares of one size, without dilation; {} where it is not that."""
+    if pool is None:
+        return {'KERNEL': 1, 'STRIDE': 1, 'PADDING': 0}
+    sides: dict[str, Any] = {'KERNEL': pool.kernel_size, 'STRIDE': pool.stride, 'PADDING': pool.padding}
+    return sides if pool.dilation == 1 and all(isinstance(side, int) for side in sides.values()) else {}

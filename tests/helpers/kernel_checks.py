@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet.models.conv_relu import Window, fused_bias_relu
+from mmdet.models.conv_relu import fused_bias_relu
 
 POOLS = [None, nn.MaxPool2d(2, 2, ceil_mode=True), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 1, 1)]
 
@@ -20,9 +20,7 @@ def test_bias_pooling_relu(pool: nn.MaxPool2d | None) -> None:
         x, bias, *rest = (each.requires_grad_() for each in leaves[:count])
         pooled = x if pool is None else pool(x)
         expected = torch.relu(sum(rest, pooled + bias[:, None, None]))
-        window = Window.of(pool)
-        assert window is not None
-        found = fused_bias_relu(x, bias, window, *rest)
+        found = fused_bias_relu(x, bias, pool, *rest)
         assert found.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6, equal_nan=True)
         weight = torch.randn_like(expected)

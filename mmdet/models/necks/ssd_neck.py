@@ -43,9 +43,7 @@ class SSDNeck(nn.Module):
             raise ValueError(
                 f'{len(added)} added levels, but {len(level_strides)} strides, {len(level_paddings)} paddings'
             )
-        if l2_norm_scale is not None:
-            self.l2_norm = L2Norm(in_channels[0], l2_norm_scale)
-        self.normalizes_first = l2_norm_scale is not None
+        self.l2_norm = None if l2_norm_scale is None else L2Norm(in_channels[0], l2_norm_scale)
         self.extra_layers = nn.ModuleList()
         channels = in_channels[-1]
         kernel_sizes = [3] * (len(added) - 1) + [last_kernel_size]
@@ -65,6 +63,6 @@ class SSDNeck(nn.Module):
         levels = list(feats)
         for layer in self.extra_layers:
             levels.append(layer(levels[-1]))
-        if self.normalizes_first:
+        if self.l2_norm is not None:
             levels[0] = self.l2_norm(levels[0])
         return levels
