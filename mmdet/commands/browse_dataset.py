@@ -3,7 +3,6 @@
 python tools/misc/browse_dataset.py configs/ssd/ssd300.py --data-root data/coco2017 --number 12
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,19 +11,14 @@ from mmdet.cli import add_config_arguments, default_work_dir, make_parser, parse
 SHEET_COLUMNS = 4
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write one PNG file a sample, and a sheet of all of them."""
     parser = make_parser(__doc__)
     add_config_arguments(parser)
     parser.add_argument('--out-dir', type=Path, help='default: work_dirs/<config name>/browse_<split>')
     parser.add_argument('--number', type=positive, default=16, help='how many samples, spread over the set')
     parser.add_argument('--split', choices=['train', 'val'], default='train')
-    return parse(parser, argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write one PNG file a sample, and a sheet of all of them."""
-    args = parse_args(argv)
+    args = parse(parser, argv)
     import numpy as np
 
     from mmdet.config.resolve import load_config, run_seed
