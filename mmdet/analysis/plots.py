@@ -123,7 +123,7 @@ def plot_confusion(counts: NDArray[np.int64], names: Sequence[str], out: Path) -
     figure = Figure(figsize=(side, side), layout='constrained')
     axes = figure.subplots()
     share = np.sqrt(counts / counts.sum(1, keepdims=True).clip(1))  # the root shows rare confusions, too
-    shades = LinearSegmentedColormap.from_list('', [(COLORS[0], 0), (COLORS[0], 1)])  # from transparent
+    shades = LinearSegmentedColormap.from_list('', [f'{COLORS[0]}00', COLORS[0]])  # from transparent
     axes.imshow(share, cmap=shades, vmin=0, vmax=1, interpolation='none')
     for row, column in np.argwhere(counts) if few else ():
         color = '#fefefe' if share[row, column] > 0.75 else INK  # not pure white, which follows the page

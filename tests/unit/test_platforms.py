@@ -10,7 +10,7 @@ from tests.helpers.tiny_run import ROOT, write_sets
 # What those lack is taken away once the libraries, which know their platform, are loaded.
 BLIND = """
 if __name__ == '__main__':
-    import importlib, multiprocessing, os, pkgutil, platform, shutil, signal, sys
+    import importlib, multiprocessing, os, pathlib, pkgutil, platform, shutil, signal, sys
     from multiprocessing import resource_tracker
     from torch.utils.data._utils import signal_handling
     import matplotlib.pyplot, mmengine.runner, torch, torch.distributed, torch.utils.tensorboard, torchvision
@@ -22,7 +22,7 @@ if __name__ == '__main__':
         delattr(os, name)
     def refuse(*_, **__):
         raise OSError('a required privilege is not held by the client')
-    os.symlink, open_any = refuse, os.open
+    pathlib.Path.symlink_to, open_any = refuse, os.open
     def open_file(path, *how, **named):
         if os.path.isdir(path):
             raise PermissionError(13, 'Permission denied', path)
