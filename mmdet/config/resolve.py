@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mmengine.config import Config
@@ -25,6 +26,8 @@ from mmdet.datasets.coco_format import read_classes
 from mmdet.files import find_config, suggest
 
 OLD_KEYS = {'data', 'optimizer_config', 'lr_config', 'checkpoint_config', 'log_config', 'kt_config'}
+LARGE_PIXEL_WEIGHT = 1.0  # times the std of the images; the published student's is 0.15
+
 COCO_CLASSES = 80  # as configs say before the data do
 
 
@@ -75,6 +78,7 @@ def merge_config(
     _rename(cfg)
     _spell_out_backends(cfg)
     check_keys(cfg, overrides)
+    _explain_pixel_weight(cfg)
     if data_root is not None:
         cfg.data_root = str(data_root)
     return cfg
@@ -125,6 +129,25 @@ def _spell_out_backends(cfg: Config) -> None:
     if backends := (cfg.get('visualizer') or {}).get('vis_backends'):
         given = backends if isinstance(backends, (list, tuple)) else [backends]
         cfg.visualizer.vis_backends = [{'type': one} if isinstance(one, str) else one for one in given]
+
+
+def _explain_pixel_weight(cfg: Config) -> None:
+    """Hint at a weight of the pixel level that was probably chosen in its former unit, the std."""
+    model = cfg.get('model') or {}
+    kd_loc = (model.get('distiller') or {}).get('kd_loc') or {}
+    levels, given = list(kd_loc.get('levels') or ()), kd_loc.get('loss_weight', 0)
+    if 'pixels' not in levels:
+        return
+    weights = [given] * len(levels) if isinstance(given, (int, float)) else list(given)
+    place, std = levels.index('pixels'), fmean((model.get('data_preprocessor') or {}).get('std') or [1])
+    if std != 1 and weights[place] * std > LARGE_PIXEL_WEIGHT:
+        kept = [f'{w / std if i == place else w:g}' for i, w in enumerate(weights)]
+        print(
+            f'note: kd_loc now measures the level pixels in gray levels: {std:g} times what it was for this '
+            'student. To keep the effect of a weight chosen before: '
+            f'model.distiller.kd_loc.loss_weight=({",".join(kept)})',
+            file=sys.stderr,
+        )
 
 
 class CachedConfig(Config):

@@ -1,9 +1,10 @@
-"""Join the processes that a launcher has started."""
+"""Join the processes that a launcher has started, on GPUs that the installed torch can drive."""
 
 import ctypes
 import datetime
 import logging
 import os
+import re
 import signal
 import sys
 from typing import NoReturn
@@ -14,7 +15,30 @@ import torch.distributed as dist
 from mmdet.distributed.heartbeat import Heartbeat
 from mmdet.distributed.launchers import LAUNCHERS, read_environment
 
+OLDER_CARDS = "pip install 'torch==2.6.*' 'torchvision==0.21.*'"  # has code for compute capability 5.0 to 9.0
 PR_SET_PDEATHSIG = 1  # asks Linux for a signal when the parent process has ended
+
+
+def check_cards() -> None:
+    """Stop before the first step on a GPU that the installed torch holds no code for.
+
+    Code `sm_XY` runs on GPUs of the same major version and at least its minor one, `sm_90a` on exactly its
+    own; `compute_XY` is compiled for any GPU from X.Y on.
+
+    Raises:
+        OSError: Names the GPU and the torch that fits.
+    """
+    known = torch.cuda.get_arch_list()
+    numbers = [int(arch.removeprefix('compute_')) for arch in known if re.fullmatch(r'compute_\d+', arch)]
+    for index in range(torch.cuda.device_count() if torch.version.cuda else 0):  # AMD's have no such numbers
+        major, minor = torch.cuda.get_device_capability(index)
+        own = {f'sm_{major}{lower}' for lower in range(minor + 1)} | {f'sm_{major}{minor}a'}
+        if own.isdisjoint(known) and all(number > 10 * major + minor for number in numbers):
+            raise OSError(
+                f'{torch.cuda.get_device_name(index)} (compute capability {major}.{minor}) is not supported '
+                f'by torch {torch.__version__}, which has code for {", ".join(known)}. '
+                f'A torch that fits older cards:\n{OLDER_CARDS}'
+            )
 
 
 def leave_process_group(status: int = 0) -> NoReturn:

@@ -34,7 +34,7 @@ from mmdet.checkpoint.io import (
 )
 from mmdet.config.check import MMENGINE_HOOKS, config_context
 from mmdet.config.resolve import CachedConfig, check_classes
-from mmdet.distributed.launch import start_process_group
+from mmdet.distributed.launch import check_cards, start_process_group
 from mmdet.engine.compile import compile_network
 from mmdet.engine.loader import build_dataloader
 from mmdet.engine.logs import LogVisualizer, keep_long_texts_off_the_console, warn_of_lost_lines
@@ -105,7 +105,8 @@ class DetRunner(Runner):
         return runner
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Join the other processes; then as MMEngine."""
+        """Check the cards and join the other processes; then as MMEngine."""
+        check_cards()
         if self.distributed and not is_distributed():
             start_process_group(self.launcher, **env_cfg.get('dist_cfg', {}))
         super().setup_env(env_cfg)

@@ -226,6 +226,17 @@ def test_types_and_keys_of_earlier_versions_work_with_a_hint(tmp_path, capsys):
     assert 'SSDHead.neg_pos_ratio is now cls_loss.neg_pos_ratio' in capsys.readouterr().err
 
 
+def test_a_pixel_weight_chosen_before_gray_levels_is_explained(capsys):
+    """The remedy that is printed ends the note; a student of std 1 has the unit it had."""
+    key, tiny = 'model.distiller.kd_loc.loss_weight', ROOT / 'configs_dev/ssd/ssd_tiny_cls_loc.py'
+    config.merge_config(tiny, {key: 0.3})
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note.endswith(f'{key}=(0.00520562,0.3)')
+    config.merge_config(tiny, {key: (0.00520562, 0.3)})
+    config.merge_config(ROOT / 'configs_dev/ssd/ssd300_coco_cls_loc.py', {key: 0.3})
+    assert not capsys.readouterr().err
+
+
 def flat(value: Any, place: str = '') -> dict[str, Any]:
     """Dotted key -> value of everything inside."""
     if not isinstance(value, (dict, list)):
