@@ -173,7 +173,7 @@ def training_numbers(cfg: Config, work_dir: Path) -> dict[str, Any]:
         'training': {
             'images_per_second': median(line['images/s'] for line in lines),
             'seconds': meta['iter'] * fmean(line['time'] for line in lines),
-            'memory_mb': max(line['memory'] for line in lines),
+            'memory_mb': max(line.get('memory', -1) for line in lines),  # of a GPU; -1: not known
         },
     }
 

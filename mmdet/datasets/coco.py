@@ -51,7 +51,7 @@ class CocoDataset(Dataset[dict[str, Any] | BadImage]):
         sizes: (M, 2) their (h, w) in the file.
         faults: Boxes that were dropped or clipped.
         without_boxes: How many images of the file have no box to train on, and why.
-        advice: What most boxes look like, where most are faulty; else ''.
+        advice: What most boxes look like, where most are faulty, and which photos are listed twice; else ''.
 
     Raises:
         FileNotFoundError: No annotation file, no image folder, or not one of the images in it.

@@ -60,7 +60,7 @@ class TrainingBoxes(NamedTuple):
     ignored: int  # objects with `ignore` 1; left out
     without_boxes: dict[str, int]  # why -> how many of the images have no box to train on
     faults: list[Fault]
-    advice: str  # why no box is left, or what is wrong with most; '' where all is well
+    advice: str  # why no box is left, what is wrong with most, which photos come twice; '' where all is well
 
 
 def select_boxes(coco: CocoFile, classes: Sequence[str]) -> TrainingBoxes:
@@ -99,7 +99,7 @@ def select_boxes(coco: CocoFile, classes: Sequence[str]) -> TrainingBoxes:
         ignored=counts[IGNORED],
         without_boxes={reason: int(images.sum()) for reason, images in without_boxes.items()},
         faults=[_fault(coco, row, verdict[row]) for row in np.flatnonzero(faulty).tolist()],
-        advice=advice,
+        advice=' '.join(filter(None, (advice, _advise_on_repeated(coco)))),
     )
 
 
@@ -139,6 +139,19 @@ def _advise(coco: CocoFile, verdict: NDArray[np.int64], counts: Sequence[int]) -
     return (
         f'{start} For example annotation {example.ann_id} of image {example.img_id}: '
         f'{example.reason}. {guess}'.rstrip()
+    )
+
+
+def _advise_on_repeated(coco: CocoFile) -> str:
+    """Name a photo that the file lists under several ids; '' where none is."""
+    names, counts = np.unique(coco.file_names, return_counts=True)
+    repeated = names[counts > 1]
+    if not len(repeated):
+        return ''
+    ids = coco.img_ids[coco.file_names == repeated[0]]
+    return (
+        f'{coco.file} lists {len(repeated)} photos more than once, such as {repeated[0].decode()} with the '
+        f'ids {", ".join(map(str, ids))}: boxes of one entry are background for the others. Give each one id.'
     )
 
 

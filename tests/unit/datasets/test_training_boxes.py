@@ -105,6 +105,13 @@ def test_why_no_box_is_left(tmp_path: Path, bboxes: Any, keys: Any, words: tuple
     assert advice.endswith(words[-1])
 
 
+def test_photos_that_are_listed_twice_are_told(tmp_path: Path) -> None:
+    edits = [(('images', 1, 'file_name'), 'a.jpg'), (('images', 1, 'width'), 40)]
+    boxes = select_boxes(read_coco(write(tmp_path / 'some.json', make(edits))), ('cat', 'dog'))
+    assert len(boxes.labels) == 2
+    assert 'some.json lists 1 photos more than once, such as a.jpg with the ids 7, 9' in boxes.advice
+
+
 def test_corners_are_told_although_boxes_are_left(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     corners = [[*rng.uniform(200, 300, 2), *rng.uniform((450, 320), (640, 480))] for _ in range(20)]
