@@ -12,6 +12,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from mmdet.distillation import CropClassifier, FrozenTeacher
+from mmdet.distillation.crop_classifier import SinglePixelConv
 from mmdet.distributed.launch import leave_process_group
 from mmdet.engine.amp import AmpOptimWrapper
 from mmdet.engine.hooks import SaveTeacherHook
@@ -53,6 +54,22 @@ def build(arch: str = 'resnet18', **arguments: Any) -> CropClassifier:
 @pytest.fixture
 def model() -> CropClassifier:
     return build()
+
+
+@pytest.mark.parametrize(('side', 'stride', 'groups'), [(1, 1, 1), (1, 2, 2), (4, 2, 1)])
+def test_the_center_of_the_kernel_is_enough_for_a_single_pixel(side: int, stride: int, groups: int) -> None:
+    layer = nn.Conv2d(4, 6, 3, stride, padding=1, groups=groups)
+    x = torch.rand(3, 4, side, side, requires_grad=True)
+    results = []
+    for kind in (nn.Conv2d, SinglePixelConv):
+        layer.__class__ = kind
+        y = layer(x)
+        results.append((y, *torch.autograd.grad(y.square().sum(), (x, layer.weight, layer.bias))))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert (
+        sum(isinstance(one, SinglePixelConv) for one in build().modules()) == 16
+    )  # of ResNet18, not its first
 
 
 class Answering(nn.Module):
