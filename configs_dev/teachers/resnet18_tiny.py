@@ -16,10 +16,10 @@ model = dict(
 )
 val_evaluator = dict(_delete_=True, type='CropAccuracy')
 test_evaluator = val_evaluator
-train_cfg = dict(max_iters=200)
+train_cfg = dict(max_iters=240)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=200, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=240, eta_min=1e-5),
 ]
 default_hooks = dict(
     checkpoint=dict(save_best='crops/top1'),
