@@ -115,13 +115,15 @@ def test_a_split_without_one_photo_or_one_box_is_told(sized, capfd):
 def test_photos_and_boxes_that_stand_twice_are_told(root, capfd):
     content = json.loads((root / 'annotations/train.json').read_text())
     content['annotations'] += [one | {'id': 99} for one in content['annotations'][1:2]]
+    content['images'].append(content['images'][2] | {'id': 9})  # one file, two ids
+    content['annotations'].append(content['annotations'][0] | {'id': 98, 'image_id': 9})
     (root / 'annotations/train.json').write_text(json.dumps(content))
     (root / 'train/2.jpg').write_bytes((root / 'train/4.jpg').read_bytes())
     assert check(root, '--split', 'train') == 0
     said = capfd.readouterr().out
     assert 'boxes that stand more than once in an image: 1, such as that of annotation 99;' in said
     copies = f'{root}/train/2.jpg and {root}/train/4.jpg'
-    assert f'photos that stand more than once in train: 1, such as {copies}\n' in said
+    assert f'photos that stand more than once in train: 2, such as {copies}\n' in said
 
 
 def test_a_missing_image_is_compared_and_lost_data_are_told(root, capfd):
