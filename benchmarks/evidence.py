@@ -182,10 +182,9 @@ class Unit:
     def run(self, seed: int) -> None:
         """Train and test with one seed."""
         self.prepare_photos()
-        options = self.student_options()
         if self.row.title != 'plain':
             self.prepare_teacher()
-            options |= self.teacher_options()
+        options = self.student_options() | self.teacher_options()  # the same of plain: see compare.py
         what = ['--rows', self.row.title, '--seeds', str(seed), '--out-dir', str(self.folder)]
         self.call('tools/analysis/run_rows.py', self.row.config, options, *what)
 

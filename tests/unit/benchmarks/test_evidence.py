@@ -85,6 +85,16 @@ def test_options_belong_to_the_configs(name, row, tmp_path, monkeypatch):
         assert resolved.train_cfg.max_iters in (30, 70, 80, 2500)
 
 
+def test_plain_and_all_have_the_same_settings(tmp_path, monkeypatch):
+    """Or compare.py would not pair them."""
+    calls = []
+    monkeypatch.setattr(evidence.Unit, 'call', lambda self, tool, config, options, *_: calls.append(options))
+    monkeypatch.setattr(evidence.Unit, 'prepare_teacher', lambda self: None)
+    for row in ('plain', 'all'):
+        evidence.main(['run', 'neudet', row, '0', '--data', str(tmp_path), '--out', str(tmp_path)])
+    assert calls[0] == calls[1]
+
+
 def test_a_row_on_some_photos_with_another_teacher(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(evidence.subprocess, 'run', lambda command, **_: calls.append(command))
