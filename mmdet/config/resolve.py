@@ -76,6 +76,7 @@ def merge_config(
     for key, value in overrides.items():
         _override(cfg, key, value)
     _rename(cfg)
+    _name_hooks(cfg)
     _spell_out_backends(cfg)
     check_keys(cfg, overrides)
     _explain_pixel_weight(cfg)
@@ -122,6 +123,18 @@ def _rename(cfg: Config) -> None:
                 print(f'note: {old} is now {new}', file=sys.stderr)
                 target = reduce(lambda inner, name: inner.setdefault(name, {}), outer, part)
                 target['type' if key == 'type' else name] = new if key == 'type' else part.pop(key)
+
+
+def _name_hooks(cfg: Config) -> None:
+    """Give hooks that an older config lists in `custom_hooks` their places in `default_hooks`."""
+    hooks = cfg.get('default_hooks') or {}
+    names = {hook['type']: name for name, hook in hooks.items() if hook and 'type' in hook}
+    listed = cfg.get('custom_hooks') or []
+    for hook in [hook for hook in listed if hook['type'] in names]:
+        listed.remove(hook)
+        hooks[names[hook['type']]] = hook
+        place = f'default_hooks.{names[hook["type"]]}'
+        print(f'note: {hook["type"]} in custom_hooks is now {place}', file=sys.stderr)
 
 
 def _spell_out_backends(cfg: Config) -> None:

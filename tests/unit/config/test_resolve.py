@@ -211,6 +211,19 @@ def test_an_override_that_does_not_fit_is_named(folder, key, message):
     assert message in str(error.value)
 
 
+def test_a_hook_that_an_older_config_lists_takes_the_place_of_the_named_one(folder, capsys):
+    (folder / 'base.py').write_text("default_hooks = dict(curves=dict(type='CurvesHook'))\n")
+    old = folder / 'old.py'
+    old.write_text(
+        "_base_ = './base.py'\n"
+        "custom_hooks = [dict(type='CurvesHook', priority='LOW'), dict(type='EMAHook')]\n"
+    )
+    cfg = config.merge_config(old, {'custom_hooks.1.momentum': 0.1})
+    assert cfg.default_hooks == {'curves': {'type': 'CurvesHook', 'priority': 'LOW'}}
+    assert cfg.custom_hooks == [{'type': 'EMAHook', 'momentum': 0.1}]
+    assert capsys.readouterr().err == 'note: CurvesHook in custom_hooks is now default_hooks.curves\n'
+
+
 def test_types_and_keys_of_earlier_versions_work_with_a_hint(tmp_path, capsys):
     hook = "dict(type='DistillationAlarmHook', dwarf_ratio=7)"
     (tmp_path / 'old.py').write_text(f'default_hooks = dict(distillation_monitor={hook})\n')
