@@ -55,9 +55,7 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; that of a run in another type has no scale."""
-        state = dict(state_dict)
-        if not state.get('loss_scaler'):
-            state.pop('loss_scaler', None)
+        state = {key: value for key, value in state_dict.items() if key != 'loss_scaler' or value}
         super().load_state_dict(state)
 
 

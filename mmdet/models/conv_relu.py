@@ -6,8 +6,6 @@ N images · C channels · H x W pixels before the pooling, h x w behind it
 from __future__ import annotations
 
 import os
-import warnings
-from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -91,24 +89,12 @@ def _channels_last(like: Tensor, height: int, width: int, dtype: torch.dtype | N
 
 
 def launches(x: Tensor) -> bool:
-    """Whether our kernels are wanted and can be launched for `x`; a compiler fuses by itself.
+    """Whether our kernels are wanted for `x`; a compiler fuses by itself.
 
-    The variable MMDET_KERNELS=1 asks for them: no card has shown yet that they are right and faster.
+    The variable MMDET_KERNELS=1 asks for them: no card has shown yet that they are right and faster. They
+    need Triton, which comes with torch for CUDA on Linux, and a C compiler.
     """
-    wanted = x.is_cuda and os.environ.get('MMDET_KERNELS') == '1'
-    return wanted and not torch.compiler.is_compiling() and _triton_works()
-
-
-@cache
-def _triton_works() -> bool:
-    """Try a kernel: Triton comes with torch for CUDA on Linux, and needs a C compiler."""
-    x = torch.zeros(1, 1, 1, 4, device='cuda')
-    try:
-        launch('pool_bias_relu_kernel', x, None, x, x[0, 0, 0], None, x, None, 1, 1, 4, 1, 4)
-    except Exception as error:  # whatever Triton, the compiler or the driver raise
-        warnings.warn(f'the kernels for GPUs cannot run, so that steps take longer: {error!r}', stacklevel=2)
-        return False
-    return True
+    return x.is_cuda and os.environ.get('MMDET_KERNELS') == '1' and not torch.compiler.is_compiling()
 
 
 def launch(kernel: str, out: Tensor, pool: nn.MaxPool2d | None, *arguments: Any) -> None:

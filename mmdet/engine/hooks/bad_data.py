@@ -84,7 +84,14 @@ class BadDataHook(Hook):
             self._write(runner)
             runner.logger.warning(f'{len(new)} more {mode} images left out; see {_report_path(runner)}')
         if any(blanks):
-            _refuse_blank(runner, sum(blanks), next(iter(found.values())))
+            loop, bad = runner.train_loop, next(iter(found.values()))
+            batches = loop.batch * runner.world_size  # of the epoch, or what there was time for
+            if 2 * sum(blanks) > batches and not loop.stop_signal:  # a signal that ends a run is obeyed
+                raise ValueError(
+                    f'{sum(blanks)} of {batches} batches of this epoch hold no image that can be used, as '
+                    f'{bad["file"]}: {bad["reason"]}. Mend the files that {_report_path(runner)} lists, or '
+                    'choose others by data_root and train_img.'
+                )
 
     def after_train(self, runner: Runner) -> None:
         """Collect the images of an epoch that was not finished."""
@@ -94,21 +101,6 @@ class BadDataHook(Hook):
         if is_main_process():
             with warn_on_write_error(_report_path(runner)):
                 write_bad_data(_report_path(runner), self.annotations, list(self.images.values()))
-
-
-def _refuse_blank(runner: Runner, blank: int, bad: dict[str, Any]) -> None:
-    """Refuse an epoch, or what there was time for, of which most batches of all processes were blank.
-
-    A signal that ends a run is obeyed instead.
-    """
-    loop = runner.train_loop
-    batches = loop.batch * runner.world_size
-    if 2 * blank > batches and not loop.stop_signal:
-        raise ValueError(
-            f'{blank} of {batches} batches of this epoch hold no image that can be used, as {bad["file"]}: '
-            f'{bad["reason"]}. Mend the files that {_report_path(runner)} lists, or choose others by '
-            'data_root and train_img.'
-        )
 
 
 def _report_path(runner: Runner) -> Path:
