@@ -141,6 +141,7 @@ class Unit:
         self.weights = weights
         self.folder = folder_of(out / name, row)
         self.of_set = out / name
+        self.photos = self.of_set / 'photos'  # apart from the results
         self.of_teacher = self.of_set / f'teacher_{self.row.teacher}'
         self.teacher = self.of_teacher / 'model_best.pth.tar'
 
@@ -152,7 +153,7 @@ class Unit:
             for kind, value in (('ann', f'annotations/instances_{split}.json'), ('img', f'{split}/'))
         }
         if self.recipe.share < 1:
-            names['train_ann'] = self.of_set.resolve() / 'train.json'
+            names['train_ann'] = self.photos.resolve() / 'train.json'
         return {**names, 'input_size': self.recipe.side}
 
     def student_options(self) -> dict[str, Any]:
@@ -198,9 +199,9 @@ class Unit:
         """Draw the photos of a smaller training set."""
         self.of_set.mkdir(parents=True, exist_ok=True)
         with FileLock(self.of_set / 'photos.lock'):
-            if self.recipe.share < 1 and not (self.of_set / 'val.json').exists():  # the last to be written
+            if self.recipe.share < 1 and not (self.photos / 'val.json').exists():  # the last to be written
                 whole, rest = self.data / 'annotations/instances_train.json', str(1 - self.recipe.share)
-                command = [sys.executable, 'tools/misc/split_coco.py', str(whole), str(self.of_set)]
+                command = [sys.executable, 'tools/misc/split_coco.py', str(whole), str(self.photos)]
                 subprocess.run([*command, '--val', rest], check=True)
 
     def prepare_teacher(self) -> None:

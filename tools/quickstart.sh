@@ -68,7 +68,7 @@ ROWS=("$PYTHON" tools/analysis/run_rows.py "$STUDENT" --seeds 0 --teacher "$TEAC
   --out "$DIR/teacher_sees.png" --cfg-options "${OF_STUDENT[@]}"
 wait "$DISTILLED"
 
-say 'Comparing them: one run of each decides little'
+say 'Comparing them: one run of each decides little, and times taken side by side say nothing'
 "$PYTHON" tools/analysis/compare.py "$DIR/rows" | sed '/^### AP by/,/^### Runs/d'
 
 printf '\nNext:\n'

@@ -68,7 +68,10 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         train(cfg, work_dir, seed, args, '--no-validate')
         test = [*MMDET, 'test', f'{work_dir}.py', str(work_dir / 'latest.pth'), '--work-dir', str(work_dir)]
         run_tool([*test, '--report', str(work_dir / 'report')], work_dir / 'test.log')
-        report = json.loads((work_dir / 'report/report.json').read_text())
+        report_file = work_dir / 'report/report.json'
+        if not report_file.is_file():
+            raise ValueError(f'nothing was scored: see {work_dir}/test.log, and val_ann in the config')
+        report = json.loads(report_file.read_text())
         return {
             'data': Path(cfg.data_root).name,
             **training_numbers(cfg, work_dir),

@@ -111,8 +111,14 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], Images]:
     """Read what the list in a work dir holds: annotations, and images by split and id."""
     if not path.is_file():
         return [], {}
-    report = json.loads(path.read_text(encoding='utf-8'))
-    return report['annotations'], {(image['split'], image['img_id']): image for image in report['images']}
+    try:
+        report = json.loads(path.read_text(encoding='utf-8'))
+        images = {(image['split'], image['img_id']): image for image in report['images']}
+        return list(report['annotations']), images
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path} is not the list of bad data that a run writes ({error!r}); move it away.'
+        ) from error
 
 
 def write_bad_data(path: Path, annotations: list[dict[str, Any]], images: list[dict[str, Any]]) -> None:

@@ -105,7 +105,7 @@ def test_a_row_on_some_photos_with_another_teacher(tmp_path, monkeypatch):
     report.write_text('{"suggested_temperature": 1.5}')
     evidence.main(['run', 'fod25', 'calibrated_resnet18', '1', *folders])
     drawn, *_, student = calls
-    assert drawn[-3:] == [str(tmp_path / 'out/fod25'), '--val', '0.75']
-    assert f'train_ann={tmp_path / "out/fod25/train.json"}' in student
+    assert drawn[-3:] == [str(tmp_path / 'out/fod25/photos'), '--val', '0.75']
+    assert f'train_ann={tmp_path / "out/fod25/photos/train.json"}' in student
     assert f'{evidence.KD_CLS}.temperature=1.5' in student
     assert 'model.distiller.teacher.network.arch=resnet18' in student
