@@ -67,8 +67,9 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         work_dir = args.out_dir / 'work' / file.stem
         train(cfg, work_dir, seed, args, '--no-validate')
         test = [*MMDET, 'test', f'{work_dir}.py', str(work_dir / 'latest.pth'), '--work-dir', str(work_dir)]
-        run_tool([*test, '--report', str(work_dir / 'report')], work_dir / 'test.log')
         report_file = work_dir / 'report/report.json'
+        report_file.unlink(missing_ok=True)  # of an earlier test
+        run_tool([*test, '--report', str(work_dir / 'report')], work_dir / 'test.log')
         if not report_file.is_file():
             raise ValueError(f'nothing was scored: see {work_dir}/test.log, and val_ann in the config')
         report = json.loads(report_file.read_text())
