@@ -225,11 +225,16 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     return args
 
 
-def positive(text: str) -> int:
-    """Parse the value of an option that counts something: a whole number from 1 on."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f'{text} is no whole number from 1 on')
+def not_negative(text: str, least: int = 0) -> int:
+    """Parse the value of an option that counts something."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f'{text} is no whole number from {least} on')
     return int(text)
+
+
+def positive(text: str) -> int:
+    """Parse the value of an option that counts something of which there is at least one."""
+    return not_negative(text, 1)
 
 
 def hint(old: str, new: str) -> None:

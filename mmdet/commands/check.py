@@ -23,6 +23,7 @@ from mmdet.cli import (
     make_parser,
     make_progress,
     message_of,
+    not_negative,
     parse,
     usable_cores,
 )
@@ -54,7 +55,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--split', nargs='+', choices=SPLITS, help='default: all; test only when it is not the same as val'
     )
-    parser.add_argument('--workers', type=int, default=usable_cores(), help='default: one a core')
+    parser.add_argument('--workers', type=not_negative, default=usable_cores(), help='default: one a core')
     parser.add_argument(
         '--out',
         type=Path,

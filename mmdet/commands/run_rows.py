@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from mmdet.cli import add_config_arguments, add_short_options, make_parser, parse, short_options
+from mmdet.cli import add_config_arguments, add_short_options, make_parser, parse, positive, short_options
 from mmdet.config.options import DictAction
 from mmdet.config.rows import ROWS
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar='KEY=VALUE',
         help='change keys of --teacher-config; the data are those of the student',
     )
-    parser.add_argument('--processes', type=int, default=1, help='of a training, one a GPU')
+    parser.add_argument('--processes', type=positive, default=1, help='of a training, one a GPU')
     parser.add_argument('--amp', action='store_true', help='train in bfloat16 or float16')
     add_short_options(parser)
     args = parse(parser, argv)

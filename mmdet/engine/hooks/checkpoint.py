@@ -116,7 +116,7 @@ class CheckpointHook(Hook):
         if score == NOTHING_SCORED:
             runner.logger.warning(f'{self.save_best} is -1: there was nothing to score, and no best is saved')
             return
-        if not score > self.best[0]:  # also of NaN
+        if not self.best[0] < score < math.inf:  # also of NaN
             return
         when = f'iter_{runner.iter}' if runner.train_loop.samples else f'epoch_{runner.epoch}'
         path = Path(runner.work_dir, f'best_{self.save_best.replace("/", "_")}_{when}.pth')

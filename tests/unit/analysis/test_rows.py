@@ -80,6 +80,18 @@ def test_a_row_with_its_teacher(root: Path, tmp_path: Path, monkeypatch: pytest.
         main([*command, '--cfg-options', 'train_cfg.max_iters=4'])
 
 
+def test_a_test_that_scores_nothing_is_no_row(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / 'work/plain_seed3/report/report.json'  # of an earlier test
+    old.parent.mkdir(parents=True)
+    old.write_text('{}')
+    monkeypatch.setattr(rows, 'run_tool', lambda *_: None)
+    with pytest.raises(ValueError, match=r'nothing was scored: see .*test\.log, and val_ann'):
+        main(arguments(root, tmp_path, '--rows', 'plain'))
+    assert not list(tmp_path.glob('*.json'))
+
+
 def test_how_far_a_series_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,10 +69,10 @@ def test_a_checkpoint_inside_an_epoch_counts_its_batches(toy_config, tmp_path):
 
 
 def test_the_best_is_kept_also_over_a_resume(scored, tmp_path):
-    """Weights and score alone; also when the last evaluation was cut off, or NaN."""
+    """Weights and score alone; also when the last evaluation was cut off, or not finite."""
     assert scored([-1.0], 1) == []  # as COCO's numbers are where there is nothing to score
     assert [best.name for best in scored([0.2, 0.5, float('nan')], 3)] == ['best_toy_score_epoch_2.pth']
-    (best,) = scored([0.3, 0.4, 0.6, 0.1], 6, resume=True)
+    (best,) = scored([float('inf'), 0.4, 0.6, 0.1], 6, resume=True)
     assert best.name == 'best_toy_score_epoch_5.pth'
     checkpoint = load_checkpoint(best)
     assert checkpoint['meta']['score'] == 0.6
