@@ -1,4 +1,4 @@
-"""Export a one-stage detector as an ONNX file that runs without torch: network, decoding and NMS.
+"""Export a detector as an ONNX file that runs without torch: network, decoding and NMS.
 
 python tools/export.py configs/ssd/ssd300.py work_dirs/ssd300/latest.pth
 
@@ -187,20 +187,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         ModuleNotFoundError: onnx or onnxruntime is not installed.
-        ValueError: The detector has two stages, or the file finds something else than the detector.
+        ValueError: An option does not go with two stages, or the file finds something else than the detector.
     """
     args = parse_args(argv)
     if lacking := [name for name in ('onnx', 'onnxruntime') if find_spec(name) is None]:
         raise ModuleNotFoundError(f'export needs {" and ".join(lacking)}: pip install {" ".join(lacking)}')
     from mmdet.apis import init_detector
     from mmdet.checkpoint.io import atomic_write
-    from mmdet.models.detectors import SingleStageDetector
+    from mmdet.models.detectors import TwoStageDetector
     from mmdet.models.export import to_onnx
 
     options = args.cfg_options | ({} if args.data_root is None else {'data_root': args.data_root})
     model = init_detector(args.config, args.checkpoint, 'cpu', options, args.trust_checkpoint)
-    if not isinstance(model, SingleStageDetector):
-        raise ValueError(f'{args.config}: detectors of two stages cannot be exported; those of one stage can')
+    of_one_stage = args.no_nms or args.dynamic_batch or args.half or args.opset < 16
+    if of_one_stage and isinstance(model, TwoStageDetector):
+        raise ValueError(
+            f'{args.config} has two stages: leave out --no-nms, --dynamic-batch and --half, and take --opset '
+            'from 16 on'
+        )
     about = describe_input(model)
     photos, told = read_photos(args.photos, model.cfg, about['size'])
     onnx_model = to_onnx(model, about['size'], not args.no_nms, args.dynamic_batch, args.half, args.opset)

@@ -1,4 +1,4 @@
-"""Write a one-stage detector as an ONNX model: network, decoding and NMS in one graph.
+"""Write a detector as an ONNX model: network, decoding and NMS in one graph.
 
 N images · H x W pixels of the network input · A anchors · B of them that go on to NMS · K classes
 D detections of an image, `max_per_img`
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.detectors.two_stage import as_anchors
 
-# What follows the network. What NMS drops scores 0; the best D of an image are its detections.
+# What follows a network of one stage. What NMS drops scores 0; the best D of an image are its detections.
 NMS = """
 <ir_version: {ir_version}, opset_import: ["": {opset}]>
 nms (float[{batch}, B, 4] all_bboxes, float[{batch}, B, K] all_scores) =>
@@ -46,7 +47,7 @@ nms (float[{batch}, B, 4] all_bboxes, float[{batch}, B, K] all_scores) =>
 """
 
 
-class _Network(nn.Module):
+class _OneStage(nn.Module):
     """Images -> decoded boxes and scores, of all anchors or of those that go on to NMS."""
 
     img_shape: Tensor
@@ -67,8 +68,39 @@ class _Network(nn.Module):
         return head.postprocess.candidates(bboxes, scores, outputs.anchors.num_per_level)[:2]
 
 
+class _TwoStages(nn.Module):
+    """An image -> its detections; both stages run NMS by themselves."""
+
+    img_shape: Tensor
+
+    def __init__(self, detector: TwoStageDetector, img_shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.detector = detector
+        self.register_buffer('img_shape', torch.tensor([img_shape]))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Image (1, 3, H, W), normalized -> bboxes (1, D, 4) in H x W, scores (1, D), labels (1, D)."""
+        feats = self.detector.extract_feat(images)
+        first, second = self.detector.rpn_head, self.detector.roi_head
+        proposed = first(feats)
+        bboxes, scores = first.decode(proposed, self.img_shape), first.scores(proposed)
+        num_per_level = proposed.anchors.num_per_level
+        bboxes, scores, levels = first.postprocess.candidates(bboxes, scores, num_per_level)
+        rois = first.postprocess.of_image(bboxes[0], scores[0], levels).bboxes[None]
+        outputs = second(feats, as_anchors(rois))
+        bboxes, scores = second.decode(outputs, self.img_shape), second.scores(outputs)
+        one_level = torch.zeros_like(scores[0, :, 0])
+        found = second.postprocess.of_image(bboxes[0].flatten(1), scores[0], one_level)
+        most = second.postprocess.max_per_img
+        padded = [
+            torch.cat([x, x.new_full((most, *x.shape[1:]), value)])
+            for x, value in zip(found, (0, 0, -1), strict=True)
+        ]
+        return tuple(x[None, :most] for x in padded)
+
+
 def to_onnx(
-    detector: SingleStageDetector,
+    detector: SingleStageDetector | TwoStageDetector,
     size: tuple[int, int],
     with_nms: bool = True,
     dynamic_batch: bool = False,
@@ -84,22 +116,27 @@ def to_onnx(
     Args:
         detector: In eval mode; stays as it is.
         size: (W, H).
-        with_nms: Whether NMS is in the model.
+        with_nms: Whether NMS is in the model. This and the next two: of one stage.
         dynamic_batch: Whether N is left open; else it is 1.
         half: Whether weights and features are float16. Boxes and scores are float32.
-        opset: Of ONNX, from 15.
+        opset: Of ONNX, from 15; of two stages from 16, which has their RoIAlign.
     """
     import onnx
 
     detector = copy.deepcopy(detector)  # tracing leaves its symbols in the cache of the anchors
-    network = _Network(detector.half() if half else detector, (size[1], size[0]), with_nms).eval()
-    names = ['all_bboxes', 'all_scores'] if with_nms else ['bboxes', 'scores']
+    network: nn.Module
+    if isinstance(detector, TwoStageDetector):
+        network = _TwoStages(detector, (size[1], size[0]))
+        names = ['bboxes', 'scores', 'labels']
+    else:
+        network = _OneStage(detector.half() if half else detector, (size[1], size[0]), with_nms)
+        names = ['all_bboxes', 'all_scores'] if with_nms else ['bboxes', 'scores']
     with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')  # sizes and anchors are constants here
         file = Path(folder, 'network.onnx')
         # dynamo=True takes ten times as long, needs onnxscript, and asks for a newer torch
         torch.onnx.export(
-            network,
+            network.eval(),
             (torch.zeros(1, 3, size[1], size[0]),),
             file,
             input_names=['images'],
@@ -109,9 +146,13 @@ def to_onnx(
             dynamo=False,
         )
         model = onnx.load(file)
+    postprocess = detector.head.postprocess
+    if isinstance(detector, TwoStageDetector):
+        for output in model.graph.output:  # it is always D
+            output.type.tensor_type.shape.dim[1].dim_value = postprocess.max_per_img
+        return model
     if not with_nms:
         return model
-    postprocess = detector.head.postprocess
     values = {
         'most': postprocess.max_per_img,
         'iou_threshold': postprocess.iou_threshold,

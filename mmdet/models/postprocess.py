@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms
 
@@ -56,7 +57,7 @@ class NMSPostProcess:
         num_per_level: anchors per level, sums to A
         """
         bboxes, scores, levels = self.candidates(bboxes, scores, num_per_level)
-        return [self._nms_per_image(*image, levels) for image in zip(bboxes, scores, strict=True)]
+        return [self.of_image(*image, levels) for image in zip(bboxes, scores, strict=True)]
 
     def candidates(
         self, bboxes: Tensor, scores: Tensor, num_per_level: Sequence[int]
@@ -76,25 +77,31 @@ class NMSPostProcess:
         bboxes, scores = (x.gather(1, index.expand(-1, -1, x.shape[2])) for x in (bboxes.flatten(2), scores))
         return bboxes, scores, torch.cat(levels)
 
-    def _nms_per_image(self, bboxes: Tensor, scores: Tensor, levels: Tensor) -> Detections:
-        """bboxes (B, 4) or (B, K * 4) · scores (B, K) · levels (B,). One call for all groups, shifted apart.
+    def of_image(self, bboxes: Tensor, scores: Tensor, levels: Tensor) -> Detections:
+        """Run NMS on the boxes of an image, in one call for all groups, shifted apart.
+
+        bboxes (B, 4), or class-specific (B, K * 4) · scores (B, K) · levels (B,)
+        """
+        row, labels = (scores > self.score_thr).nonzero(as_tuple=True)
+        bboxes = bboxes.view(bboxes.shape[0], -1, 4)  # (B, 1 or K, 4)
+        bboxes, scores = bboxes[row, labels % bboxes.shape[1]], scores[row, labels]
+        group = labels if self.group == 'class' else levels[row]
+        shift = F.pad(bboxes, (0, 0, 0, 1)).max() + 1  # there may be no box
+        kept = self._nms(bboxes + group[:, None] * shift, scores)[: self.max_per_img]
+        return Detections(bboxes[kept], scores[kept], labels[kept])
+
+    def _nms(self, bboxes: Tensor, scores: Tensor) -> Tensor:
+        """Select at least `max_per_img` boxes, if so many stay, best first. bboxes (M, 4), scores (M,).
 
         Whether a box stays depends on better ones alone, so the best few times `max_per_img` are tried first,
         and more only when too few of them stay; the time of NMS grows with the square of their number.
         """
-        row, labels = (scores > self.score_thr).nonzero(as_tuple=True)
-        bboxes = bboxes.view(len(bboxes), -1, 4)  # (B, 1 or K, 4)
-        bboxes, scores = bboxes[row, labels % bboxes.shape[1]], scores[row, labels]
-        if len(bboxes) == 0:
-            return Detections(bboxes, scores, labels)
-        group = labels if self.group == 'class' else levels[row]
-        shifted = bboxes + group[:, None] * (bboxes.max() + 1)
+        if torch.jit.is_tracing():  # what is exported cannot try again
+            return nms(bboxes, scores, self.iou_threshold)
         order = scores.argsort(descending=True, stable=True)
         count = NMS_CANDIDATES * self.max_per_img
         while True:
-            kept = nms(shifted[order[:count]], scores[order[:count]], self.iou_threshold)
+            kept = nms(bboxes[order[:count]], scores[order[:count]], self.iou_threshold)
             if len(kept) >= self.max_per_img or count >= len(order):
-                break
+                return order[kept]
             count *= 4
-        kept = order[kept[: self.max_per_img]]
-        return Detections(bboxes[kept], scores[kept], labels[kept])

@@ -79,11 +79,11 @@ class RoIHead(Head):
 
     def pool(self, feats: Sequence[Tensor], rois: Tensor) -> Tensor:
         """RoIAlign, each RoI on the level of its size. rois (N, R, 4) -> (N * R, C, S, S)."""
-        image = torch.arange(len(rois), device=rois.device).repeat_interleave(rois.shape[1])
+        image = torch.arange(len(rois), device=rois.device)[:, None].expand(rois.shape[:2]).flatten()
         boxes = torch.cat([image[:, None], rois.flatten(0, 1)], 1)  # (N * R, 5)
         level = (box_areas(boxes[:, 1:]).sqrt() / FINEST_SIDE + 1e-6).log2().floor()
         level = level.clamp(0, len(self.strides) - 1)  # (N * R,)
-        pooled = feats[0].new_zeros(len(boxes), feats[0].shape[1], self.roi_size, self.roi_size)
+        pooled = feats[0].new_zeros(boxes.shape[0], feats[0].shape[1], self.roi_size, self.roi_size)
         for i, stride in enumerate(self.strides):
             chosen = (level == i).nonzero()[:, 0]
             pooled[chosen] = roi_align(

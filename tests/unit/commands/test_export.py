@@ -13,6 +13,7 @@ import torch
 from mmdet.apis import inference_detector, init_detector
 from mmdet.commands import export
 from mmdet.config.resolve import merge_config
+from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.export import NMS
 from tests.helpers.tiny_run import CLASSES, NARROW, PLAIN, ROOT, as_arguments
 
@@ -106,9 +107,10 @@ def test_what_cannot_be_exported_is_answered(checkpoint, tmp_path, monkeypatch):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(ValueError, match='empty holds no image'):
         run(checkpoint, '--photos', tmp_path / 'empty')
-    monkeypatch.setattr('mmdet.apis.init_detector', lambda *_: torch.nn.Identity())
-    with pytest.raises(ValueError, match='two stages cannot be exported'):
-        run(checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr('mmdet.apis.init_detector', lambda *_: object.__new__(TwoStageDetector))
+        with pytest.raises(ValueError, match='has two stages: leave out --no-nms'):
+            run(checkpoint, '--half')
     monkeypatch.setattr(export, 'find_spec', lambda name: None)
     with pytest.raises(ModuleNotFoundError, match='pip install onnx onnxruntime'):
         run(checkpoint)

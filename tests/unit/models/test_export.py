@@ -13,7 +13,7 @@ pytest.importorskip('onnx')
 
 
 @pytest.mark.parametrize('name', sorted(FAMILIES.keys() - {'faster_rcnn'}))
-def test_every_family_finds_what_its_detector_finds(name, tmp_path):
+def test_every_family_of_one_stage_finds_what_its_detector_finds(name, tmp_path):
     """Several images at once, more than `max_per_img` boxes in some, nothing in the last."""
     config = model_config(name, tmp_path / 'none.pth')
     del config['distiller']
@@ -41,4 +41,29 @@ def test_every_family_finds_what_its_detector_finds(name, tmp_path):
         assert not bboxes[count:].any()
         assert (labels[count:] == -1).all()
         total, alone, *_ = compare(own, Detections(*(x[:count] for x in found)), FLOAT, cutoff=0)
+        assert (total, alone) == (count, 0)
+
+
+@pytest.mark.parametrize('score_thr', [0.05, 0.5, 1.0])
+def test_two_stages_find_what_their_detector_finds(score_thr, tmp_path):
+    """More than `max_per_img` boxes, fewer, none."""
+    config = model_config('faster_rcnn', tmp_path / 'none.pth')
+    del config['distiller']
+    detector = build(config).eval()
+    detector.head.postprocess.score_thr = score_thr
+    width, height = FAMILIES['faster_rcnn'].scale
+    session = onnxruntime.InferenceSession(to_onnx(detector, (width, height)).SerializeToString())
+    assert [output.shape for output in session.get_outputs()] == [[1, 100, 4], [1, 100], [1, 100]]
+    for seed in range(2):
+        images = 3 * torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            (own,) = detector.head.predict(detector.raw_outputs(images), torch.tensor([[height, width]]))
+        found = [torch.from_numpy(x) for x in session.run(None, {'images': images.numpy()})]
+        assert [x.shape for x in found] == [(1, 100, 4), (1, 100), (1, 100)]
+        count = len(own.scores)
+        assert {0.05: count == 100, 0.5: 0 < count < 100, 1.0: count == 0}[score_thr]
+        assert not found[0][0, count:].any()
+        assert not found[1][0, count:].any()
+        assert (found[2][0, count:] == -1).all()
+        total, alone, *_ = compare(own, Detections(*(x[0, :count] for x in found)), FLOAT, cutoff=0)
         assert (total, alone) == (count, 0)
