@@ -33,9 +33,8 @@ class SinglePixelConv(nn.Conv2d):
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        size, stride, groups = conv.kernel_size, conv.stride, conv.groups
-        super().__init__(conv.in_channels, conv.out_channels, size, stride, 1, groups=groups, device='meta')
-        self.weight, self.bias = conv.weight, conv.bias
+        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, groups=conv.groups, device='meta')
+        self.weight, self.bias, self.stride = conv.weight, conv.bias, conv.stride
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(N, C, h, w) -> (N, C_out, h_out, w_out)."""
