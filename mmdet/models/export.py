@@ -82,21 +82,16 @@ class _TwoStages(nn.Module):
         """Image (1, 3, H, W), normalized -> bboxes (1, D, 4) in H x W, scores (1, D), labels (1, D)."""
         feats = self.detector.extract_feat(images)
         first, second = self.detector.rpn_head, self.detector.roi_head
-        proposed = first(feats)
-        bboxes, scores = first.decode(proposed, self.img_shape), first.scores(proposed)
-        num_per_level = proposed.anchors.num_per_level
-        bboxes, scores, levels = first.postprocess.candidates(bboxes, scores, num_per_level)
-        rois = first.postprocess.of_image(bboxes[0], scores[0], levels).bboxes[None]
-        outputs = second(feats, as_anchors(rois))
-        bboxes, scores = second.decode(outputs, self.img_shape), second.scores(outputs)
-        one_level = torch.zeros_like(scores[0, :, 0])
-        found = second.postprocess.of_image(bboxes[0].flatten(1), scores[0], one_level)
+        (proposed,) = first.predict(first(feats), self.img_shape)
+        rois = _pad(proposed.bboxes, first.postprocess.max_per_img)
+        (found,) = second.predict(second(feats, as_anchors(rois)), self.img_shape)
         most = second.postprocess.max_per_img
-        padded = [
-            torch.cat([x, x.new_full((most, *x.shape[1:]), value)])
-            for x, value in zip(found, (0, 0, -1), strict=True)
-        ]
-        return tuple(x[None, :most] for x in padded)
+        return tuple(_pad(x, most, value) for x, value in zip(found, (0, 0, -1), strict=True))
+
+
+def _pad(x: Tensor, rows: int, value: int = 0) -> Tensor:
+    """Of an image at most `rows` rows -> a batch (1, rows, ...)."""
+    return torch.cat([x, x.new_full((rows, *x.shape[1:]), value)])[None, :rows]
 
 
 def to_onnx(

@@ -83,7 +83,7 @@ class NMSPostProcess:
         bboxes (B, 4), or class-specific (B, K * 4) · scores (B, K) · levels (B,)
         """
         row, labels = (scores > self.score_thr).nonzero(as_tuple=True)
-        bboxes = bboxes.view(bboxes.shape[0], -1, 4)  # (B, 1 or K, 4)
+        bboxes = bboxes.unflatten(1, (-1, 4))  # (B, 1 or K, 4)
         bboxes, scores = bboxes[row, labels % bboxes.shape[1]], scores[row, labels]
         group = labels if self.group == 'class' else levels[row]
         shift = F.pad(bboxes, (0, 0, 0, 1)).max() + 1  # there may be no box

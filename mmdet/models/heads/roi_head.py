@@ -72,7 +72,7 @@ class RoIHead(Head):
             x = layer(x).relu()
         shape = anchors.boxes.shape[:2]
         return HeadOutputs(
-            cls_logits=self.bbox_head['fc_cls'](x).view(*shape, -1).float(),
+            cls_logits=self.bbox_head['fc_cls'](x).unflatten(0, shape).float(),
             box_deltas=self.bbox_head['fc_reg'](x).view(*shape, self.num_classes, 4).float(),
             anchors=anchors,
         )

@@ -44,13 +44,22 @@ def test_every_family_of_one_stage_finds_what_its_detector_finds(name, tmp_path)
         assert (total, alone) == (count, 0)
 
 
-@pytest.mark.parametrize('score_thr', [0.05, 0.5, 1.0])
-def test_two_stages_find_what_their_detector_finds(score_thr, tmp_path):
-    """More than `max_per_img` boxes, fewer, none."""
-    config = model_config('faster_rcnn', tmp_path / 'none.pth')
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({}, {100}),
+        ({'roi_head.postprocess.score_thr': 0.5}, range(1, 100)),
+        ({'roi_head.postprocess.nms_pre': 20}, range(1, 100)),
+        ({'rpn_head.postprocess.score_thr': 1.0}, {0}),
+    ],
+    ids=['more than are kept', 'fewer', 'few RoIs', 'no RoI'],
+)
+def test_two_stages_find_what_their_detector_finds(options, expected, tmp_path):
+    config = model_config(
+        'faster_rcnn', tmp_path / 'none.pth', **{f'model.{key}': value for key, value in options.items()}
+    )
     del config['distiller']
     detector = build(config).eval()
-    detector.head.postprocess.score_thr = score_thr
     width, height = FAMILIES['faster_rcnn'].scale
     session = onnxruntime.InferenceSession(to_onnx(detector, (width, height)).SerializeToString())
     assert [output.shape for output in session.get_outputs()] == [[1, 100, 4], [1, 100], [1, 100]]
@@ -61,7 +70,7 @@ def test_two_stages_find_what_their_detector_finds(score_thr, tmp_path):
         found = [torch.from_numpy(x) for x in session.run(None, {'images': images.numpy()})]
         assert [x.shape for x in found] == [(1, 100, 4), (1, 100), (1, 100)]
         count = len(own.scores)
-        assert {0.05: count == 100, 0.5: 0 < count < 100, 1.0: count == 0}[score_thr]
+        assert count in expected
         assert not found[0][0, count:].any()
         assert not found[1][0, count:].any()
         assert (found[2][0, count:] == -1).all()
