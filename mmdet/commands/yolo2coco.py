@@ -35,13 +35,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f'{file} is not a YAML file: {error}') from error
     names = data.get('names') if isinstance(data, dict) else None
-    if not names or not any(data.get(split) for split in SPLITS):
+    numbered: Any = dict(enumerate(names)) if isinstance(names, list) else names
+    complete = isinstance(numbered, dict) and numbered and all(str(number).isdigit() for number in numbered)
+    if not complete or not any(data.get(split) for split in SPLITS):
         raise ValueError(
             f'{file} needs three lines such as `train: images/train`, `val: images/val` and '
             "`names: ['cat', 'dog']`, in the order of the numbers in the labels"
         )
-    numbered = names.items() if isinstance(names, dict) else enumerate(names)
-    known = {int(number): str(name) for number, name in numbered}
+    known = {int(number): str(name) for number, name in numbered.items()}
     if twice := [name for name, count in Counter(known.values()).items() if count > 1]:
         raise ValueError(f'{file}: several classes have the name {twice[0]!r}; give each its own')
     return {**data, 'names': known}

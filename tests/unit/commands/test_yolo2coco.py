@@ -158,6 +158,8 @@ def test_labels_in_another_encoding_are_named(add, tmp_path):
     [
         ('train: images', ValueError, 'three lines such as'),
         ('names: [ant]', ValueError, 'three lines such as'),
+        ('train: images/train\nnames: ant', ValueError, 'three lines such as'),
+        ('train: images/train\nnames: {ant: 0}', ValueError, 'three lines such as'),
         ('- x', ValueError, 'three lines such as'),
         ('a: [', ValueError, 'not a YAML file'),
         ('train: images\nnames: [ant, ant]', ValueError, "the name 'ant'"),
