@@ -26,7 +26,7 @@ from mmdet.cli import usable_cores
 from mmdet.config.resolve import DATA_DEFAULTS, load_config
 from mmdet.datasets.coco_format import read_coco
 from mmdet.distributed.signals import StoppedBySignal
-from mmdet.files import HERE
+from mmdet.files import HERE, suggest
 from mmdet.visualization.curves import read_lines
 
 MMDET = (sys.executable, str(HERE / '__main__.py'))  # without a checkout, too
@@ -58,12 +58,10 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
     def run() -> dict[str, Any]:
-        cfg = load_config(args.config, {**args.cfg_options, 'row': row}, args.data_root)
+        cfg = load_row(row, args)
         teacher = asked_teacher(cfg)
         if teacher and args.teacher_config is not None:
             teacher.checkpoint = str(train_teacher(seed, cfg, args))
-        elif teacher and args.teacher is not None:
-            teacher.checkpoint = str(args.teacher)
         work_dir = args.out_dir / 'work' / file.stem
         train(cfg, work_dir, seed, args, '--no-validate')
         test = [*MMDET, 'test', f'{work_dir}.py', str(work_dir / 'latest.pth'), '--work-dir', str(work_dir)]
@@ -84,6 +82,24 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         }
 
     return load_or_run(file, settings, run)
+
+
+def load_row(row: str, args: argparse.Namespace) -> Config:
+    """Resolve the config of a row, with the teacher of the command line.
+
+    Raises:
+        FileNotFoundError: There is no such teacher, and no --teacher-config trains one.
+    """
+    cfg = load_config(args.config, {**args.cfg_options, 'row': row}, args.data_root)
+    teacher = asked_teacher(cfg)
+    if teacher and args.teacher is not None:
+        teacher.checkpoint = str(args.teacher)
+    if teacher and args.teacher_config is None and not Path(teacher.checkpoint).is_file():
+        raise FileNotFoundError(
+            f'row {row}: teacher file {teacher.checkpoint} not found.{suggest(teacher.checkpoint)} Train it '
+            'first, or name another by --teacher FILE'
+        )
+    return cfg
 
 
 def result_file(out_dir: Path, row: str, seed: int) -> Path:

@@ -44,10 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.cfg_options = {**args.cfg_options, **short_options(args)}
     typed = sys.argv[1:] if argv is None else argv
     args.command = shlex.join(['distill-det', 'run-rows', *typed])
-    from mmdet.analysis.rows import result_file, run_row
+    from mmdet.analysis.rows import load_row, result_file, run_row
 
     units = [(row, seed) for seed in args.seeds for row in args.rows]
     missing = [unit for unit in units if not result_file(args.out_dir, *unit).is_file()]
+    for row in dict(missing):
+        load_row(row, args)  # fails now, not after the hours of the rows before it
     start = time.monotonic()
     for number, (row, seed) in enumerate(units, 1):
         print(f'{row}, seed {seed} ({number} of {len(units)})', flush=True)

@@ -92,12 +92,19 @@ def test_a_test_that_scores_nothing_is_no_row(
     assert not list(tmp_path.glob('*.json'))
 
 
+def test_a_teacher_that_is_not_there_ends_the_series_before_its_first_row(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r'row all: teacher file .*none\.pth not found'):
+        main(arguments(root, tmp_path / 'rows', '--rows', 'plain', 'all', '--teacher', 'none.pth'))
+    assert not (tmp_path / 'rows').exists()
+
+
 def test_how_far_a_series_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'plain_seed0.json').touch()  # is there already, and says nothing of how long one takes
     clock = iter(range(0, 1000, 90))
     monkeypatch.setattr('time.monotonic', lambda: next(clock))
+    monkeypatch.setattr(rows, 'load_row', lambda *_: None)
     monkeypatch.setattr(rows, 'run_row', lambda *_: {'metrics': {'AP': 0.1, 'AP50': 0.2}})
     main(['c.py', '--rows', 'plain', 'all', '--seeds', '0', '1', '--out-dir', str(tmp_path)])
     said = capsys.readouterr().out.splitlines()
