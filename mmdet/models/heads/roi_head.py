@@ -86,9 +86,10 @@ class RoIHead(Head):
         pooled = feats[0].new_zeros(boxes.shape[0], feats[0].shape[1], self.roi_size, self.roi_size)
         for i, stride in enumerate(self.strides):
             chosen = (level == i).nonzero()[:, 0]
-            pooled[chosen] = roi_align(
+            of_level = roi_align(
                 feats[i], boxes[chosen], self.roi_size, 1 / stride, sampling_ratio=0, aligned=True
             )
+            pooled.index_put_((chosen,), of_level)  # a traced `pooled[chosen] = ` would fix one RoI as one
         return pooled
 
     def scores(self, outputs: HeadOutputs) -> Tensor:

@@ -33,6 +33,15 @@ def test_each_roi_is_pooled_on_the_level_of_its_size(model: TwoStageDetector) ->
             torch.testing.assert_close(pooled[image, roi], alone[0])
 
 
+@pytest.mark.filterwarnings('ignore')  # of tracing
+def test_a_traced_pool_takes_any_number_of_rois_on_a_level(model: TwoStageDetector) -> None:
+    feats = [torch.randn(1, 16, 256 // stride, 256 // stride) for stride in (4, 8, 16, 32)]
+    rois = torch.tensor([[[0.0, 0.0, 20.0, 20.0], [0.0, 0.0, 150.0, 150.0]]])
+    pool = torch.jit.trace(lambda *x: model.roi_head.pool(x[:4], x[4]), (*feats, rois))
+    more = rois.repeat(1, 2, 1)
+    torch.testing.assert_close(pool(*feats, more), model.roi_head.pool(feats, more))
+
+
 def test_padding_rows_are_no_detections(model: TwoStageDetector) -> None:
     feats = [torch.randn(1, 16, 64 // stride, 64 // stride) for stride in (4, 8, 16, 32)]
     rois = torch.tensor([[[0.0, 0.0, 30.0, 30.0], [0.0, 0.0, 0.0, 0.0], [64.0, 9.0, 64.0, 30.0]]])
