@@ -3,7 +3,7 @@
 python -m benchmarks.evidence list                      # units whose data are there, the most important first
 python -m benchmarks.evidence run neudet all 0          # one of them: leaves OUT/neudet/all_seed0.json
 python -m benchmarks.evidence curve neudet              # plain, tested every six epochs: is it long enough?
-python -m benchmarks.evidence table                     # what the files that are there say
+python -m benchmarks.evidence table                     # what the files say; draws OUT/differences.svg
 
 A unit is a student trained and tested once by tools/analysis/run_rows.py. The first unit that needs a
 teacher trains it and stores its answers. A unit whose file is there is not run again, one that was stopped
@@ -27,6 +27,7 @@ from filelock import FileLock
 from benchmarks.candidates import WEIGHTS
 from mmdet.analysis.comparison import mean_and_spread
 from mmdet.analysis.markdown import table
+from mmdet.analysis.plots import plot_differences
 from mmdet.analysis.runs import half_interval, read_runs
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.cli import make_parser, parse, run_main
@@ -259,29 +260,41 @@ def folder_of(out: Path, row: str) -> Path:
     return out if row in ('plain', 'all') else out / row
 
 
-def report(out: Path) -> str:
-    """Lay out AP of every row and its paired differences to plain, with Student's 95 % intervals."""
+def report(out: Path, base: str = 'plain') -> str:
+    """Lay out AP of every row and its paired differences to another, with Student's 95 % intervals.
+
+    Draws those of `all` to `plain`, for each set, into OUT/differences.svg.
+    """
     lines = []
     for name in RECIPES:
-        plain = scores(out / name, 'plain')
-        for row, (title, *_) in ROWS.items():
-            found = scores(folder_of(out / name, row), title)
-            pairs = {key: [found[s][key] - plain[s][key] for s in found if s in plain] for key in METRICS}
+        for row in ROWS:
+            found, pairs = scores(out / name, row), differences(out / name, row, base)
             cells = [mean_and_spread([each[key] for each in found.values()]) for key in METRICS]
-            cells += [interval(pairs[key], '+.1f') if row != 'plain' else '' for key in METRICS[:2]]
+            cells += [interval(pairs[key], '+.1f') if row != base else '' for key in METRICS[:2]]
             if found:
                 lines.append((name, row, str(len(found)), *cells))
-    heads = ('set', 'row', 'seeds', *METRICS, *(f'{key}, minus plain' for key in METRICS[:2]))
+    by_set = {name: differences(out / name, 'all', 'plain') for name in RECIPES}
+    shown = {key: {name: pairs[key] for name, pairs in by_set.items() if pairs[key]} for key in METRICS}
+    if shown['AP']:
+        plot_differences(shown, 'points, all minus plain', out / 'differences.svg')
+    heads = ('set', 'row', 'seeds', *METRICS, *(f'{key}, minus {base}' for key in METRICS[:2]))
     return table(heads, lines, '---:')
 
 
-def scores(folder: Path, row: str) -> dict[int, dict[str, float]]:
+def differences(of_set: Path, row: str, base: str) -> dict[str, list[float]]:
+    """Subtract the metrics of one row from those of another, seed by seed."""
+    ours, theirs = scores(of_set, row), scores(of_set, base)
+    return {key: [ours[seed][key] - theirs[seed][key] for seed in ours if seed in theirs] for key in METRICS}
+
+
+def scores(of_set: Path, row: str) -> dict[int, dict[str, float]]:
     """Read the metrics of a row, percent, by seed."""
+    folder, title = folder_of(of_set, row), ROWS[row].title
     runs = [run.values for run in read_runs([folder])] if any(folder.glob('*.json')) else []
     return {
         run['seed']: {key: 100 * run[f'metrics.{key}'] for key in METRICS}
         for run in runs
-        if run['row'] == row
+        if run['row'] == title
     }
 
 
@@ -300,6 +313,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--data', type=Path, help='folder of the sets; default: $DISTILL_DATA')
     parser.add_argument('--weights', type=Path, help='of ImageNet; default: the folder weights of --data')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/evidence'))
+    parser.add_argument('--minus', choices=ROWS, default='plain', help='row that table subtracts')
     for field in ('side', 'steps', 'teacher_steps'):
         option = f'--{field.replace("_", "-")}'
         parser.add_argument(option, type=int, help='instead of the recipe, for a CPU; give another --out')
@@ -311,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(name, row, seed)
         return
     if args.what == 'table':
-        print(report(args.out))
+        print(report(args.out, args.minus))
         return
     name, row, seed = (*args.unit, 'plain', '0')[:3]
     given = {key: getattr(args, key) for key in Recipe._fields if getattr(args, key, None)}
