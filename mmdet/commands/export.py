@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument('checkpoint', type=Path, help='checkpoint file')
     parser.add_argument('--format', choices=['onnx'], default='onnx', help='default: onnx')
-    parser.add_argument('--out', type=Path, help='default: the checkpoint with the suffix .onnx')
+    parser.add_argument('--out', type=Path, help='file, or folder for it; default: beside the checkpoint')
     parser.add_argument('--opset', type=int, choices=range(15, 21), default=17, help='of ONNX; default: 17')
     parser.add_argument('--dynamic-batch', action='store_true', help='any number of images; default: one')
     parser.add_argument('--no-nms', action='store_true', help='decoded boxes and scores of all anchors')
@@ -213,6 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     content = onnx_model.SerializeToString()
     figures = check(model, content, photos, about, HALF if args.half else FLOAT)
     out = args.out or args.checkpoint.with_suffix('.onnx')
+    out = out / f'{args.checkpoint.stem}.onnx' if out.is_dir() else out
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, lambda file: file.write(content))
     print(f'{out}: {len(content) / 1e6:.1f} MB, compared on {len(photos)} {told}: {figures}')

@@ -63,6 +63,8 @@ def merge_config(
     if file is None:
         advice = suggest(path) or ' `distill-det configs` lists those that come with the toolbox.'
         raise FileNotFoundError(f'config file not found: {path}.{advice}')
+    if file.suffix in ('.pth', '.tar'):
+        raise ValueError(f'{path} is a checkpoint: the config comes first, then the checkpoint')
     try:
         cfg = Config.fromfile(str(file))
     except (SyntaxError, OSError) as error:

@@ -119,33 +119,15 @@ def to_onnx(
     import onnx
 
     detector = copy.deepcopy(detector)  # tracing leaves its symbols in the cache of the anchors
-    network: nn.Module
+    postprocess, shape = detector.head.postprocess, (size[1], size[0])
     if isinstance(detector, TwoStageDetector):
-        network = _TwoStages(detector, (size[1], size[0]))
-        names = ['bboxes', 'scores', 'labels']
-    else:
-        network = _OneStage(detector.half() if half else detector, (size[1], size[0]), with_nms)
-        names = ['all_bboxes', 'all_scores'] if with_nms else ['bboxes', 'scores']
-    with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter('ignore')  # sizes and anchors are constants here
-        file = Path(folder, 'network.onnx')
-        # dynamo=True takes ten times as long, needs onnxscript, and asks for a newer torch
-        torch.onnx.export(
-            network.eval(),
-            (torch.zeros(1, 3, size[1], size[0]),),
-            file,
-            input_names=['images'],
-            output_names=names,
-            opset_version=opset,
-            dynamic_axes={name: {0: 'N'} for name in ['images', *names]} if dynamic_batch else None,
-            dynamo=False,
-        )
-        model = onnx.load(file)
-    postprocess = detector.head.postprocess
-    if isinstance(detector, TwoStageDetector):
+        model = _trace(_TwoStages(detector, shape), shape, ['bboxes', 'scores', 'labels'], False, opset)
         for output in model.graph.output:  # it is always D
             output.type.tensor_type.shape.dim[1].dim_value = postprocess.max_per_img
         return model
+    network = _OneStage(detector.half() if half else detector, shape, with_nms)
+    names = ['all_bboxes', 'all_scores'] if with_nms else ['bboxes', 'scores']
+    model = _trace(network, shape, names, dynamic_batch, opset)
     if not with_nms:
         return model
     values = {
@@ -156,3 +138,26 @@ def to_onnx(
     }
     nms = onnx.parser.parse_model(NMS.format(ir_version=model.ir_version, opset=opset, **values))
     return onnx.compose.merge_models(model, nms, [(name, name) for name in names])
+
+
+def _trace(
+    network: nn.Module, shape: tuple[int, int], names: list[str], dynamic_batch: bool, opset: int
+) -> Any:
+    """Translate a network of images of one shape (H, W); `names` are those of its outputs."""
+    import onnx
+
+    with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter('ignore')  # sizes and anchors are constants here
+        file = Path(folder, 'network.onnx')
+        # dynamo=True takes ten times as long, needs onnxscript, and asks for a newer torch
+        torch.onnx.export(
+            network.eval(),
+            (torch.zeros(1, 3, *shape),),
+            file,
+            input_names=['images'],
+            output_names=names,
+            opset_version=opset,
+            dynamic_axes={name: {0: 'N'} for name in ['images', *names]} if dynamic_batch else None,
+            dynamo=False,
+        )
+        return onnx.load(file)
