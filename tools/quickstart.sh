@@ -14,8 +14,8 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_ARENA_MAX=1  
 OF_TEACHER=("${FAST[@]}" train_cfg.val_interval=10)
 if [ "$#" = 0 ]; then
   STUDENT=configs_dev/ssd/ssd_tiny_cls_loc.py
-  # Localization compares four predicted boxes of each object, on crops of half the side. At a quarter of its weight:
-  # in so short a training more of it costs classes (docs/results.md).
+  # Localization compares four predicted boxes of each object, on crops of half the side, at a quarter of its weight:
+  # in so short a training the whole one costs more than it brings (docs/results.md).
   OF_STUDENT=(iters=350 "${FAST[@]}" model.distiller.kd_loc.crop_size=16 model.distiller.kd_loc.max_per_object=4
     'model.distiller.kd_loc.loss_weight=[0.00065,0.0375]')
 elif [ "$1" = --student ] && [ "$#" -gt 1 ]; then
