@@ -79,9 +79,13 @@ def test_a_mistake_in_a_file(tmp_path, text, words):
 
 
 def test_a_file_that_is_no_config(tmp_path):
-    (tmp_path / 'latest.pth').write_bytes(b'PK\x80')
-    with pytest.raises(ValueError, match=r'latest\.pth, or a _base_ file of it, cannot be read'):
-        merge_config(tmp_path / 'latest.pth')
+    for name, told in (
+        ('photo.jpg', r'photo\.jpg, or a _base_ file of it, cannot be read'),
+        ('latest.pth', r'latest\.pth is a checkpoint: the config comes first'),
+    ):
+        (tmp_path / name).write_bytes(b'PK\x80')
+        with pytest.raises(ValueError, match=told):
+            merge_config(tmp_path / name)
 
 
 def test_the_innermost_part_is_named_and_a_file_names_itself():

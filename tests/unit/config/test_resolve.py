@@ -304,9 +304,6 @@ def test_missing_config_file_is_named(tmp_path):
         with pytest.raises(FileNotFoundError, match='config file not found: ') as error:
             config.load_config(tmp_path / typed)
         assert str(error.value).endswith(words)
-    (tmp_path / 'latest.pth').write_text('')
-    with pytest.raises(ValueError, match=r'latest\.pth is a checkpoint: the config comes first'):
-        config.load_config(tmp_path / 'latest.pth')
 
 
 def test_a_config_is_laid_out_once_until_it_changes(monkeypatch, tmp_path):
