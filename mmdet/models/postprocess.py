@@ -57,7 +57,7 @@ class NMSPostProcess:
         num_per_level: anchors per level, sums to A
         """
         bboxes, scores, levels = self.candidates(bboxes, scores, num_per_level)
-        return [self.of_image(*image, levels) for image in zip(bboxes, scores, strict=True)]
+        return [self._of_image(*image, levels) for image in zip(bboxes, scores, strict=True)]
 
     def candidates(
         self, bboxes: Tensor, scores: Tensor, num_per_level: Sequence[int]
@@ -77,7 +77,7 @@ class NMSPostProcess:
         bboxes, scores = (x.gather(1, index.expand(-1, -1, x.shape[2])) for x in (bboxes.flatten(2), scores))
         return bboxes, scores, torch.cat(levels)
 
-    def of_image(self, bboxes: Tensor, scores: Tensor, levels: Tensor) -> Detections:
+    def _of_image(self, bboxes: Tensor, scores: Tensor, levels: Tensor) -> Detections:
         """Run NMS on the boxes of an image, in one call for all groups, shifted apart.
 
         bboxes (B, 4), or class-specific (B, K * 4) · scores (B, K) · levels (B,)
