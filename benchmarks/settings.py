@@ -20,7 +20,7 @@ class Settings(NamedTuple):
     batch_size: int | None = None  # None: what the row is defined with
     amp: bool = False  # bfloat16 autocast
     channels_last: bool = False  # memory format of our student
-    compile: bool = False  # our student, with torch.compile
+    compile: bool = False  # our student and its teacher, with torch.compile
     workers: int = 16  # loader processes of the scaling row
     quick: bool = False  # small sizes, for tests: no figure of such a run means anything
     work_dir: Path = Path('work_dirs/benchmark')

@@ -248,7 +248,8 @@ def _open(path: Path) -> BinaryIO:
         ValueError: It is a folder, or may not be read.
     """
     if path.is_dir():
-        raise ValueError(f'{path} is a folder; give a checkpoint in it, {path / "latest.pth"}')
+        found = ', '.join(sorted(file.name for file in path.glob('*.pth'))) or 'none is there'
+        raise ValueError(f'{path} is a folder; give a checkpoint in it: {found}')
     if not path.is_file():
         link = f', which links to {path.readlink()}' if path.is_symlink() else ''
         raise FileNotFoundError(

@@ -64,7 +64,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--workers', type=int, help='data, end_to_end: loader processes')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     parser.add_argument('--channels-last', action='store_true', help='memory format of our student')
-    parser.add_argument('--compile', action='store_true', help='torch.compile our student')
+    parser.add_argument('--compile', action='store_true', help='torch.compile our student and its teacher')
     parser.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
     parser.add_argument('--work-dir', type=Path, help='for generated files')
     parser.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv of each benchmark')

@@ -43,7 +43,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='default',
         metavar='MODE',
-        help='torch.compile the network; MODE as torch names it, reduce-overhead for CUDA graphs',
+        help='torch.compile student and teacher; MODE as torch names it, reduce-overhead for CUDA graphs',
     )
     parser.add_argument(
         '--channels-last', action='store_true', help='memory layout for the tensor cores of a GPU'

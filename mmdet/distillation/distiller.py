@@ -113,6 +113,11 @@ class ClassifierDistiller(nn.Module):
         """The frozen classifier; None where no loss needs one."""
         return cast(FrozenTeacher | StoredTeacher, self._teacher[0])
 
+    def compile(self, **settings: Any) -> None:
+        """Compile the teacher alone: crops and losses follow the number of positives."""
+        if self.teacher is not None:
+            self.teacher.compile(**settings)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> ClassifierDistiller:
         if self.teacher is not None:
             self.teacher._apply(fn, *args, **kwargs)

@@ -85,6 +85,11 @@ class StoredTeacher(nn.Module):
         """Return itself: a copy of the student (EMA) shares the teacher."""
         return self
 
+    def compile(self, **settings: Any) -> None:
+        """Compile the network, see `FrozenTeacher.compile`."""
+        if self.network is not None:
+            self.network.compile(**settings)
+
     def logits(self, ann_ids: Tensor) -> Tensor:
         """Look up the logits (M, K), float32, of the objects with the ids (M,).
 

@@ -98,6 +98,12 @@ class FrozenTeacher(nn.Module):
         """Return itself: a copy of the student (EMA) shares the teacher."""
         return self
 
+    def compile(self, **settings: Any) -> None:
+        """Compile the network; without CUDA graphs, because the number of crops changes."""
+        for part in (self.classifier, getattr(self, 'feature_extractor', None)):
+            if part is not None:
+                part.compile(**settings | {'mode': None})
+
     def normalize(self, crops: Tensor, source: Normalization) -> Tensor:
         """Convert crops (M, 3, S, S), normalized as `source` says, to this teacher's normalization."""
         if self.mean is None or self.std is None:

@@ -1,4 +1,4 @@
-"""Compile the parts of a detector whose shapes stay the same, where the machine can."""
+"""Compile the networks of a training step, where the machine can."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def compile_network(model: nn.Module, **settings: Any) -> str | None:
-    """Compile the network of a detector in place; names of parameters stay what they are.
+    """Compile the network of a detector, and its teacher's, in place; names of parameters stay.
 
     torch compiles at the first call, deep inside a step. So something small is compiled here first: what the
     machine lacks (a C++ compiler, Triton) shows at once. A part that torch cannot compile runs as it is, with
@@ -27,7 +27,7 @@ def compile_network(model: nn.Module, **settings: Any) -> str | None:
     except Exception as error:  # backends raise what they like
         return f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}'
     torch._dynamo.config.suppress_errors = True
-    for name in ('backbone', 'neck', 'head'):  # not the distiller: its shapes follow the number of positives
+    for name in ('backbone', 'neck', 'head', 'distiller'):
         part = getattr(model, name, None)
         if isinstance(part, nn.Module):
             part.compile(**settings)

@@ -150,7 +150,8 @@ class SpaceToDepthConv(nn.Conv2d):
         """Convolve crops (M, C, H, W) -> (M, C_out, H_out, W_out); `blocks` stands for `weight`."""
         height, width = crops.shape[2:]
         crops = F.pad(crops, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else crops
-        dtype, edges = _autocast_dtype(crops), list[int]()
+        dtype = _autocast_dtype(crops)
+        edges: list[int] = []
         for length in (width, height):
             outputs = (length + 2 * int(self.padding[0]) - self.kernel_size[0]) // 2 + 1
             edges += [self.before, outputs - 1 + self.side - self.before - (length + 1) // 2]

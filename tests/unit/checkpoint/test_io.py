@@ -227,7 +227,7 @@ def test_what_is_no_file(tmp_path):
     ):
         with pytest.raises(FileNotFoundError, match=words):
             load_checkpoint(tmp_path / near)
-    with pytest.raises(ValueError, match=r' is a folder; give a checkpoint in it, .*latest\.pth'):
+    with pytest.raises(ValueError, match=r' is a folder; give a checkpoint in it: .*epoch_3\.pth'):
         load_checkpoint(tmp_path)
     (tmp_path / 'loop').symlink_to('loop')
     (tmp_path / 'nowhere').symlink_to('gone.pth')
