@@ -31,7 +31,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        data = yaml.safe_load(file.read_text(encoding='utf-8-sig'))
+        # Values stay text: a class may be named `no`, which YAML takes for false, or 010.
+        data = yaml.load(file.read_text(encoding='utf-8-sig'), yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f'{file} is not a YAML file: {error}') from error
     names = data.get('names') if isinstance(data, dict) else None

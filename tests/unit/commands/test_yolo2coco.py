@@ -106,8 +106,10 @@ def test_what_is_printed_trains(add, tmp_path, capsys):
 )
 def test_lines(add, tmp_path, labels, bboxes):
     add('train/images/a.jpg', labels)
-    found = convert(tmp_path, 'train: train/images\nnames: [ant, bee]')
+    found = convert(tmp_path, 'train: train/images\nnames: [no, 010]')
     assert [one['bbox'] for one in found['train']['annotations']] == bboxes
+    names = [one['name'] for one in found['train']['categories']]
+    assert names == ['no', '010']  # text, whatever YAML makes of it
 
 
 def test_keypoints_behind_a_box_are_no_polygon(add, tmp_path):
