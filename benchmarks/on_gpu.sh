@@ -90,6 +90,7 @@ benchmark distill-tiny 50 distill --student ssd_tiny --teacher stored
 benchmark distill-lite 70 distill --student ssdlite_small --teacher stored
 benchmark profile 70 profile
 benchmark step-compiled 170 step --compile
+benchmark distill-compiled 170 distill --compile
 benchmark end_to_end 90 end_to_end --repeats 3
 part tests - 200 "$PYTHON" -m pytest -vv -p no:cacheprovider tests/integration/test_gpu.py
 echo "Results: $OUT"

@@ -19,7 +19,7 @@ PARTS = [
     'distill-lite',
     'profile',
 ]
-PARTS += ['step-compiled', 'end_to_end', 'tests']
+PARTS += ['step-compiled', 'distill-compiled', 'end_to_end', 'tests']
 
 
 def run(out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
