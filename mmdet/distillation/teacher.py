@@ -67,8 +67,8 @@ class FrozenTeacher(nn.Module):
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'teacher file {checkpoint} not found.{suggest(checkpoint)} Put the published file '
-                'there, or train a teacher on your data: '
-                '`python tools/train.py configs_dev/teachers/resnet50_ssd.py --data-root DIR`'
+                'there, or train it with the config that writes it (configs_dev/teachers/README.md): '
+                '`python tools/train.py configs_dev/teachers/NAME.py --data-root DIR`'
             ) from error
         try:
             load_weights(self.network, file['state_dict'], checkpoint)
