@@ -217,7 +217,11 @@ def test_teachers_of_something_else(stopped, teacher, tmp_path):
     more = save_teacher(tmp_path / 'more.pth', classes=('brick', 'leaf', 'pond', 'tree'))
     order = save_teacher(tmp_path / 'order.pth', classes=('leaf', 'brick', 'pond'))
     for file, options, words in (
-        (Path('none.pth'), {}, ['tools/train.py configs_dev/teachers/NAME.py', 'Put the published file there']),
+        (
+            Path('none.pth'),
+            {},
+            ['tools/train.py configs_dev/teachers/NAME.py', 'Put the published file there'],
+        ),
         (more, {}, ['fc.bias', '[4]', '[3]', 'trained on this data set']),
         (order, {}, ["['leaf', 'brick', 'pond']", "['brick', 'leaf', 'pond']", 'Train a teacher']),
         (
