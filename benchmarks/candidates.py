@@ -11,7 +11,7 @@ from mmengine.logging import MessageHub
 from torch import Tensor
 
 from mmdet.distillation.distiller import ClassifierDistiller, positives_per_image
-from mmdet.distillation.losses import CropL1Loss
+from mmdet.distillation.losses import CropL1Loss, SoftmaxKDLoss
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
 from mmdet.structures.boxes import bbox_overlaps, box_areas
@@ -29,9 +29,13 @@ def fade(samples: PositiveSamples, iou: Tensor) -> Tensor:
 
 def decay(samples: PositiveSamples, iou: Tensor) -> Tensor:
     """Start at the full weight and end at 0."""
+    return torch.full_like(iou, share_left())
+
+
+def share_left() -> float:
+    """Compute which share of the training is left."""
     hub = MessageHub.get_current_instance()
-    done = hub.get_info('iter', 0) / hub.get_info('max_iters', 1)
-    return torch.full_like(iou, 1 - min(done, 1))
+    return 1 - min(hub.get_info('iter', 0) / hub.get_info('max_iters', 1), 1)
 
 
 def size(samples: PositiveSamples, iou: Tensor) -> Tensor:
@@ -81,6 +85,15 @@ class WeighedDistiller(ClassifierDistiller):
             iou = bbox_overlaps(samples.bboxes[:, None], true[:, None])[:, 0, 0]
             self.kd_loc.factors = self.weigh(samples, iou)
         return super().forward(images, normalization, samples)
+
+
+@MODELS.register_module()
+class DecayingKDLoss(SoftmaxKDLoss):
+    """Start at the full weight and end at 0: the end of the training is the boxes'."""
+
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """Compare as `SoftmaxKDLoss` does."""
+        return share_left() * super().divergence(student, teacher, labels)
 
 
 @MODELS.register_module()

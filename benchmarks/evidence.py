@@ -35,7 +35,9 @@ from mmdet.datasets.coco_format import read_coco
 
 STUDENT = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc_stored.py'
 ONLINE = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
-WEIGHED, PROPOSALS = 'benchmarks/configs/weighed.py', 'benchmarks/configs/proposals.py'
+WEIGHED, DECAYING, PROPOSALS = (
+    f'benchmarks/configs/{name}.py' for name in ('weighed', 'decaying', 'proposals')
+)
 TEACHER = 'configs_dev/teachers/efficientnet_lite2_small.py'
 METRICS = ('AP', 'AP50', 'AP75')
 SMOOTHING = 0.1  # the teacher is trained with it, too
@@ -91,6 +93,8 @@ ROWS = {
     'cls': Row('cls'),
     'loc': Row('loc_kdloc'),
     'strong': Row('cls', {f'{KD_CLS}.loss_weight': 1.6}),
+    'gentle': Row('cls', {f'{KD_CLS}.loss_weight': 0.1}),
+    'decaying': Row('cls', config=DECAYING),
     'online': Row('all', CHEAP, config=ONLINE),
     'full': Row('all', dict.fromkeys(CHEAP)),
     'online_full': Row('all', config=ONLINE),
@@ -112,7 +116,7 @@ def grid() -> list[tuple[str, str, int]]:
         (('neudet',), ('cls', 'loc'), 5),
         (('fod', 'neudet'), ('online', 'full', 'online_full'), 3),
         (('chess',), [f'{loss}_{name}' for name in TEACHERS for loss in ('kd', 'calibrated', 'dkd')], 2),
-        (four[:2], [*WEIGHTS, 'proposals', 'strong'], 3),
+        (four[:2], [*WEIGHTS, 'proposals', 'strong', 'gentle', 'decaying'], 3),
     ]
     return [
         (name, row, seed)
@@ -171,7 +175,7 @@ class Unit:
 
     def teacher_options(self) -> dict[str, Any]:
         """Collect those of its teacher."""
-        stored = self.row.config in (STUDENT, WEIGHED)
+        stored = self.row.config in (STUDENT, WEIGHED, DECAYING)
         network = 'model.distiller.teacher' + '.network' * stored
         options = {f'{network}.checkpoint': self.teacher, f'{network}.arch': TEACHERS[self.row.teacher][0]}
         if stored:
