@@ -83,6 +83,7 @@ class Row(NamedTuple):
 
 
 KD_CLS, KD_LOC = 'model.distiller.kd_cls', 'model.distiller.kd_loc'
+BBOX_WEIGHT = 'model.bbox_head.bbox_loss.loss_weight'
 CHEAP = {f'{KD_LOC}.crop_size': 16, f'{KD_LOC}.max_per_object': 2}
 DKD = {f'{KD_CLS}.type': 'DKDLoss', f'{KD_CLS}.temperature': 1}
 ROWS = {
@@ -95,6 +96,8 @@ ROWS = {
     'strong': Row('cls', {f'{KD_CLS}.loss_weight': 1.6}),
     'gentle': Row('cls', {f'{KD_CLS}.loss_weight': 0.1}),
     'decaying': Row('cls', config=DECAYING),
+    'balanced': Row('all', {BBOX_WEIGHT: 1.5}),
+    'boxes': Row('plain', {BBOX_WEIGHT: 1.5}),
     'online': Row('all', CHEAP, config=ONLINE),
     'full': Row('all', dict.fromkeys(CHEAP)),
     'online_full': Row('all', config=ONLINE),
@@ -116,7 +119,7 @@ def grid() -> list[tuple[str, str, int]]:
         (('neudet',), ('cls', 'loc'), 5),
         (('fod', 'neudet'), ('online', 'full', 'online_full'), 3),
         (('chess',), [f'{loss}_{name}' for name in TEACHERS for loss in ('kd', 'calibrated', 'dkd')], 2),
-        (four[:2], [*WEIGHTS, 'proposals', 'strong', 'gentle', 'decaying'], 3),
+        (four[:2], [*WEIGHTS, 'proposals', 'strong', 'gentle', 'decaying', 'balanced', 'boxes'], 3),
     ]
     return [
         (name, row, seed)

@@ -173,7 +173,7 @@ def _move(place: str, value: Any, new: Values, left_out: list[str]) -> None:
     if key == 'type':
         value, always = _plain_type(value), (*always, part.get('type'))
     elif key in {*part, *_defaults(part)} and ... not in always and (value is not None or key == 'weights'):
-        _set(part, key, _new_value(place, key, value, left_out))
+        _set(part, key, _new_value(key, value))
         return
     if value is not None and ... not in always and value not in always:
         left_out.append(f'{place}={value!r:.60}')
@@ -190,17 +190,16 @@ def _new_place(place: str) -> str:
     return place
 
 
-def _new_value(place: str, key: str, value: Any, left_out: list[str]) -> Any:
-    """Translate the value of a key; the weight of a loss is 1 here."""
+def _new_value(key: str, value: Any) -> Any:
+    """Translate the value of a key."""
     if key == 'save_best':
         return f'coco/{value}' if value.startswith('bbox') else value
     if not key.endswith('_loss'):
         return next((ours for start, ours in WEIGHTS.items() if str(value).startswith(start)), value)
-    if value.get('loss_weight', 1.0) != 1:
-        left_out.append(f'{place}.loss_weight={value["loss_weight"]}')
     kind = value['type']
     ours = LOSSES.get((kind, value.get('use_sigmoid', kind == 'FocalLoss')), {'type': kind})
-    return ours | {key: value[key] for key in ours.keys() & value.keys() - {'type'}}
+    weight = {} if value.get('loss_weight', 1.0) == 1 else {'loss_weight': value['loss_weight']}
+    return ours | {key: value[key] for key in ours.keys() & value.keys() - {'type'}} | weight
 
 
 def _defaults(part: Values) -> Values:

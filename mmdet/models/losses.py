@@ -17,7 +17,15 @@ from mmdet.structures.boxes import EPS
 
 
 class ClassificationLoss(nn.Module, ABC):
-    """A classification loss; it knows how many logits it needs and what probabilities they stand for."""
+    """A classification loss; it knows how many logits it needs and what probabilities they stand for.
+
+    Args:
+        loss_weight: The head multiplies the loss by it.
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
 
     @abstractmethod
     def channels(self, num_classes: int) -> int:
@@ -36,9 +44,17 @@ class ClassificationLoss(nn.Module, ABC):
 
 
 class BoxLoss(nn.Module, ABC):
-    """A loss of deltas, or of decoded boxes."""
+    """A loss of deltas, or of decoded boxes.
+
+    Args:
+        loss_weight: The head multiplies the loss by it.
+    """
 
     on_deltas = True
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
 
     @abstractmethod
     def forward(self, predictions: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -53,10 +69,11 @@ class FocalLoss(ClassificationLoss):
         gamma: How quickly an anchor that is classified well loses its weight.
         alpha: Weight of positives, 1 - alpha that of negatives; -1: both weigh 1. With gamma=0, alpha=-1 it
             is binary cross-entropy, RPN's loss.
+        loss_weight: see ClassificationLoss.
     """
 
-    def __init__(self, gamma: float = 2.0, alpha: float = 0.25) -> None:
-        super().__init__()
+    def __init__(self, gamma: float = 2.0, alpha: float = 0.25, loss_weight: float = 1.0) -> None:
+        super().__init__(loss_weight)
         self.gamma = gamma
         self.alpha = alpha
 
@@ -103,10 +120,11 @@ class MultiBoxLoss(CrossEntropyLoss):
 
     Args:
         neg_pos_ratio: Negatives per positive.
+        loss_weight: see ClassificationLoss.
     """
 
-    def __init__(self, neg_pos_ratio: float = 3) -> None:
-        super().__init__()
+    def __init__(self, neg_pos_ratio: float = 3, loss_weight: float = 1.0) -> None:
+        super().__init__(loss_weight)
         self.neg_pos_ratio = neg_pos_ratio
 
     def forward(self, cls_logits: Tensor, labels: Tensor, matched: Tensor) -> Tensor:
@@ -127,10 +145,11 @@ class SmoothL1Loss(BoxLoss):
 
     Args:
         beta: Where the loss turns from square to linear, in normalized deltas; 0 is the L1 loss.
+        loss_weight: see BoxLoss.
     """
 
-    def __init__(self, beta: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, beta: float = 1.0, loss_weight: float = 1.0) -> None:
+        super().__init__(loss_weight)
         self.beta = beta
 
     def forward(self, predictions: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class FCOSHead(Head):
         labels, bboxes = self.targets(matched, gt)
         deltas = self.bbox_coder.encode(outputs.anchors.boxes, bboxes)
         centerness = torch.where(positive, centerness_of(deltas), 0)  # (N, A)
-        loss_cls = self.cls_loss(outputs.cls_logits, labels, matched)
+        loss_cls = self.sum_cls_loss(outputs, labels, matched)
         loss_bbox = self.sum_bbox_loss(outputs, labels, bboxes, centerness)
         loss_centerness = F.binary_cross_entropy_with_logits(
             cast(Tensor, outputs.centerness), centerness, positive, reduction='sum'

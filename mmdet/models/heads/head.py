@@ -67,7 +67,7 @@ class Head(nn.Module, ABC):
     def loss(self, outputs: HeadOutputs, matched: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
         """`loss_cls` and `loss_bbox`, scalars, both divided by the same average factor. matched (N, A)."""
         labels, bboxes = self.targets(matched, gt)
-        loss_cls = self.cls_loss(outputs.cls_logits, labels, matched)
+        loss_cls = self.sum_cls_loss(outputs, labels, matched)
         loss_bbox = self.sum_bbox_loss(outputs, labels, bboxes, matched >= 0)
         avg_factor = self.count(matched)
         return {'loss_cls': loss_cls / avg_factor, 'loss_bbox': loss_bbox / avg_factor}
@@ -78,17 +78,21 @@ class Head(nn.Module, ABC):
         labels = torch.where(matched >= 0, gt.labels.gather(1, row), self.num_classes)
         return labels, gt.bboxes.gather(1, row[..., None].expand(-1, -1, 4))
 
+    def sum_cls_loss(self, outputs: HeadOutputs, labels: Tensor, matched: Tensor) -> Tensor:
+        """Sum the weighted loss of the classes. labels: as `targets` · matched (N, A)."""
+        return self.cls_loss.loss_weight * self.cls_loss(outputs.cls_logits, labels, matched)
+
     def sum_bbox_loss(self, outputs: HeadOutputs, labels: Tensor, bboxes: Tensor, weights: Tensor) -> Tensor:
-        """Sum the loss of the boxes. labels, bboxes: as `targets` · weights (N, A), 0 without an object."""
+        """Sum the weighted loss of the boxes. labels, bboxes: as `targets` · weights (N, A), 0: no object."""
         anchors, deltas = outputs.anchors.boxes, self.deltas_for(outputs, labels)
         learns = (weights > 0)[..., None]
         if self.bbox_loss.on_deltas:
             # An anchor without an object gets a finite target, and its loss is masked out.
             targets = torch.where(learns, self.bbox_coder.encode(anchors, bboxes), 0)
-            return self.bbox_loss(deltas, targets, weights)
+            return self.bbox_loss.loss_weight * self.bbox_loss(deltas, targets, weights)
         # Masked before decoding: 0 times the gradient of an overflow is NaN.
         predicted = self.bbox_coder.decode(anchors, torch.where(learns, deltas, 0))
-        return self.bbox_loss(predicted, bboxes, weights)
+        return self.bbox_loss.loss_weight * self.bbox_loss(predicted, bboxes, weights)
 
     def count(self, matched: Tensor) -> Tensor:
         """Count what the losses are divided by; matched (N, A) -> scalar."""

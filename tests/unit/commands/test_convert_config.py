@@ -174,7 +174,6 @@ evaluation = dict(classwise=True, interval=5000)
         "model.backbone.type='ResNeXt'",
         'model.backbone.groups=32',
         "model.backbone.style='caffe'",
-        'model.bbox_head.loss_bbox.loss_weight=2.0',
         "data.train.classes=['cat']",
         "data.train.ann_file=['a.json', 'b.json']",
         'Resize.img_scale=[[9, 5], [8, 5]]',
@@ -187,6 +186,7 @@ evaluation = dict(classwise=True, interval=5000)
         'checkpoint_config.interval=1: steps',
     )
     assert new['train_cfg'] == {'type': 'TrainLoop', 'max_iters': 90000, 'val_interval': 1}
+    assert new['model']['bbox_head']['bbox_loss']['loss_weight'] == 2
     text = (tmp_path / 'new/new.py').read_text()
     assert [one for one in listed if one not in output or one not in text] == []
     assert f'left out: {len(listed)}\n' in output

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmdet.distillation import FrozenTeacher
 from mmdet.models.detectors import BaseDetector
 from mmdet.models.detectors.base import HeadStep
+from mmdet.models.losses import BoxLoss, ClassificationLoss
 from mmdet.registry import MODELS
 from mmdet.structures import PositiveSamples, clip_boxes
 from tests.helpers.slow_distiller import slow_losses
@@ -53,6 +54,20 @@ def step_of(model: BaseDetector, data: dict[str, Any]) -> tuple[HeadStep, Positi
     torch.manual_seed(5)  # samples of a two-stage detector are random
     step = model.train().head_step(model.extract_feat(data['inputs']), data['gt'])
     return step, model.head.positives(step.outputs, step.matched, data['gt'])
+
+
+def test_losses_are_weighed(plain: dict[str, Any], name: str) -> None:
+    model = MODELS.build(plain).train()
+    data = inputs_of(model, name)
+    torch.manual_seed(5)
+    before = model(**data, mode='loss')
+    for part in model.modules():
+        if isinstance(part, (ClassificationLoss, BoxLoss)):
+            part.loss_weight = 2.0 if isinstance(part, BoxLoss) else 3.0
+    torch.manual_seed(5)
+    for key, loss in model(**data, mode='loss').items():
+        weight = 2 if 'bbox' in key else 3 if 'cls' in key else 1
+        torch.testing.assert_close(loss, weight * before[key])
 
 
 def gradients(model: BaseDetector, data: dict[str, Any]) -> dict[str, Tensor]:
