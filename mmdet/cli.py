@@ -245,7 +245,7 @@ def hint(old: str, new: str) -> None:
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every command that reads a config."""
     parser.add_argument('config', help='config file')
-    parser.add_argument('--data-root', help='folder of the data set, stronger than the config')
+    parser.add_argument('--data-root', help='data set folder; overrides data_root of the config')
     add_config_options(parser)
 
 
@@ -257,7 +257,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         action=DictAction,
         default={},
         metavar='KEY=VALUE',
-        help='change keys of the config: train_cfg.max_iters=10 model.backbone.weights=None',
+        help='override keys of the config: train_cfg.max_iters=10 model.backbone.weights=None',
     )
 
 
@@ -265,16 +265,14 @@ def add_short_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a training that set all keys that belong together, see mmdet/config/schedule.py."""
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        '--epochs', type=int, metavar='N', help='how long to train; schedules stretch with it'
+        '--epochs', type=int, metavar='N', help='length of the training; the schedule is stretched to match'
     )
-    length.add_argument('--iters', type=int, metavar='N', help='the same in batches')
+    length.add_argument('--iters', type=int, metavar='N', help='the same in iterations')
     parser.add_argument(
-        '--batch-size', type=int, metavar='N', help='images a process and step; the learning rate follows'
+        '--batch-size', type=int, metavar='N', help='images per process and step; scales the learning rate'
     )
-    parser.add_argument('--lr', type=float, help='learning rate, whatever the batch size')
-    parser.add_argument(
-        '--input-size', metavar='W[xH]', help='of the photos for the network, pixels; anchors of SSDs follow'
-    )
+    parser.add_argument('--lr', type=float, help='learning rate, not scaled with the batch size')
+    parser.add_argument('--input-size', metavar='W[xH]', help='network input in pixels; SSD anchors adapt')
 
 
 def short_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -293,7 +291,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
-        help='what started several processes; default: pytorch under torchrun, else none',
+        help='how processes were started; default: pytorch under torchrun, else none',
     )
     # given by torch.distributed.launch, which says the same in the environment
     parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
@@ -305,7 +303,7 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
-        help='also read a checkpoint that holds Python objects; this runs code from the file',
+        help='read a checkpoint that holds Python objects, too; this runs code from the file',
     )
 
 

@@ -1,4 +1,4 @@
-"""Measure the toolbox beside a baseline and torchvision, with a parity check beside each figure.
+"""Benchmark the toolbox against a baseline and torchvision, with a parity check for each number.
 
 python tools/benchmark.py all --data-root data/coco-mini
 
@@ -48,24 +48,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='; '.join(f'{name}: {what}' for name, what in BENCHMARKS.items()),
     )
     parser.add_argument(
-        '--student', choices=STUDENTS, default='ssd300', help=f'of {", ".join(OF_A_STUDENT)}; default: ssd300'
+        '--student',
+        choices=STUDENTS,
+        default='ssd300',
+        help=f'for {", ".join(OF_A_STUDENT)}; default: ssd300',
     )
     parser.add_argument(
         '--teacher',
         choices=['online', 'stored'],
         default='online',
-        help='of distill and ops: it runs, or its answers are read',
+        help='for distill and ops: run the teacher, or read stored outputs',
     )
     parser.add_argument('--data-root', type=Path, help="in COCO's layout; default: data/coco-mini")
     parser.add_argument('--device', help='cpu or cuda; default: the first GPU, or the CPU')
-    parser.add_argument('--threads', type=int, help='of torch; default: every core')
+    parser.add_argument('--threads', type=int, help='torch threads; default: all cores')
     parser.add_argument('--repeats', type=int, help='timed rounds; default: 5')
-    parser.add_argument('--batch-size', type=int, help='default: what the target says')
+    parser.add_argument('--batch-size', type=int, help='default: as in the targets')
     parser.add_argument('--workers', type=int, help='data, end_to_end: loader processes')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
-    parser.add_argument('--channels-last', action='store_true', help='memory format of our student')
+    parser.add_argument('--channels-last', action='store_true', help='memory layout of our student')
     parser.add_argument('--compile', action='store_true', help='torch.compile our student and its teacher')
-    parser.add_argument('--quick', action='store_true', help='tiny sizes: does it run, not how fast')
+    parser.add_argument('--quick', action='store_true', help='tiny sizes, to test that it runs')
     parser.add_argument('--work-dir', type=Path, help='for generated files')
     parser.add_argument('--out', type=Path, help=f'default: {RESULTS}/NAME.csv of each benchmark')
     args = parse(parser, argv)

@@ -1,4 +1,4 @@
-"""Write samples of a data set, as training or evaluation gets them, as pictures with their boxes.
+"""Draw samples of a data set with their boxes, as training (augmented) or evaluation gets them.
 
 python tools/misc/browse_dataset.py configs/ssd/ssd300.py --data-root data/coco2017 --number 12
 """

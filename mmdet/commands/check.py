@@ -3,8 +3,8 @@
 python tools/misc/check_dataset.py configs/ssd/ssd300.py --data-root data/coco2017
 
 Reads the annotations and decodes every image as training and evaluation do, in parallel, and names each fault
-once. Then counts photos and objects, says how large boxes are for the network and how many of them anchors
-reach, and draws both. Exit status 1 when a training or an evaluation with this config would stop, else 0.
+once. Then counts images and objects, prints box sizes at the network input and how many boxes the anchors
+match, and draws both. Exit status 1 when a training or an evaluation with this config would stop, else 0.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--split', nargs='+', choices=SPLITS, help='default: all; test only when it is not the same as val'
     )
-    parser.add_argument('--workers', type=not_negative, default=usable_cores(), help='default: one a core')
+    parser.add_argument('--workers', type=not_negative, default=usable_cores(), help='default: one per core')
     parser.add_argument(
         '--out',
         type=Path,

@@ -2,8 +2,8 @@
 
 python tools/export.py configs/ssd/ssd300.py work_dirs/ssd300/latest.pth
 
-Writes the file once onnxruntime finds with it what the detector finds in photos: the same boxes and classes,
-scores that differ by at most 1e-4. docs/deployment.md says what goes in and what comes out.
+Writes the file only if onnxruntime and the detector agree on some photos: the same boxes and classes, scores
+that differ by at most 1e-4. docs/deployment.md describes inputs and outputs.
 """
 
 import argparse
@@ -40,7 +40,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('checkpoint', type=Path, help='checkpoint file')
     parser.add_argument('--format', choices=['onnx'], default='onnx', help='default: onnx')
     parser.add_argument('--out', type=Path, help='file, or folder for it; default: beside the checkpoint')
-    parser.add_argument('--opset', type=int, choices=range(15, 21), default=17, help='of ONNX; default: 17')
+    parser.add_argument(
+        '--opset', type=int, choices=range(15, 21), default=17, help='ONNX opset; default: 17'
+    )
     parser.add_argument('--dynamic-batch', action='store_true', help='any number of images; default: one')
     parser.add_argument('--no-nms', action='store_true', help='decoded boxes and scores of all anchors')
     parser.add_argument('--half', action='store_true', help='float16 weights and features')

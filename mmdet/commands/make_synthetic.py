@@ -1,4 +1,4 @@
-"""Write a small generated data set in COCO's format and layout.
+"""Generate a small data set in COCO format and layout.
 
 python tools/misc/make_synthetic.py data/synthetic --train 1000 --val 200
 """

@@ -47,15 +47,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('img', type=Path, nargs='+', help='photos, videos, or folders of them')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--recursive', action='store_true', help='look into the folders of a folder, too')
+    parser.add_argument('--recursive', action='store_true', help='include subfolders')
     parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='folder of the results')
     parser.add_argument(
         '--save', nargs='+', choices=['pictures', *WRITERS], default=['pictures'], help='default: pictures'
     )
     parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score that is drawn or written')
-    parser.add_argument(
-        '--batch-size', type=positive, default=1, help='images that the detector gets at once'
-    )
+    parser.add_argument('--batch-size', type=positive, default=1, help='images per forward pass')
     parser.add_argument('--device', help='default: the first GPU, or the CPU')
     add_config_options(parser)
     add_trust_argument(parser)

@@ -1,4 +1,7 @@
-"""Print a config as a run would use it: merged with the command line and resolved."""
+"""Print a config as a run would use it: merged with the command line and resolved.
+
+python tools/misc/print_config.py configs/ssd/ssd300.py --raw
+"""
 
 from collections.abc import Sequence
 

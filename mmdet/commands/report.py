@@ -1,4 +1,4 @@
-"""Report how good a teacher is on the crops that the distiller cuts, and how well calibrated.
+"""Report the accuracy and calibration of a teacher on the crops that the distiller cuts.
 
 Writes report.html, the same as report.md, report.json and reliability.svg.
 
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the report and say where it is."""
     parser = make_parser(__doc__)
     add_config_arguments(parser)
-    parser.add_argument('--teacher', help='file of another teacher than the config names')
+    parser.add_argument('--teacher', help="teacher file; default: the config's")
     parser.add_argument('--split', choices=['train', 'val'], default='val')
     parser.add_argument('--out-dir', type=Path, help='default: work_dirs/<config>/teacher_report_<split>')
     args = parse(parser, argv)

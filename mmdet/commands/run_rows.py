@@ -1,8 +1,8 @@
-"""Train and test rows of an ablation over seeds: each row and seed leaves one JSON file.
+"""Train and test the rows (variants) of a distillation ablation over seeds.
 
-A row whose file exists is skipped, so the command may be stopped and given again. Weights, logs and the
-report on each test land in OUT_DIR/work and may be deleted. `distill-det compare OUT_DIR` turns the files
-into tables.
+Each row and seed writes OUT_DIR/ROW_seedN.json. Where that file exists the run is skipped, so the command may
+be stopped and repeated. Weights, logs and test reports are in OUT_DIR/work and may be deleted.
+`distill-det compare OUT_DIR` turns the files into tables.
 
 python tools/analysis/run_rows.py configs_dev/ssd/ssd_tiny_cls_loc.py --seeds 0 1 2 --out-dir work_dirs/rows
 """
@@ -25,9 +25,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_config_arguments(parser)
     parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/rows'), help='of the JSON files')
+    parser.add_argument(
+        '--out-dir', type=Path, default=Path('work_dirs/rows'), help='default: work_dirs/rows'
+    )
     teacher = parser.add_mutually_exclusive_group()
-    teacher.add_argument('--teacher', type=Path, help='file of another teacher than the config names')
+    teacher.add_argument('--teacher', type=Path, help="teacher file; default: the config's")
     teacher.add_argument('--teacher-config', help='train a teacher for each seed with this config')
     parser.add_argument(
         '--teacher-options',
@@ -35,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         action=DictAction,
         default={},
         metavar='KEY=VALUE',
-        help='change keys of --teacher-config; the data are those of the student',
+        help='override keys of --teacher-config; its data are those of the student',
     )
-    parser.add_argument('--processes', type=positive, default=1, help='of a training, one a GPU')
-    parser.add_argument('--amp', action='store_true', help='train in bfloat16 or float16')
+    parser.add_argument('--processes', type=positive, default=1, help='per training, one per GPU')
+    parser.add_argument('--amp', action='store_true', help='mixed precision, bfloat16 or float16')
     add_short_options(parser)
     args = parse(parser, argv)
     args.cfg_options = {**args.cfg_options, **short_options(args)}

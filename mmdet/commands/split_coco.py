@@ -4,9 +4,8 @@ python tools/misc/split_coco.py annotations/all.json annotations/split --val 0.2
 
 Each split gets its share of the images that hold a class, of every class, and of all images. Images of one
 group stay together: frames of one video, photos of one patient, near-duplicates.
-
-M images · C classes
 """
+# M images · C classes
 
 import argparse
 import json
@@ -61,21 +60,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('ann_file', type=Path, help='COCO annotations')
     parser.add_argument('out', type=Path, help='folder of the files to write')
     parser.add_argument(
-        '--val', type=float, default=0.2, metavar='SHARE', help='of the images (default: 0.2)'
+        '--val', type=float, default=0.2, metavar='SHARE', help='share of the images (default: 0.2)'
     )
     parser.add_argument(
-        '--test', type=float, default=0.0, metavar='SHARE', help='of the images (default: none)'
+        '--test', type=float, default=0.0, metavar='SHARE', help='share of the images (default: none)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='another one gives another split')
+    parser.add_argument('--seed', type=int, default=0, help='random seed; default: 0')
     together = parser.add_mutually_exclusive_group()
     together.add_argument(
         '--group',
         metavar='KEY',
-        help='keep images together that agree in this: a field of the images, such as video_id, or what a '
+        help='keep images together that share this: a field of the images, such as video_id, or what a '
         "regular expression finds in file_name, such as '^[^_]+'",
     )
     together.add_argument(
-        '--near-duplicates', type=Path, metavar='IMG_DIR', help='keep photos together that look alike'
+        '--near-duplicates', type=Path, metavar='IMG_DIR', help='keep near-duplicate images together'
     )
     return parse(parser, argv)
 

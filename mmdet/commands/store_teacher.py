@@ -1,9 +1,9 @@
-"""Ask the teacher of a distilled student once about every object, and store its answers for `StoredTeacher`.
+"""Store the outputs of a teacher for every object once, for training with `StoredTeacher`.
 
 python tools/store_teacher.py configs_dev/ssd/ssd300_coco_cls_loc.py --data-root data/coco2017
 
-Each object is shown in some views of the student's own augmentation; the mean of the logits is kept. A run
-that was stopped goes on when it is started again. Several processes share the images:
+Keeps the mean logits of each object over several views of the student's augmentation. A stopped run continues
+when it is started again. Several processes share the images:
 torchrun --nproc_per_node=4 tools/store_teacher.py CONFIG --launcher pytorch
 """
 
@@ -17,8 +17,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Ask, and store."""
     parser = make_parser(__doc__)
     add_config_arguments(parser)
-    parser.add_argument('--teacher', help='file of another teacher than the config names')
-    parser.add_argument('--views', type=positive, default=8, help='of each object; default: 8')
+    parser.add_argument('--teacher', help="teacher file; default: the config's")
+    parser.add_argument('--views', type=positive, default=8, help='augmented views per object; default: 8')
     parser.add_argument('--out', type=Path, help="default: answers.pth beside the teacher's file")
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     args = parse(parser, argv)

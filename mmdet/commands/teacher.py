@@ -1,6 +1,6 @@
-"""Draw a sheet of objects exactly as the teacher of a distilled student gets them, with its answers.
+"""Draw the crops that the teacher of a distilled student gets, with the teacher's predictions.
 
-With a student's checkpoint each object's predicted box stands beside it, cut and judged in the same way.
+With a student's checkpoint the crop of each object's predicted box is shown beside it.
 
 python tools/analysis/browse_teacher.py configs_dev/ssd/ssd300_coco_cls_loc.py --data-root data/coco2017
 """
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the sheet."""
     parser = make_parser(__doc__)
     add_config_arguments(parser)
-    parser.add_argument('--teacher', help='file of another teacher than the config names')
+    parser.add_argument('--teacher', help="teacher file; default: the config's")
     parser.add_argument('--split', choices=['train', 'val'], default='val')
     parser.add_argument('--checkpoint', type=Path, help="a student's weights: show its predicted boxes, too")
     parser.add_argument('--out', type=Path, help='default: work_dirs/<config name>/teacher_sees_<split>.png')

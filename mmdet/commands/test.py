@@ -1,4 +1,4 @@
-"""Detect on a test set with a checkpoint, and score, write or draw what is found.
+"""Test a checkpoint on a data set: compute COCO metrics, write or draw detections.
 
 python tools/test.py configs/ssd/ssd300.py work_dirs/ssd300/latest.pth --eval bbox
 """
@@ -22,15 +22,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_common_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
-        '--eval', nargs='+', choices=['bbox'], help='what to score; bbox is also the default without --out'
+        '--eval', nargs='+', choices=['bbox'], help='compute COCO box AP; the default without --out'
     )
     parser.add_argument('--out', help='write detections: F.json for COCO results, F.pkl for pickled arrays')
-    parser.add_argument('--format-only', action='store_true', help='write detections, score nothing')
+    parser.add_argument(
+        '--format-only', action='store_true', help='write detections without computing metrics'
+    )
     parser.add_argument('--classwise', action='store_true', help='also give the AP of every class')
-    parser.add_argument('--show-dir', help='folder for pictures of detections beside the ground truth')
+    parser.add_argument('--show-dir', help='folder for pictures of ground truth and detections')
     parser.add_argument('--show-score-thr', type=float, default=0.3, help='lowest score that is drawn')
     parser.add_argument(
-        '--report', type=Path, metavar='DIR', help='folder for a report: page, pictures, numbers, detections'
+        '--report', type=Path, metavar='DIR', help='folder for an HTML report with curves and errors'
     )
     args = parse(parser, argv)
     if args.out is not None and not args.out.endswith(('.json', '.pkl')):

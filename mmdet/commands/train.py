@@ -30,9 +30,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='latest',
         metavar='FILE',
-        help='go on from FILE, or else from the newest whole checkpoint in the work dir',
+        help='continue from FILE, or from the newest complete checkpoint in the work dir',
     )
-    parser.add_argument('--amp', action='store_true', help='compute in bfloat16 or float16')
+    parser.add_argument('--amp', action='store_true', help='mixed precision, bfloat16 or float16')
     parser.add_argument(
         '--amp-dtype',
         choices=['bfloat16', 'float16'],
@@ -45,18 +45,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='MODE',
         help='torch.compile student and teacher; MODE as torch names it, reduce-overhead for CUDA graphs',
     )
-    parser.add_argument(
-        '--channels-last', action='store_true', help='memory layout for the tensor cores of a GPU'
-    )
-    parser.add_argument('--seed', type=int, help='of all random numbers; default: the one of the config')
-    parser.add_argument('--deterministic', action='store_true', help='the same result every time, slower')
+    parser.add_argument('--channels-last', action='store_true', help='NHWC memory layout')
+    parser.add_argument('--seed', type=int, help='random seed; default: that of the config')
+    parser.add_argument('--deterministic', action='store_true', help='deterministic operations; slower')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate with the batch size over all processes',
     )
     add_short_options(parser)
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate')
+    parser.add_argument('--no-validate', action='store_true', help='no evaluation')
     return parse(parser, argv)
 
 

@@ -1,4 +1,6 @@
-"""Convert a folder in Pascal VOC's format to a COCO annotation file.
+"""Convert a folder in Pascal VOC format to a COCO annotation file.
+
+python tools/misc/voc2coco.py VOC_ROOT VOC_ROOT/annotations/train.json --split train
 
 Reads `Annotations/*.xml`, `ImageSets/Main/<split>.txt` and the names in `JPEGImages/`; without such folders
 XML files and images in the folder itself, as labelImg and Roboflow write them. VOC counts pixels from 1 and
@@ -147,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--split', help='a list in ImageSets/Main, such as trainval (default: every XML file)'
     )
     parser.add_argument(
-        '--classes', type=Path, help='text file with one class name a line (default: all found)'
+        '--classes', type=Path, help='text file with one class name per line (default: all found)'
     )
     args = parse(parser, argv)
     names = None

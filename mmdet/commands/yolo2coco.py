@@ -1,4 +1,4 @@
-"""Convert a data set in YOLO's format to COCO annotation files, one a split.
+"""Convert a data set in YOLO format to COCO annotation files, one per split.
 
 python tools/misc/yolo2coco.py DIR/data.yaml
 
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Convert what the arguments name, and print how to train on it."""
     parser = make_parser(__doc__)
     parser.add_argument('yaml', type=Path, help='data.yaml of the set')
-    parser.add_argument('--out', type=Path, help='folder of the files; default: annotations, beside the YAML')
+    parser.add_argument('--out', type=Path, help='output folder; default: annotations, beside the YAML file')
     args = parse(parser, argv)
     data = read_yaml(args.yaml)
     root = args.yaml.parent.resolve()
