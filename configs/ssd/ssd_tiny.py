@@ -1,4 +1,4 @@
-# The embedded default of tools/quickstart.sh: a small SSD on small photos, minutes on a CPU from scratch.
+# The student of tools/quickstart.sh: a small SSD on small photos, minutes on a CPU from scratch.
 _base_ = [
     '../_base_/models/ssd_tiny.py',
     '../_base_/datasets/coco_ssd300.py',

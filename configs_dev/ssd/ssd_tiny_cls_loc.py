@@ -1,4 +1,4 @@
-# The embedded default, distilled: the same terms as ssd300_coco_cls_loc.py on smaller crops.
+# The student of tools/quickstart.sh, distilled: the same terms as ssd300_coco_cls_loc.py on smaller crops.
 _base_ = ['../../configs/ssd/ssd_tiny.py', '../_base_/distiller.py']
 model = dict(distiller=_base_.pop('distiller'))
 model['distiller'].crop_size = 32

@@ -1,4 +1,4 @@
-# The teacher of the embedded default: ResNet18 on 32 x 32 crops of the student's own batches.
+# The teacher of ssd_tiny (tools/quickstart.sh): ResNet18 on 32 x 32 crops of the student's own batches.
 # It writes model_best.pth.tar into its work dir.
 _base_ = '../../configs/ssd/ssd_tiny.py'
 model = dict(
