@@ -35,6 +35,8 @@ class ClassifierDistiller(nn.Module):
         teacher: None if nothing needs one; no teacher file is read then.
         kd_cls: Recognition loss, or None.
         kd_loc: Localization loss, or None.
+        bbox_weight: Factor on the detector's own box losses beside `kd_cls`, whose gradient joins that of the
+            classes in the layers that both share; 1 as published.
 
     Raises:
         ValueError: No loss, no teacher for a loss that needs one, or a teacher of another crop size.
@@ -46,6 +48,7 @@ class ClassifierDistiller(nn.Module):
         teacher: FrozenTeacher | StoredTeacher | None = None,
         kd_cls: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
         kd_loc: CropL1Loss | None = None,
+        bbox_weight: float = 1.0,
     ) -> None:
         super().__init__()
         levels = kd_loc.feature_levels if kd_loc is not None else ()
@@ -64,6 +67,7 @@ class ClassifierDistiller(nn.Module):
         self.crop_size = crop_size
         self.kd_cls = kd_cls
         self.kd_loc = kd_loc
+        self.bbox_weight = 1.0 if kd_cls is None else bbox_weight
         self._teacher = _Unregistered((teacher,))
 
     def forward(
@@ -101,6 +105,10 @@ class ClassifierDistiller(nn.Module):
             chosen = (samples.bboxes[rows], image_index[rows], samples.gt_index[rows], shares)
             losses['loss_kd_loc'] = sum_in_chunks(difference, *chosen)
         return losses
+
+    def balance(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Multiply those of the detector's own losses that are of boxes by `bbox_weight`."""
+        return {name: self.bbox_weight * loss if 'bbox' in name else loss for name, loss in losses.items()}
 
     def _pooled_levels(self, crops: Tensor, normalization: Normalization) -> list[Tensor]:
         """Pool the crops (M, 3, S, S) and the teacher's features of them: (M, C, s, s) per level."""

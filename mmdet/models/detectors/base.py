@@ -33,9 +33,10 @@ class BaseDetector(BaseModel, ABC):
         data_preprocessor: Batch of the loader -> network input.
         backbone: Image -> feature maps.
         neck: Feature maps -> feature maps.
-        distiller: Further losses from `(images, normalization, PositiveSamples)`. It belongs to the loss,
-            not to the model: it holds no parameters, `predict` never reads it, and a checkpoint of a
-            distilled detector is one of the plain detector.
+        distiller: Further losses from `(images, normalization, PositiveSamples)`, and their balance with the
+            detector's own, see `ClassifierDistiller`. It belongs to the loss, not to the model: it holds no
+            parameters, `predict` never reads it, and a checkpoint of a distilled detector is one of the
+            plain detector.
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class BaseDetector(BaseModel, ABC):
     def loss(self, images: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
         """Compute the detector's losses, and the distiller's where there is one. images (N, 3, H, W)."""
         step = self.head_step(self.extract_feat(images), gt)
-        if self.distiller is None:
+        distiller = cast(Any, self.distiller)
+        if distiller is None:
             return step.losses
         positives = self.head.positives(step.outputs, step.matched, gt)
-        return step.losses | self.distiller(images, self.normalization, positives)
+        return distiller.balance(step.losses) | distiller(images, self.normalization, positives)
 
     @property
     def normalization(self) -> Normalization:

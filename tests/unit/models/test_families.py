@@ -56,18 +56,27 @@ def step_of(model: BaseDetector, data: dict[str, Any]) -> tuple[HeadStep, Positi
     return step, model.head.positives(step.outputs, step.matched, data['gt'])
 
 
-def test_losses_are_weighed(plain: dict[str, Any], name: str) -> None:
+def test_losses_are_weighed(config: dict[str, Any], plain: dict[str, Any], name: str) -> None:
+    """By their own weights, and boxes beside recognition by the distiller's."""
     model = MODELS.build(plain).train()
     data = inputs_of(model, name)
-    torch.manual_seed(5)
-    before = model(**data, mode='loss')
+
+    def losses() -> dict[str, Tensor]:
+        torch.manual_seed(5)
+        return model(**data, mode='loss')
+
+    before = losses()
     for part in model.modules():
         if isinstance(part, (ClassificationLoss, BoxLoss)):
             part.loss_weight = 2.0 if isinstance(part, BoxLoss) else 3.0
-    torch.manual_seed(5)
-    for key, loss in model(**data, mode='loss').items():
-        weight = 2 if 'bbox' in key else 3 if 'cls' in key else 1
-        torch.testing.assert_close(loss, weight * before[key])
+    weights = {key: 2 if 'bbox' in key else 3 if 'cls' in key else 1 for key in before}
+    weighed = losses()
+    torch.testing.assert_close(weighed, {key: weights[key] * before[key] for key in before})
+    for kd_cls, factor in ((config['distiller']['kd_cls'], 1.5), (None, 1)):
+        model.distiller = MODELS.build({**config['distiller'], 'kd_cls': kd_cls, 'bbox_weight': 1.5})
+        distilled = losses()
+        for key in before:
+            assert distilled[key] == (factor if 'bbox' in key else 1) * weighed[key]
 
 
 def gradients(model: BaseDetector, data: dict[str, Any]) -> dict[str, Tensor]:
