@@ -83,24 +83,24 @@ class Row(NamedTuple):
 
 
 KD_CLS, KD_LOC = 'model.distiller.kd_cls', 'model.distiller.kd_loc'
-BBOX_WEIGHT = 'model.bbox_head.bbox_loss.loss_weight'
 CHEAP = {f'{KD_LOC}.crop_size': 16, f'{KD_LOC}.max_per_object': 2}
+UNBALANCED = {'model.distiller.bbox_weight': 1}
 DKD = {f'{KD_CLS}.type': 'DKDLoss', f'{KD_CLS}.temperature': 1}
 ROWS = {
     'plain': Row('plain'),
     'all': Row('all'),
     'smooth': Row('cls', labels_only=True),
     'longer': Row('plain', length=1.15),  # all takes at most so much longer
-    'cls': Row('cls'),
+    'unbalanced': Row('all', UNBALANCED),
+    'boxes': Row('plain', {'model.bbox_head.bbox_loss.loss_weight': 1.5}),
+    'cls': Row('cls', UNBALANCED),
     'loc': Row('loc_kdloc'),
     'strong': Row('cls', {f'{KD_CLS}.loss_weight': 1.6}),
-    'gentle': Row('cls', {f'{KD_CLS}.loss_weight': 0.1}),
-    'decaying': Row('cls', config=DECAYING),
-    'balanced': Row('all', {BBOX_WEIGHT: 1.5}),
-    'boxes': Row('plain', {BBOX_WEIGHT: 1.5}),
-    'online': Row('all', CHEAP, config=ONLINE),
-    'full': Row('all', dict.fromkeys(CHEAP)),
-    'online_full': Row('all', config=ONLINE),
+    'gentle': Row('cls', {f'{KD_CLS}.loss_weight': 0.1} | UNBALANCED),
+    'decaying': Row('cls', UNBALANCED, config=DECAYING),
+    'online': Row('all', CHEAP | UNBALANCED, config=ONLINE),
+    'full': Row('all', dict.fromkeys(CHEAP) | UNBALANCED),
+    'online_full': Row('all', UNBALANCED, config=ONLINE),
     **{name: Row('loc_kdloc', {'model.distiller.weigh': name}, config=WEIGHED) for name in WEIGHTS},
     'proposals': Row('all', config=PROPOSALS),
     **{f'kd_{name}': Row('cls', teacher=name) for name in TEACHERS},
@@ -117,9 +117,9 @@ def grid() -> list[tuple[str, str, int]]:
         (four[:2], ('smooth', 'longer'), 3),
         (('fod25', 'neudet25'), ('plain', 'all'), 3),
         (('neudet',), ('cls', 'loc'), 5),
-        (('fod', 'neudet'), ('online', 'full', 'online_full'), 3),
+        (('fod', 'neudet'), ('unbalanced', 'boxes', 'online', 'full', 'online_full'), 3),
         (('chess',), [f'{loss}_{name}' for name in TEACHERS for loss in ('kd', 'calibrated', 'dkd')], 2),
-        (four[:2], [*WEIGHTS, 'proposals', 'strong', 'gentle', 'decaying', 'balanced', 'boxes'], 3),
+        (four[:2], [*WEIGHTS, 'proposals', 'strong', 'gentle', 'decaying'], 3),
     ]
     return [
         (name, row, seed)

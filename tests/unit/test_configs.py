@@ -156,11 +156,11 @@ def test_anchors(name, size, anchors):
     assert outputs.anchors.boxes.shape == (anchors, 4)
 
 
-def test_a_teacher_that_a_message_tells_to_train_has_a_config():
+def test_the_message_of_a_missing_teacher_names_the_folder_of_their_configs():
     with pytest.raises(FileNotFoundError) as error:
         FrozenTeacher('resnet18', 'nowhere.pth', num_classes=3)
-    (config,) = re.findall(r'configs_dev/\S+?\.py', str(error.value))
-    assert Path(config) in TEACHERS
+    (folder,) = re.findall(r'(configs_dev/\S+)/NAME\.py', str(error.value))
+    assert {config.parent for config in TEACHERS} == {Path(folder)}
 
 
 def test_every_teacher_writes_a_file_of_its_own():
