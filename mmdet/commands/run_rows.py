@@ -25,9 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_config_arguments(parser)
     parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-    parser.add_argument(
-        '--out-dir', type=Path, default=Path('work_dirs/rows'), help='default: work_dirs/rows'
-    )
+    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/rows'), help='of the results')
     teacher = parser.add_mutually_exclusive_group()
     teacher.add_argument('--teacher', type=Path, help="teacher file; default: the config's")
     teacher.add_argument('--teacher-config', help='train a teacher for each seed with this config')
