@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from torch import Tensor
 
 from mmdet.analysis.teacher import build_distiller, load_batches, teacher_predict
@@ -73,7 +72,7 @@ class _Asker:
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
-        self.distiller, self.preprocessor = build_distiller(cfg, get_device())
+        self.distiller, self.preprocessor = build_distiller(cfg)
         self.dataset = DATASETS.build({'seed': run_seed(cfg), **cfg.train_dataloader.dataset})
         ann_ids, order = torch.from_numpy(self.dataset.ann_ids).sort()
         self.images = torch.from_numpy(self.dataset.objects()[1])[order]  # (B,) row of each object's image

@@ -73,16 +73,9 @@ Not given for augmented images: what is cut out and enlarged has no size in the 
 def write_report(cfg: Config, split: str, out_dir: Path, command: str) -> str:
     """Measure the teacher of a distilled config; write report.md, .html and .json and reliability.svg.
 
-    Args:
-        cfg: From `load_distilled_config`.
-        split: 'train' or 'val'.
-        out_dir: Folder of the files.
-        command: What was typed.
-
-    Returns:
-        The text of report.md.
+    The report names the `command` that was typed. Returns the text of report.md.
     """
-    distiller, preprocessor = build_distiller(cfg, get_device())
+    distiller, preprocessor = build_distiller(cfg)
     logits, labels, areas = predict_split(cfg, split, distiller, preprocessor)
     classes = cfg[f'{split}_dataloader'].dataset.metainfo['classes']
     numbers = measure(logits, labels)
@@ -178,34 +171,36 @@ def advise(
         on_training_crops: Whether the teacher was trained on these crops' images.
     """
     top1, confidence, error = numbers['top1'], numbers['confidence'], numbers['error']
-    sentences = {
+    said = [
         f'It names {top1:.1%} of {numbers["crops"]} objects rightly; always answering the commonest '
-        f'class would reach {commonest:.1%}.': True,
+        f'class would reach {commonest:.1%}.',
         f'{_describe_confidence(confidence - top1, error)}: mean confidence {confidence:.1%}, {top1:.1%} '
-        f'right, expected calibration error {error:.3f}.': True,
-        'That is hardly better than no teacher: train it longer before you distil from it.': (
-            top1 - commonest < USEFUL_GAIN
-        ),
-        f'{numbers["near_one_hot"]:.0%} of its answers are near one-hot: they say little that the labels '
-        'do not. Strong teachers can hurt: in arXiv 2106.05209 ResNeXt101 (top-1 83.35) gave a worse '
-        'student than ResNet50 (80.30), 25.3 against 26.3 mAP. Try a higher temperature, label '
-        'smoothing or a smaller teacher, and compare with a run without kd_cls.': (
-            numbers['near_one_hot'] > MANY_ONE_HOT
-        ),
-        'These are crops of training images, which it has learned: accuracy and certainty are higher '
-        'than on new objects. They are what the student is taught with, but no basis for a temperature; '
-        'use the val split for that.': on_training_crops,
-    }
-    said = [sentence for sentence, holds in sentences.items() if holds]
+        f'right, expected calibration error {error:.3f}.',
+    ]
+    if top1 - commonest < USEFUL_GAIN:
+        said.append('That is hardly better than no teacher: train it longer before you distill from it.')
+    if numbers['near_one_hot'] > MANY_ONE_HOT:
+        said.append(
+            f'{numbers["near_one_hot"]:.0%} of its answers are near one-hot: they say little that the labels '
+            'do not. Strong teachers can hurt: in arXiv 2106.05209 ResNeXt101 (top-1 83.35) gave a worse '
+            'student than ResNet50 (80.30), 25.3 against 26.3 mAP. Try a higher temperature, label '
+            'smoothing or a smaller teacher, and compare with a run without kd_cls.'
+        )
+    if on_training_crops:
+        said.append(
+            'These are crops of training images, which it has learned: accuracy and certainty are higher '
+            'than on new objects. They are what the student is taught with, but no basis for a temperature; '
+            'use the val split for that.'
+        )
     suggested, basis = suggest_temperature(numbers, commonest, on_training_crops)
     now = '' if used is None else f' (the config says {used:g})'
-    return [
-        *said,
+    said.append(
         f'Suggested temperature: {suggested:g}{now}: {basis}. A rule of thumb and a place to start, not '
         "measured: it looks at the teacher alone. Whether the student gains only the student's AP can tell, "
         'over several seeds; in the paper temperatures 1, 2 and 3 gave 26.1, 26.3 and 26.0 mAP, closer to '
-        'each other than the plain runs (25.5 to 25.9).',
-    ]
+        'each other than the plain runs (25.5 to 25.9).'
+    )
+    return said
 
 
 def _describe_confidence(gap: float, error: float) -> str:

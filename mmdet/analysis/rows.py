@@ -16,12 +16,11 @@ from statistics import fmean, median
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.device import get_device
 
 from mmdet.analysis.calibration import measure
-from mmdet.analysis.runs import FORMAT, load_or_run
-from mmdet.analysis.teacher import build_distiller, predict_split
-from mmdet.checkpoint.io import load_checkpoint
+from mmdet.analysis.runs import FORMAT, read_result
+from mmdet.analysis.teacher import build_distiller, predict_split, teacher_network
+from mmdet.checkpoint.io import atomic_write, load_checkpoint
 from mmdet.cli import usable_cores
 from mmdet.config.resolve import DATA_DEFAULTS, load_config
 from mmdet.datasets.coco_format import read_coco
@@ -37,15 +36,7 @@ OF_STUDENT = ('parameters', 'gmacs', 'ms_per_image', 'of_which_waiting_for_data'
 
 
 def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Train, test and measure a row, or read its JSON file where that exists.
-
-    Args:
-        row: One of `ROWS`.
-        seed: Of all random numbers.
-        args: The command line of run_rows.
-
-    Returns:
-        What the JSON file holds.
+    """Train, test and measure a row of `ROWS`, or read its JSON file where that exists; returns its content.
 
     Raises:
         ValueError: The file, or what was begun, was made with another config; or the config lacks the row.
@@ -56,32 +47,36 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     settings = {
         'format': FORMAT, 'row': row, 'seed': seed, 'config': str(args.config), 'options': args.cfg_options,
     }  # fmt: skip
+    if not file.is_file():
+        found = train_and_test(row, args.out_dir / 'work' / file.stem, seed, args)
+        text = json.dumps({**settings, **found}, indent=1) + '\n'
+        atomic_write(file, lambda out: out.write(text.encode()))
+    return read_result(file, settings)
 
-    def run() -> dict[str, Any]:
-        cfg = load_row(row, args)
-        teacher = asked_teacher(cfg)
-        if teacher and args.teacher_config is not None:
-            teacher.checkpoint = str(train_teacher(seed, cfg, args))
-        work_dir = args.out_dir / 'work' / file.stem
-        train(cfg, work_dir, seed, args, '--no-validate')
-        test = [*MMDET, 'test', f'{work_dir}.py', str(work_dir / 'latest.pth'), '--work-dir', str(work_dir)]
-        report_file = work_dir / 'report/report.json'
-        report_file.unlink(missing_ok=True)  # of an earlier test
-        run_tool([*test, '--report', str(work_dir / 'report')], work_dir / 'test.log')
-        if not report_file.is_file():
-            raise ValueError(f'nothing was scored: see {work_dir}/test.log, and val_ann in the config')
-        report = json.loads(report_file.read_text())
-        return {
-            'data': Path(cfg.data_root).name,
-            **training_numbers(cfg, work_dir),
-            'val_images': report['images'],
-            **{key: report[key] for key in OF_TEST},
-            'teacher': teacher_numbers(cfg),
-            'student': {key: report[key] for key in OF_STUDENT if report[key] is not None},
-            'command': args.command,
-        }
 
-    return load_or_run(file, settings, run)
+def train_and_test(row: str, work_dir: Path, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train, test and measure a row, see `run_row`, with weights and logs in a work dir."""
+    cfg = load_row(row, args)
+    teacher = teacher_network(cfg)
+    if teacher and args.teacher_config is not None:
+        teacher.checkpoint = str(train_teacher(seed, cfg, args))
+    train(cfg, work_dir, seed, args, '--no-validate')
+    test = [*MMDET, 'test', f'{work_dir}.py', str(work_dir / 'latest.pth'), '--work-dir', str(work_dir)]
+    report_file = work_dir / 'report/report.json'
+    report_file.unlink(missing_ok=True)  # of an earlier test
+    run_tool([*test, '--report', str(work_dir / 'report')], work_dir / 'test.log')
+    if not report_file.is_file():
+        raise ValueError(f'nothing was scored: see {work_dir}/test.log, and val_ann in the config')
+    report = json.loads(report_file.read_text())
+    return {
+        'data': Path(cfg.data_root).name,
+        **training_numbers(cfg, work_dir),
+        'val_images': report['images'],
+        **{key: report[key] for key in OF_TEST},
+        'teacher': teacher_numbers(cfg),
+        'student': {key: report[key] for key in OF_STUDENT if report[key] is not None},
+        'command': args.command,
+    }
 
 
 def load_row(row: str, args: argparse.Namespace) -> Config:
@@ -91,7 +86,7 @@ def load_row(row: str, args: argparse.Namespace) -> Config:
         FileNotFoundError: There is no such teacher, and no --teacher-config trains one.
     """
     cfg = load_config(args.config, {**args.cfg_options, 'row': row}, args.data_root)
-    teacher = asked_teacher(cfg)
+    teacher = teacher_network(cfg)
     if teacher and args.teacher is not None:
         teacher.checkpoint = str(args.teacher)
     if teacher and args.teacher_config is None and not Path(teacher.checkpoint).is_file():
@@ -144,10 +139,7 @@ def train(cfg: Config, work_dir: Path, seed: int, args: argparse.Namespace, *opt
 def run_tool(command: Sequence[str], log: Path, processes: int = 1) -> None:
     """Run a tool with its output added to a log. SIGTERM and Ctrl-C end it, and then this.
 
-    Args:
-        command: Of the tool.
-        log: Text file.
-        processes: That it starts; they share the cores, unless OMP_NUM_THREADS is set.
+    The processes that it starts share the cores, unless OMP_NUM_THREADS is set.
 
     Raises:
         ChildProcessError: It failed; gives the end of the log.
@@ -198,19 +190,13 @@ def training_numbers(cfg: Config, work_dir: Path) -> dict[str, Any]:
     }
 
 
-def asked_teacher(cfg: Config) -> Any:
-    """Get the config of the teacher that answers, also where its answers are stored; None without one."""
-    teacher = (cfg.model.get('distiller') or {}).get('teacher') or {}
-    return teacher.get('network') if teacher.get('type') == 'StoredTeacher' else teacher or None
-
-
 def teacher_numbers(cfg: Config) -> dict[str, Any] | None:
     """Measure the teacher on the validation crops that the distiller would cut; None without one."""
-    teacher = asked_teacher(cfg)
+    teacher = teacher_network(cfg)
     if not teacher:
         return None
     cfg = copy.deepcopy(cfg)
     cfg.model.distiller.teacher = teacher
-    logits, labels, _ = predict_split(cfg, 'val', *build_distiller(cfg, get_device()))
+    logits, labels, _ = predict_split(cfg, 'val', *build_distiller(cfg))
     digest = hashlib.sha256(Path(teacher.checkpoint).read_bytes()).hexdigest()
     return {'arch': teacher.arch, **measure(logits, labels), 'sha256': digest[:16]}

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
 from typing import Any, NamedTuple
@@ -26,23 +26,12 @@ class Run(NamedTuple):
 Rows = dict[str, dict[int, Run]]  # title of a row -> seed -> run
 
 
-def load_or_run(
-    file: Path, settings: Mapping[str, Any], run: Callable[[], Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Read the result of a run, or make it and write its file, so that a stopped series can go on.
-
-    Args:
-        file: JSON file of the result.
-        settings: What the run depends on; stands in the file, too.
-        run: Makes the result.
+def read_result(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the JSON file of a run.
 
     Raises:
-        ValueError: The file was made with other settings.
+        ValueError: It was made with other settings.
     """
-    if not file.is_file():
-        new = file.with_suffix('.tmp')
-        new.write_text(json.dumps({**settings, **run()}, indent=1) + '\n')
-        new.replace(file)
     found: dict[str, Any] = json.loads(file.read_text())
     for name, value in json.loads(json.dumps(settings)).items():
         if found.get(name) != value:
@@ -62,10 +51,7 @@ def describe_commit() -> str:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read the runs in some folders, in the order of their names.
-
-    Args:
-        folders: Each --out-dir of run_rows.
+    """Read the runs in some folders, each an --out-dir of run_rows, in the order of their names.
 
     Raises:
         FileNotFoundError: No run in all of them.
@@ -89,7 +75,7 @@ def _read_run(file: Path) -> dict[str, Any]:
     if wrong or values.get('format') != FORMAT:
         wrong = wrong or f'its format is {values.get("format")}, not {FORMAT}'
         raise ValueError(
-            f'{file} is no result of tools/analysis/run_rows.py: {wrong}.\n'
+            f'{file} is not a result of tools/analysis/run_rows.py: {wrong}.\n'
             '  Only such files may lie there: move it, or run its row again.'
         )
     return values

@@ -46,22 +46,11 @@ class Batch(NamedTuple):
 
 
 def load_distilled_config(
-    path: str,
-    teacher: str | None = None,
-    cfg_options: dict[str, Any] | None = None,
-    data_root: str | None = None,
-    split: str = 'val',
+    path: str, teacher: str | None, cfg_options: dict[str, Any], data_root: str | None, split: str
 ) -> Config:
     """Load the config of a distilled student, with another teacher's file where one is given.
 
-    A `StoredTeacher` gives way to its network.
-
-    Args:
-        path: The config file.
-        teacher: File in place of the one in the config.
-        cfg_options: As `load_config` takes them.
-        data_root: The same.
-        split: 'train' or 'val': which annotations must be there.
+    A `StoredTeacher` gives way to its network. Only for the split 'train' must training annotations be there.
 
     Raises:
         ValueError: The config has no `model.distiller.teacher`, or none that can be asked.
@@ -72,8 +61,7 @@ def load_distilled_config(
             f'{path} has no model.distiller.teacher: give the config of a distilled student, e.g. '
             'configs_dev/ssd/ssd300_coco_cls_loc.py'
         )
-    if cfg.model.distiller.teacher.type == 'StoredTeacher':
-        cfg.model.distiller.teacher = cfg.model.distiller.teacher.get('network')
+    cfg.model.distiller.teacher = teacher_network(cfg)
     if cfg.model.distiller.teacher is None:
         raise ValueError(f'{path} has stored answers alone: give a config with the teacher that gave them')
     if teacher is not None:
@@ -81,8 +69,16 @@ def load_distilled_config(
     return cfg
 
 
+def teacher_network(cfg: Config) -> Any:
+    """Get the config of the teacher that answers, also where its answers are stored; None without one."""
+    teacher = (cfg.model.get('distiller') or {}).get('teacher') or {}
+    return teacher.get('network') if teacher.get('type') == 'StoredTeacher' else teacher or None
+
+
 def read_batches(cfg: Config, split: str, preprocessor: Any, number: int | None = None) -> Iterator[Batch]:
     """Read batches of a split as its loader makes them, each image once, in the order of the file.
+
+    Prints the images that cannot be read.
 
     Args:
         cfg: Resolved.
@@ -94,7 +90,10 @@ def read_batches(cfg: Config, split: str, preprocessor: Any, number: int | None 
     dataset = DATASETS.build({'seed': run_seed(cfg), **loader.dataset})
     chosen = min(number or len(dataset), len(dataset))
     order = np.linspace(0, len(dataset), chosen, endpoint=False).astype(int).tolist()
-    yield from load_batches(loader, dataset, [(index, index) for index in order], preprocessor)
+    for batch in load_batches(loader, dataset, [(index, index) for index in order], preprocessor):
+        for bad in batch.bad_images:
+            print(f'left out: {bad.file}: {bad.reason}')
+        yield batch
 
 
 def load_batches(
@@ -115,10 +114,10 @@ def load_batches(
         yield Batch(ready['inputs'], ready['gt'], data['bad_images'])
 
 
-def build_distiller(cfg: Config, device: str | torch.device) -> tuple[ClassifierDistiller, Any]:
-    """Build the distiller of a config and the preprocessor of its student on a device."""
+def build_distiller(cfg: Config) -> tuple[ClassifierDistiller, Any]:
+    """Build the distiller of a config and the preprocessor of its student, on the GPU where there is one."""
     distiller: ClassifierDistiller = MODELS.build(cfg.model.distiller)
-    return distiller.to(device), MODELS.build(cfg.model.data_preprocessor).to(device)
+    return distiller.to(get_device()), MODELS.build(cfg.model.data_preprocessor).to(get_device())
 
 
 @torch.no_grad()
@@ -145,15 +144,11 @@ def predict_split(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the teacher on every object of a split: logits (M, K), labels (M,), areas (M,) on the CPU.
 
-    Names the images that cannot be read.
-
     Raises:
         ValueError: There are no objects.
     """
     parts = []
     for batch in read_batches(cfg, split, preprocessor):
-        for bad in batch.bad_images:
-            print(f'left out: {bad.file}: {bad.reason}')
         gt, normalization = batch.gt, preprocessor.normalization
         found = teacher_predict(distiller, batch.images, normalization, gt.gt_bboxes, gt.gt_image)
         parts.append([value.cpu() for value in (found.logits, gt.gt_labels, box_areas(gt))])
@@ -170,23 +165,21 @@ def box_areas(gt: GroundTruth) -> Tensor:
     return width * height * scale[gt.gt_image]
 
 
-def teacher_sheet(
-    cfg: Config, split: str = 'val', number: int = 48, checkpoint: str | Path | None = None
-) -> Picture:
+def teacher_sheet(cfg: Config, split: str, number: int, checkpoint: Path | None) -> Picture:
     """Draw objects of a split as the teacher gets them, with its answers.
 
     Args:
         cfg: From `load_distilled_config`.
         split: 'train' or 'val'.
         number: Objects at most, spread over the images, and these over the set.
-        checkpoint: A student's weights. To the right of each object then stands the box that the student
+        checkpoint: A student's weights. To the right of each object is then the box that the student
             predicts for it, cut and judged in the same way: of the anchors that learn the object, the one
             that is most certain of its class. The rare object that no anchor learns is left out.
 
     Raises:
         ValueError: The images have no objects.
     """
-    distiller, preprocessor = build_distiller(cfg, get_device())
+    distiller, preprocessor = build_distiller(cfg)
     classes = cfg[f'{split}_dataloader'].dataset.metainfo['classes']
     student = None
     if checkpoint is not None:
@@ -229,10 +222,8 @@ def _boxes_to_show(
     # of each object the positive that is most certain of its class: a better one replaces a worse one
     best = {int(positives.gt_index[row]): row for row in certainty.argsort().tolist()}
     learned = sorted(best)  # R objects
-    truth, predicted = (
-        gt.gt_bboxes[learned],
-        positives.bboxes[[best[index] for index in learned]],
-    )  # (R, 4) each
+    rows = [best[index] for index in learned]
+    truth, predicted = gt.gt_bboxes[learned], positives.bboxes[rows]  # (R, 4) each
     overlaps = bbox_overlaps(truth, predicted).diagonal().tolist()
     pairs = [
         (titles[index], f'predicted, IoU {overlap:.2f}')

@@ -79,15 +79,8 @@ def safe(name: str) -> str:
     return re.sub(r'[^\w .()+-]', '_', name)[:LONGEST].rstrip(' .')
 
 
-def export(cfg: Any, split: str, folders: Sequence[Path], number: int) -> None:
-    """Write the crops that the teacher of a config is given of a split, back in 8-bit pixels.
-
-    Args:
-        cfg: Resolved.
-        split: 'train' or 'val'.
-        folders: Of each label.
-        number: Images of the split.
-    """
+def export(cfg: Any, split: str, folders: Sequence[Path], num_images: int) -> None:
+    """Write the crops of a split as a teacher gets them, in 8-bit pixels, to the folders of their labels."""
     from mmengine.device import get_device
 
     from mmdet.analysis.teacher import read_batches
@@ -97,7 +90,7 @@ def export(cfg: Any, split: str, folders: Sequence[Path], number: int) -> None:
     model: Any = MODELS.build(cfg.model).to(get_device()).train(split == 'train')
     written = left_out = 0
     with make_progress() as progress:
-        task = progress.add_task(split, total=number)
+        task = progress.add_task(split, total=num_images)
         for batch in read_batches(cfg, split, model.data_preprocessor):
             crops, kept = model.crop(batch.images, batch.gt)
             mean, std = (three[:, None, None] for three in model.normalization)
@@ -109,8 +102,6 @@ def export(cfg: Any, split: str, folders: Sequence[Path], number: int) -> None:
             rows = kept.valid.nonzero()[:, 1].tolist()
             for picture, img_id, row, label in zip(pictures, ids, rows, kept.gt_labels.tolist(), strict=True):
                 write_picture(folders[label] / f'{img_id}_{row}.png', picture)
-            for bad in batch.bad_images:
-                print(f'left out: {bad.file}: {bad.reason}')
             written += len(crops)
             left_out += int(batch.gt.valid.sum()) - len(crops)
             progress.advance(task, int((batch.gt.img_id >= 0).sum()) + len(batch.bad_images))

@@ -27,7 +27,7 @@ def test_the_crops_are_those_of_the_distiller(
     root: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = small_config(root, tmp_path, teacher)
-    distiller, preprocessor = build_distiller(cfg, 'cpu')
+    distiller, preprocessor = build_distiller(cfg)
     (batch, *_) = read_batches(cfg, 'val', preprocessor)
     gt, source = batch.gt, preprocessor.normalization
     found = teacher_predict(distiller, batch.images, source, gt.gt_bboxes, gt.gt_image)
@@ -47,14 +47,14 @@ def test_the_crops_are_those_of_the_distiller(
 
 def test_areas_are_those_of_the_annotations(root: Path, teacher: Path, tmp_path: Path) -> None:
     cfg = small_config(root, tmp_path, teacher)
-    _, preprocessor = build_distiller(cfg, 'cpu')
+    _, preprocessor = build_distiller(cfg)
     found = torch.cat([box_areas(batch.gt) for batch in read_batches(cfg, 'val', preprocessor)])
     annotations = json.loads((root / 'annotations' / 'val.json').read_text())['annotations']
     np.testing.assert_allclose(found.numpy(), [one['area'] for one in annotations], rtol=1e-4)
 
 
 def test_the_sheet_alone_and_beside_a_student(
-    root: Path, teacher: Path, typed: list[str], tmp_path: Path
+    root: Path, teacher: Path, typed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
     student = MODELS.build({**small_config(root, tmp_path, teacher).model, 'distiller': None})
@@ -70,13 +70,16 @@ def test_the_sheet_alone_and_beside_a_student(
     assert alone.shape[0] == beside.shape[0]
     assert beside.shape[1] == 2 * alone.shape[1] - 10  # one margin less
     assert sheet('--number', '100', '--split', 'train').shape[0] > 2 * alone.shape[0]
+    (root / 'val/1.jpg').write_bytes(b'')
+    assert sheet('--number', '4').shape[0] <= alone.shape[0]
+    assert f'left out: {root / "val/1.jpg"}: ' in capsys.readouterr().out
 
 
 def test_what_cannot_be_shown_is_told(
     root: Path, teacher: Path, typed: list[str], tiny_coco: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match='give the config of a distilled student'):
-        load_distilled_config(str(PLAIN), data_root=str(root), cfg_options=options_of())
+        load_distilled_config(str(PLAIN), None, options_of(), str(root), 'val')
     student = MODELS.build({**small_config(root, tmp_path, teacher).model, 'distiller': None})
     file = tmp_path / 'student.pth'
     torch.save(
