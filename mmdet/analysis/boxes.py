@@ -3,7 +3,6 @@
 B boxes · A anchors · L levels · boxes xyxy in pixels of the network input
 """
 
-import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,9 +40,10 @@ def input_boxes(dataset: Any) -> Boxes:
         empty: Any = {'window': Window.whole(height, width), 'bboxes': np.zeros((0, 4), np.float32)}
         window = resizes[-1](empty)['window']
         drawn[number] = window.height, window.width
-    factors = (drawn / sizes)[of_image.reshape(-1)][rows]  # (B, 2) h, w
+    of_box = of_image.reshape(-1)[rows]  # (B,) rows of `sizes`
+    factors = (drawn / sizes)[of_box]  # (B, 2) h, w
     xyxy = dataset.bboxes * factors[:, [1, 0, 1, 0]]
-    return Boxes(torch.from_numpy(xyxy).float(), torch.from_numpy(drawn[of_image.reshape(-1)][rows]))
+    return Boxes(torch.from_numpy(xyxy).float(), torch.from_numpy(drawn[of_box]))
 
 
 def size_line(boxes: Boxes) -> str:
@@ -72,8 +72,7 @@ class AnchorFit:
     """
 
     def __init__(self, cfg: Any, boxes: Boxes) -> None:
-        model_cfg = copy.deepcopy(cfg.model)
-        model_cfg.pop('distiller', None)
+        model_cfg = {**cfg.model, 'distiller': None}
         parts = {name: part for name, part in model_cfg.items() if isinstance(part, dict)}
         self.name = next(name for name, part in parts.items() if part.get('anchor_generator'))
         self.cfg = model_cfg[self.name].anchor_generator

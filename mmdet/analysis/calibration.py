@@ -60,13 +60,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     Where it has none between `MIN_TEMPERATURE` and `MAX_TEMPERATURE` the nearer one is returned: the least
     one when every answer is right, the most one when the answers tell nothing.
 
-    logits (M, K) · labels (M,) in [0, K)
-
-    Raises:
-        ValueError: No crops.
+    logits (M, K) · labels (M,) in [0, K) · M > 0
     """
-    if not len(logits):
-        raise ValueError('no crops: there is nothing that a temperature could be fitted to')
     logits = logits.double()
     true = logits.gather(1, labels[:, None])[:, 0]  # (M,)
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
@@ -78,15 +73,14 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def measure(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Measure a classifier's accuracy, confidence and calibration. logits (M, K) · labels (M,) in [0, K).
+    """Measure a classifier's accuracy, confidence and calibration on M > 0 crops.
+
+    logits (M, K) · labels (M,) in [0, K)
 
     Returns:
         Number of 'crops'; 'top1' and 'top5' accuracy; mean 'confidence', expected calibration 'error', mean
         'entropy' (nats), share of 'near_one_hot' answers, mean negative log-likelihood 'loss' (nats); the
         'temperature' that calibrates, and error and loss at it, 'calibrated_error' and 'calibrated_loss'.
-
-    Raises:
-        ValueError: No crops.
     """
     temperature = fit_temperature(logits, labels)
     logits = logits.double()

@@ -73,16 +73,12 @@ is better."""
 def compare_folders(folders: Sequence[Path], out_dir: Path) -> str:
     """Compare all runs in some folders; write comparison.md, .html, .csv (one line per run) and pictures.
 
-    Args:
-        folders: Each --out-dir of run_rows.
-        out_dir: Folder of the files.
-
     Returns:
         The text of comparison.md.
 
     Raises:
         FileNotFoundError: No run in all of them.
-        ValueError: A file that is not a run, or runs that cannot stand side by side.
+        ValueError: A file that is not a run, or runs that cannot be compared.
     """
     runs = read_runs(folders)
     groups = group_runs(runs)
@@ -92,8 +88,8 @@ def compare_folders(folders: Sequence[Path], out_dir: Path) -> str:
         writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)))
         writer.writeheader()
         writer.writerows(lines)
-    note = 'Numbers of different settings stand in sections of their own and must not be compared.'
-    parts = ['# Comparison', *[note] * (len(groups) > 1)]
+    note = 'Numbers of different settings are in sections of their own and must not be compared.'
+    parts = ['# Comparison', note] if len(groups) > 1 else ['# Comparison']
     for number, (settings, rows) in enumerate(groups, start=1):
         pictures = draw(rows, out_dir, number)
         options = ' '.join(f'{key}={value}' for key, value in settings['options'].items()) or 'none'
@@ -142,15 +138,16 @@ def numbers(
 
     None of a run that has no such number, because the set holds no such object or the row no teacher.
     """
-    values = {seed: run.values.get(key, -1) for seed, run in seeds.items()}
-    others = (
-        dict.fromkeys(values, 0)
-        if plain is None
-        else {seed: run.values.get(key, -1) for seed, run in plain.items() if seed in values}
-    )
-    return [
-        factor * (values[seed] - other) for seed, other in others.items() if -1 not in (values[seed], other)
-    ]
+    values = _measured(seeds, key)
+    if plain is not None:
+        others = _measured(plain, key)
+        values = {seed: value - others[seed] for seed, value in values.items() if seed in others}
+    return [factor * value for value in values.values()]
+
+
+def _measured(seeds: Mapping[int, Run], key: str) -> dict[int, float]:
+    found = {seed: run.values.get(key, -1) for seed, run in seeds.items()}
+    return {seed: value for seed, value in found.items() if value != -1}
 
 
 def mean_and_spread(values: Sequence[float], form: str = '.1f') -> str:
@@ -174,21 +171,17 @@ def draw(rows: Rows, out_dir: Path, number: int) -> list[Path]:
     """Draw the pictures of comparable rows; returns their files."""
     plain = rows.get('plain')
     gain = 'AP' if plain is None else 'AP, row minus plain'
-    pictures = [
-        plot_rows(
-            {
-                row: {name: numbers(seeds, f'{part}.{name}', 100, base) for name in names}
-                for row, seeds in rows.items()
-            },
-            label,
-            out_dir / f'{number}_{file}.svg',
-        )
-        for file, part, names, label, base in (
-            ('ap', 'metrics', ('AP', 'AP50', 'AP75'), 'AP, %', None),
-            ('ap_per_iou', 'ap_per_iou', THRESHOLDS, f'{gain}, percent points', plain),
-            ('errors', 'errors', tuple(KINDS), 'AP50 to gain, percent points', None),
-        )
-    ]
+    pictures = []
+    for file, part, names, label, base in (
+        ('ap', 'metrics', ('AP', 'AP50', 'AP75'), 'AP, %', None),
+        ('ap_per_iou', 'ap_per_iou', THRESHOLDS, f'{gain}, percent points', plain),
+        ('errors', 'errors', tuple(KINDS), 'AP50 to gain, percent points', None),
+    ):
+        values = {
+            row: {name: numbers(seeds, f'{part}.{name}', 100, base) for name in names}
+            for row, seeds in rows.items()
+        }
+        pictures.append(plot_rows(values, label, out_dir / f'{number}_{file}.svg'))
     if plain is None or len(rows) == 1:
         return pictures
     others = {row: seeds for row, seeds in rows.items() if row != 'plain'}

@@ -88,13 +88,7 @@ stronger the color of a cell, the larger its share of the row.
 def write_detector_report(runner: Runner, config: str, out_dir: Path) -> str:
     """Write report.html, report.md, report.json and pictures on the test that a runner has just finished.
 
-    Args:
-        runner: Its `CocoMetric` has written the detections as JSON.
-        config: Its file.
-        out_dir: Folder of the files.
-
-    Returns:
-        The main numbers in a few lines.
+    Its `CocoMetric` has written the detections as JSON. Returns the main numbers in a few lines.
 
     Raises:
         ImportError: hotcoco is not installed.
@@ -147,11 +141,12 @@ def class_numbers(judged: Judged, label: int, name: str, curve: Curves, place: i
 
 
 def size_and_speed(runner: Runner) -> dict[str, Any]:
-    """Count parameters and multiply-adds, and take the median time of the batches of a test."""
+    """Count parameters and multiply-adds, take the median time of a test's batches, name device and code."""
     loader, model = runner.test_loop.dataloader, unwrap_model(runner.model)
     images = min(loader.batch_size * runner.world_size, len(loader.dataset))
     times = (runner.message_hub.get_scalar(f'test/{name}').data[0] for name in ('time', 'data_time'))
     ms, waiting = (1e3 * float(np.median(seconds)) / images for seconds in times)
+    cpu = f'CPU, {torch.get_num_threads()} thread(s) a process'
     gmacs, shape = None, None
     if isinstance(model, BaseDetector) and not runner.cfg.get('compile'):  # it would be compiled for it
         image = model.data_preprocessor(loader.collate_fn([loader.dataset[0]]))['inputs']
@@ -164,15 +159,10 @@ def size_and_speed(runner: Runner) -> dict[str, Any]:
         'of_which_waiting_for_data': waiting,
         'images_per_batch': images,
         'processes': runner.world_size,
-        **provenance(),
+        'commit': describe_commit(),
+        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
+        'torch': torch.__version__,
     }
-
-
-def provenance() -> dict[str, str]:
-    """Name the commit of the code, the device and torch."""
-    cpu = f'CPU, {torch.get_num_threads()} thread(s) a process'
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
-    return {'commit': describe_commit(), 'device': device, 'torch': torch.__version__}
 
 
 def describe_speed(report: Mapping[str, Any]) -> str:

@@ -148,11 +148,6 @@ def numbers(judged: Judged) -> dict[str, Any]:
 def error_split(coco: COCO, counted: CocoDetections, category_ids: Sequence[int]) -> dict[str, float]:
     """Correct each kind of error alone and measure what AP50 gains (TIDE, Section 2.3).
 
-    Args:
-        coco: Annotations, from `to_pycocotools`.
-        counted: From `match_detections`.
-        category_ids: Category of each label.
-
     Returns:
         'ap50', and the gain of AP50 for each of `KINDS`, in [0, 1]. Without objects 'ap50' is -1. A class of
         which nothing is detected keeps AP 0, also where its objects do not count.
@@ -169,9 +164,7 @@ def error_split(coco: COCO, counted: CocoDetections, category_ids: Sequence[int]
 def score_calibration(scores: np.ndarray, right: np.ndarray) -> dict[str, float]:
     """Compare the scores of detections with the share of them that is right at IoU 0.5.
 
-    Args:
-        scores: (M,) in [0, 1].
-        right: (M,) bool, from `match_detections`.
+    scores (M,) in [0, 1] · right (M,) bool, from `match_detections`
 
     Returns:
         Of the 'detections' with a score of at least `MIN_SCORE` their number, mean score 'confidence', share

@@ -27,27 +27,19 @@ MANY_CELLS = 24  # a side of a confusion matrix; above it the cells hold no numb
 def plot_rows(rows: Mapping[str, Mapping[str, Sequence[float]]], label: str, out: Path) -> Path:
     """Draw a dot for every run and a line at the mean, for each row and each of several numbers.
 
-    Args:
-        rows: Title of a row -> name of a number -> values, one per run.
-        label: What the values are, with their unit.
-        out: Picture to write.
+    rows: title of a row -> name of a number -> values, one per run · label: what they are, with their unit
     """
     names = list(next(iter(rows.values())))
     width = 0.8 / len(rows)
-    figure = Figure(
-        figsize=(min(max(5.0, len(names) * (0.4 + 0.25 * len(rows))), 12.0), 4.4),
-        dpi=120,
-        layout='constrained',
-    )
+    inches = min(max(5.0, len(names) * (0.4 + 0.25 * len(rows))), 12.0)
+    figure = Figure(figsize=(inches, 4.4), dpi=120, layout='constrained')
     axes = figure.subplots()
     for number, ((title, numbers), color) in enumerate(zip(rows.items(), cycle(COLORS), strict=False)):
         places = np.arange(len(names)) + (number - (len(rows) - 1) / 2) * width
         runs = [len(numbers[name]) for name in names]
         values = [value for name in names for value in numbers[name]]
         axes.scatter(np.repeat(places, runs), values, s=12, color=color, alpha=0.7, zorder=3)
-        means = np.array(
-            [sum(numbers[name]) / len(numbers[name]) if numbers[name] else np.nan for name in names]
-        )
+        means = [fmean(numbers[name]) if numbers[name] else np.nan for name in names]
         axes.hlines(means, places - 0.4 * width, places + 0.4 * width, color=color, linewidth=3, label=title)
     axes.set_xticks(range(len(names)), [name.replace('_', ' ') for name in names])
     return _save(figure, out, {axes: 'every run, and the mean of each row (axis not from 0)'}, label)
@@ -56,10 +48,7 @@ def plot_rows(rows: Mapping[str, Mapping[str, Sequence[float]]], label: str, out
 def plot_differences(differences: Mapping[str, Mapping[str, Sequence[float]]], label: str, out: Path) -> Path:
     """Draw paired differences: a dot for every pair, and the mean with its 95 % interval, for each row.
 
-    Args:
-        differences: Name of a number -> title of a row -> values, one per pair.
-        label: What the values are, with their unit.
-        out: Picture to write.
+    differences: name of a number -> title of a row -> values, one per pair · label: as in `plot_rows`
     """
     titles = list(next(iter(differences.values())))
     figure = Figure(figsize=(3.4 * len(differences), 1.4 + 0.45 * len(titles)), layout='constrained')
@@ -112,10 +101,7 @@ def plot_class_curves(
 def plot_confusion(counts: NDArray[np.int64], names: Sequence[str], out: Path) -> Path:
     """Draw a confusion matrix; the shade is the share of the row, the number the count.
 
-    Args:
-        counts: (K + 1, K + 1), rows true, columns found, the last of both nothing.
-        names: K
-        out: Picture to write.
+    counts (K + 1, K + 1): rows true, columns found, the last of both nothing · K names
     """
     labels = [*map(_escape, names), 'nothing']
     few = len(labels) <= MANY_CELLS
@@ -140,11 +126,7 @@ def plot_reliability(panels: Mapping[str, Reliability], out: Path) -> Path:
     """Draw reliability diagrams beside each other, below each the number of answers in every bin.
 
     A bar is as high as the share of right answers in its bin; on the diagonal certainty is deserved. Below
-    it (hatched gap) the classifier is over-confident.
-
-    Args:
-        panels: Title -> bins; the calibration error is written under the title.
-        out: Picture to write.
+    it (hatched gap) the classifier is over-confident. Under each title is the calibration error.
     """
     figure = Figure(figsize=(5.2 * len(panels), 5.6), dpi=110, layout='constrained')
     grid = figure.subplots(2, len(panels), sharex=True, squeeze=False, height_ratios=(3, 1))
@@ -170,23 +152,13 @@ def plot_reliability(panels: Mapping[str, Reliability], out: Path) -> Path:
 def plot_boxes(sides: Mapping[str, NDArray[np.float32]], anchors: NDArray[np.float32], out: Path) -> Path:
     """Draw the width and height of boxes, and of anchors where there are any.
 
-    Args:
-        sides: Split -> (B, 2) width and height in pixels of the network input.
-        anchors: (A, 2) likewise.
-        out: Picture to write.
+    sides: split -> (B, 2) width and height in pixels of the network input · anchors (A, 2) likewise
     """
     figure = Figure(figsize=(6.4, 6), dpi=120, layout='constrained')
     axes = figure.subplots()
     for (split, found), color in zip(sides.items(), COLORS, strict=False):
-        axes.scatter(
-            found[:, 0],
-            found[:, 1],
-            s=6,
-            alpha=0.35,
-            color=color,
-            label=f'{split}, {len(found)} boxes',
-            zorder=2,
-        )
+        label = f'{split}, {len(found)} boxes'
+        axes.scatter(found[:, 0], found[:, 1], s=6, alpha=0.35, color=color, label=label, zorder=2)
     if len(anchors):
         axes.scatter(anchors[:, 0], anchors[:, 1], s=40, marker='+', color=INK, label='anchors', zorder=3)
     axes.set(xscale='log', yscale='log', xlabel='width, pixels of the network input')

@@ -68,8 +68,3 @@ def test_top_five_of_many_classes() -> None:
     top1, top5 = top_hits(torch.arange(8.0, 0, -1).repeat(8, 1), torch.arange(8))
     assert top1.tolist() == [True] + [False] * 7
     assert top5.tolist() == [True] * 5 + [False] * 3
-
-
-def test_no_crops_is_an_error() -> None:
-    with pytest.raises(ValueError, match='no crops'):
-        measure(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
