@@ -12,7 +12,11 @@ SHEET_COLUMNS = 4
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write one PNG file a sample, and a sheet of all of them."""
+    """Write one PNG file a sample, and a sheet of all of them.
+
+    Raises:
+        ValueError: Not one image can be read.
+    """
     parser = make_parser(__doc__)
     add_config_arguments(parser)
     parser.add_argument('--out-dir', type=Path, help='default: work_dirs/<config name>/browse_<split>')
@@ -40,15 +44,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(sample, BadImage):
             print(f'left out: {sample.file}: {sample.reason}')
             continue
-        picture = np.ascontiguousarray(sample['img'].permute(1, 2, 0).numpy())
-        picture = draw_detections(
-            picture, sample['bboxes'], sample['labels'], classes=dataset.metainfo['classes']
-        )
+        image = sample['img'].permute(1, 2, 0).numpy()
+        classes = dataset.metainfo['classes']
+        picture = draw_detections(image, sample['bboxes'], sample['labels'], classes=classes)
         write_picture(out_dir / f'{draw:03d}_{sample["img_id"]}.png', picture)
         height, width = sample['img_shape']
         count = len(sample['labels'])
         title = f'{sample["img_id"]} · {width} × {height} · {count} box{"es" * (count != 1)}'
         pictures.append(with_title(picture, title, size=13))
-    if pictures:
-        write_picture(out_dir / 'sheet.png', tile(pictures, SHEET_COLUMNS))
+    if not pictures:
+        raise ValueError(f'not one of these images of {args.split} can be read')
+    write_picture(out_dir / 'sheet.png', tile(pictures, SHEET_COLUMNS))
     print(f'{len(pictures)} samples of {args.split} in {out_dir}, all of them in {out_dir / "sheet.png"}')

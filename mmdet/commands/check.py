@@ -33,8 +33,15 @@ SPLITS = ('train', 'val', 'test')
 AT_A_TIME = 16  # images that a worker is given together
 SHOWN = 20  # lines on the terminal for the images of a split; the file holds all
 Entry = dict[str, Any]  # of bad_data.json
-# Id of an image, why it cannot be used, how it is read if EXIF data turn it, hash of the file.
-Looked = tuple[int, str | None, str, str]
+
+
+class Photo(NamedTuple):
+    """What there is to say of an image file."""
+
+    img_id: int
+    fault: str | None  # why it cannot be used
+    reading: str = ''  # how it is read if its EXIF data turn it
+    digest: str = ''  # of its content
 
 
 class Found(NamedTuple):
@@ -78,11 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = [*by_split.values()]
     images = sum(one.read for one in found)
     seconds = time.perf_counter() - start
-    write_bad_data(
-        out,
-        [entry for one in found for entry in one.annotations],
-        [entry for one in found for entry in one.images],
-    )
+    annotations = [entry for one in found for entry in one.annotations]
+    write_bad_data(out, annotations, [entry for one in found for entry in one.images])
     print(f'{images} image files in {seconds:.1f} s ({images / seconds:.0f} images/s); report: {out}')
     print_shared(by_split)
     print_sizes(cfg, {split: one.dataset for split, one in by_split.items() if one.dataset}, out)
@@ -92,26 +96,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_shared(found: dict[str, Found]) -> None:
-    """Print the photos that stand twice in a split, or in two: files of the same content."""
+    """Print the photos that occur twice in a split, or in two splits: files of the same content."""
     for split, result in found.items():
         copies = [' and '.join(names) for names in result.digests.values() if len(names) > 1]
         if copies:
-            print(f'photos that stand more than once in {split}: {len(copies)}, such as {copies[0]}')
+            print(f'photos that occur more than once in {split}: {len(copies)}, such as {copies[0]}')
     for one, other in combinations(found, 2):
-        shared = found[one].digests.keys() & found[other].digests.keys()
-        if shared:
-            files = [(found[one].digests[key], found[other].digests[key]) for key in sorted(shared)]
-            pairs = [f'{first[0]} and {second[0]}' for first, second in files]
-            print(f'photos that stand in {one} and in {other}: {len(pairs)}, such as {", ".join(pairs[:3])}')
+        first, second = found[one].digests, found[other].digests
+        pairs = [f'{first[key][0]} and {second[key][0]}' for key in sorted(first.keys() & second.keys())]
+        if pairs:
+            print(f'photos in both {one} and {other}: {len(pairs)}, such as {", ".join(pairs[:3])}')
 
 
 def print_sizes(cfg: Any, datasets: dict[str, Any], out: Path) -> None:
     """Print what the splits hold, how large boxes are for the network, and whether the anchors reach them.
 
-    Args:
-        cfg: Resolved.
-        datasets: Of the splits that can be read.
-        out: The report; the picture lands beside it.
+    Draws both beside the report `out`.
     """
     import numpy as np
 
@@ -159,13 +159,7 @@ def choose_datasets(args: argparse.Namespace) -> tuple[Any, dict[str, dict[str, 
 
 
 def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
-    """Read the annotations of a split, decode its images, and print what is wrong.
-
-    Args:
-        split: 'train', 'val' or 'test'.
-        cfg: Config of its data set.
-        workers: Processes that decode; 0: this one.
-    """
+    """Read the annotations of a split, decode its images in worker processes, and print what is wrong."""
     from mmdet.registry import DATASETS
 
     try:
@@ -176,10 +170,10 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         refused = {'split': split, 'kind': 'refused', 'file': file, 'img_id': None, 'ann_id': None}
         return Found([refused | {'reason': reason}], [], [f'{split} would stop: {reason}'], 0, None, {})
     annotations = [{'split': split, **fault._asdict()} for fault in dataset.faults]
-    looked_at = read_images(split, dataset, workers)
+    photos = read_images(split, dataset, workers)
     images: list[Entry] = [
         {'split': split, 'img_id': img_id, 'file': str(dataset.image_file(img_id)), 'reason': reason}
-        for img_id, reason, _, _ in looked_at
+        for img_id, reason, _, _ in photos
         if reason is not None
     ]
     kinds = Counter(entry['kind'] for entry in annotations)
@@ -192,7 +186,7 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         print(f'    {entry["file"]} (image {entry["img_id"]}): {entry["reason"]}{near and "."}{near}')
     if len(images) > SHOWN:
         print(f'    and {len(images) - SHOWN} more, see the report')
-    print_advice(dataset, {img_id: reading for img_id, _, reading, _ in looked_at if reading})
+    print_advice(dataset, {one.img_id: one.reading for one in photos if one.reading})
     stop = (
         f'{split} would stop at {len(images)} image files; mend them, or leave them out: '
         f'--cfg-options {split}_dataloader.dataset.on_bad_image=skip'
@@ -203,24 +197,19 @@ def check(split: str, cfg: dict[str, Any], workers: int) -> Found:
         stops = [
             f'{split} has not one image file that can be used ({first}): is {dataset.img_folder} its folder?'
         ]
-    return Found(annotations, images, stops, len(dataset), dataset, _names_by_content(dataset, looked_at))
+    return Found(annotations, images, stops, len(dataset), dataset, _names_by_content(dataset, photos))
 
 
-def _names_by_content(dataset: Any, looked_at: Sequence[Looked]) -> dict[str, list[str]]:
+def _names_by_content(dataset: Any, photos: Sequence[Photo]) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
-    for img_id, why, _, digest in looked_at:
-        if why is None:
-            names.setdefault(digest, []).append(str(dataset.image_file(img_id)))
+    for one in photos:
+        if one.fault is None:
+            names.setdefault(one.digest, []).append(str(dataset.image_file(one.img_id)))
     return names
 
 
 def print_advice(dataset: Any, readings: dict[int, str]) -> None:
-    """Print what is odd about a split as a whole.
-
-    Args:
-        dataset: Of the split.
-        readings: Image id -> how an image is read that its EXIF data turn.
-    """
+    """Print what is odd about a split as a whole; `readings` says how images are read that EXIF data turn."""
     import numpy as np
 
     if dataset.advice:
@@ -229,7 +218,7 @@ def print_advice(dataset: Any, readings: dict[int, str]) -> None:
     repeated = np.delete(dataset.ann_ids, np.unique(rows, axis=0, return_index=True)[1])
     if len(repeated):
         print(
-            f'  boxes that stand more than once in an image: {len(repeated)}, such as that of annotation '
+            f'  boxes that occur more than once in an image: {len(repeated)}, such as that of annotation '
             f'{repeated[0]}; an evaluation can find one of them only'
         )
     found = Counter(readings.values())
@@ -244,8 +233,8 @@ def print_advice(dataset: Any, readings: dict[int, str]) -> None:
         )
 
 
-def read_images(split: str, dataset: Any, workers: int) -> list[Looked]:
-    """List what `decode` says of the images, in the order of the data set.
+def read_images(split: str, dataset: Any, workers: int) -> list[Photo]:
+    """Decode the images of a split in parallel, in the order of the data set.
 
     Raises:
         OSError: A worker was killed.
@@ -261,7 +250,7 @@ def read_images(split: str, dataset: Any, workers: int) -> list[Looked]:
         collate_fn=partial(decode, dataset),  # in the worker
         worker_init_fn=init_worker,
     )
-    found: list[Looked] = []
+    found: list[Photo] = []
     with make_progress() as progress:
         task = progress.add_task(split, total=len(dataset))
         try:
@@ -279,20 +268,18 @@ def read_images(split: str, dataset: Any, workers: int) -> list[Looked]:
     return found
 
 
-def decode(dataset: Any, img_ids: list[int]) -> list[Looked]:
-    """Decode images, and tell what each is."""
-    faults = [(img_id, dataset.read_image_fault(img_id)) for img_id in img_ids]
-    return [
-        (img_id, why, '', '')
-        if why
-        else (img_id, why, dataset.exif_reading(img_id), _digest(dataset, img_id))
-        for img_id, why in faults
-    ]
-
-
-def _digest(dataset: Any, img_id: int) -> str:
-    """Hash the content of an image file."""
-    return hashlib.blake2b(dataset.image_file(img_id).read_bytes(), digest_size=16).hexdigest()
+def decode(dataset: Any, img_ids: list[int]) -> list[Photo]:
+    """Decode images, and say what there is to say of each."""
+    photos = []
+    for img_id in img_ids:
+        fault = dataset.read_image_fault(img_id)
+        if fault is None:
+            content = dataset.image_file(img_id).read_bytes()
+            digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+            photos.append(Photo(img_id, None, dataset.exif_reading(img_id), digest))
+        else:
+            photos.append(Photo(img_id, fault))
+    return photos
 
 
 def counts(numbers: dict[str, int]) -> str:

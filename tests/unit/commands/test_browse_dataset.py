@@ -48,3 +48,7 @@ def test_pictures_that_cannot_be_read_are_named(root, tmp_path, capsys):
     pictures = browse(broken, tmp_path / 'out', '--number', '8', *skip)
     assert len(pictures) == 8
     assert victim.name in capsys.readouterr().out
+    for file in victim.parent.iterdir():
+        file.write_bytes(b'')
+    with pytest.raises(ValueError, match='not one of these images of train can be read'):
+        browse(broken, tmp_path / 'none', '--number', '2', *skip)
