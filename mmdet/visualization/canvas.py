@@ -126,13 +126,7 @@ def write_text(
 
 
 def tile(pictures: Sequence[Picture], columns: int, gap: int = 8) -> Picture:
-    """Lay pictures of any sizes out on a canvas, row by row, each in the middle of its cell.
-
-    Raises:
-        ValueError: No picture.
-    """
-    if not pictures:
-        raise ValueError('a canvas needs at least one picture')
+    """Lay one or more pictures of any sizes out on a canvas, row by row, each in the middle of its cell."""
     columns = min(columns, len(pictures))
     starts = range(0, len(pictures), columns)
     heights = [max(picture.shape[0] for picture in pictures[start : start + columns]) for start in starts]

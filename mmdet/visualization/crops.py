@@ -10,15 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmdet.visualization.canvas import (
-    INK,
-    Color,
-    Picture,
-    line_height,
-    text_width,
-    tile,
-    write_text,
-)
+from mmdet.visualization.canvas import INK, Color, Picture, line_height, text_width, tile, write_text
 
 RIGHT: Color = (60, 140, 30)
 WRONG: Color = (40, 40, 210)
@@ -30,11 +22,7 @@ MIN_SIDE = 128  # pixels at which a crop is shown
 
 
 def draw_crops(
-    crops: Tensor,
-    labels: Tensor,
-    classes: Sequence[str],
-    probabilities: Tensor,
-    titles: Sequence[str],
+    crops: Tensor, labels: Tensor, classes: Sequence[str], probabilities: Tensor, titles: Sequence[str]
 ) -> Picture:
     """Lay out crops on a canvas, each above its title and the three classes that the teacher finds likeliest.
 
@@ -82,7 +70,7 @@ def _draw_caption(lines: Sequence[tuple[str, Color, float | None]], width: int) 
         top, room = row * line + 4, width - 4
         if share is not None:
             room -= text_width('0.00', TEXT_SIZE) + 4
-            caption[top + 1 : top + line - 1, : round(room * min(max(share, 0.0), 1.0))] = BAR
+            caption[top + 1 : top + line - 1, : round(room * share)] = BAR
             write_text(caption, f'{share:.2f}', width - 3, top, TEXT_SIZE, anchor='ra')
         write_text(caption, text, 4, top, TEXT_SIZE, color, max_width=room - 4)
     return caption

@@ -19,8 +19,6 @@ from mmdet.visualization.canvas import (
     fit_text,
     line_height,
     text_width,
-    tile,
-    with_title,
     write_text,
 )
 
@@ -110,8 +108,3 @@ def _draw_label(
 
 def _to_array(values: Any) -> np.ndarray:
     return np.asarray(values.detach().cpu().float() if isinstance(values, Tensor) else values, np.float32)
-
-
-def draw_side_by_side(left: Picture, right: Picture, titles: tuple[str, str]) -> Picture:
-    """Lay two pictures beside each other, each under its title: (H, W, 3) uint8, BGR."""
-    return tile([with_title(left, titles[0]), with_title(right, titles[1])], columns=2)

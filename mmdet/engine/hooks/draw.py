@@ -10,8 +10,8 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from mmdet.structures import NO_IMAGE, DetDataSample
-from mmdet.visualization.canvas import write_picture
-from mmdet.visualization.detections import draw_detections, draw_side_by_side
+from mmdet.visualization.canvas import tile, with_title, write_picture
+from mmdet.visualization.detections import draw_detections
 
 
 class DrawHook(Hook):
@@ -68,4 +68,5 @@ def draw_beside_truth(
         return drawn
     bboxes, labels = dataset.boxes_of(img_id)
     truth = draw_detections(image, bboxes * scale, labels, classes=classes)
-    return draw_side_by_side(truth, drawn, ('ground truth', f'found, score from {score_thr:g}'))
+    found_title = f'found, score from {score_thr:g}'
+    return tile([with_title(truth, 'ground truth'), with_title(drawn, found_title)], columns=2)

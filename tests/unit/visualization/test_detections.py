@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet.visualization.detections import class_color, draw_detections, draw_side_by_side
+from mmdet.visualization.detections import class_color, draw_detections
 
 GRAY = np.full((200, 300, 3), 128, np.uint8)
 
@@ -55,13 +55,3 @@ def test_lengths_must_agree():
 def test_colors_differ_between_classes():
     colors = {class_color(label) for label in range(80)}
     assert len(colors) == 80
-
-
-@pytest.mark.parametrize('shapes', [((50, 60), (50, 60)), ((50, 60), (90, 20)), ((10, 12), (300, 200))])
-def test_side_by_side_keeps_the_pixels(shapes):
-    left, right = (
-        np.full((*shape, 3), value, np.uint8) for shape, value in zip(shapes, (10, 90), strict=True)
-    )
-    picture = draw_side_by_side(left, right, ('ground truth', 'a title that is too long for it'))
-    assert (picture == 10).all(-1).sum() == left.shape[0] * left.shape[1]
-    assert (picture == 90).all(-1).sum() == right.shape[0] * right.shape[1]
