@@ -201,12 +201,7 @@ def make_parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line in which options may have the names of MMDetection 2.x; those get a hint.
-
-    Args:
-        parser: Of the command.
-        argv: Its arguments; default: those of this process.
-    """
+    """Parse a command line in which options may have the names of MMDetection 2.x; those get a hint."""
     words = list(sys.argv[1:] if argv is None else argv)
     for index, word in enumerate(words):
         old, equals, value = word.partition('=')
@@ -214,7 +209,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         if not new.startswith('--'):
             parser.error(f'{old} is {new}')
         if new != '--':
-            hint(old, new)
+            print(f'note: {old} is now {new}', file=sys.stderr)
             words[index] = f'{new}{equals}{value}'
     args, unknown = parser.parse_known_args(words)
     if unknown:
@@ -228,18 +223,13 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
 def not_negative(text: str, least: int = 0) -> int:
     """Parse the value of an option that counts something."""
     if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f'{text} is no whole number from {least} on')
+        raise argparse.ArgumentTypeError(f'{text} is not a whole number of at least {least}')
     return int(text)
 
 
 def positive(text: str) -> int:
     """Parse the value of an option that counts something of which there is at least one."""
     return not_negative(text, 1)
-
-
-def hint(old: str, new: str) -> None:
-    """Tell users of MMDetection 2.x what an option is called now."""
-    print(f'note: {old} is now {new}', file=sys.stderr)
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -249,16 +239,13 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--cfg-options`."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override keys of the config: train_cfg.max_iters=10 model.backbone.weights=None',
-    )
+def add_config_options(
+    parser: argparse.ArgumentParser,
+    option: str = '--cfg-options',
+    what: str = 'override keys of the config: train_cfg.max_iters=10 model.backbone.weights=None',
+) -> None:
+    """Add `--cfg-options`, or another option that changes keys of a config."""
+    parser.add_argument(option, nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help=what)
 
 
 def add_short_options(parser: argparse.ArgumentParser) -> None:

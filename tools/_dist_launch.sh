@@ -24,7 +24,7 @@ fail() {
 check_numbers() {
   local name
   for name in "$@"; do
-    [[ ${!name:-0} =~ ^(0|[1-9][0-9]*)$ ]] || fail "$name=${!name} is no whole number"
+    [[ ${!name:-0} =~ ^(0|[1-9][0-9]*)$ ]] || fail "$name=${!name} is not a whole number"
   done
 }
 

@@ -1,12 +1,10 @@
 # Sourced by quickstart.sh and run_tests.sh: a Python with this toolbox, in $PYTHON.
-# An active environment is used as it is; else .venv is made and filled once.
+# An active environment, or one of the system that has all (as in a container), is used as it is; else .venv is made
+# and filled once.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
 
-if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-  PYTHON=${PYTHON:-python}
-  ACTIVATE=
-elif python -c 'import torch, mmengine' 2> /dev/null; then  # a container, or a system-wide install
+if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || python -c 'import torch, mmengine' 2> /dev/null; then
   PYTHON=${PYTHON:-python}
   ACTIVATE=
 else

@@ -141,7 +141,9 @@ def _read_video(file: Path) -> Iterator[Frame]:
         yield Frame(file, read[1], number, rate)
         number += 1
     if not number:
-        raise BadImageError('it is no video that OpenCV reads' if file.is_file() else 'the file is missing')
+        raise BadImageError(
+            'the file is not a video that OpenCV reads' if file.is_file() else 'the file is missing'
+        )
 
 
 def write_json(found: Sequence[Found], classes: Mapping[int, str], out_dir: Path) -> None:

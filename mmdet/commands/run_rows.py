@@ -14,8 +14,15 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from mmdet.cli import add_config_arguments, add_short_options, make_parser, parse, positive, short_options
-from mmdet.config.options import DictAction
+from mmdet.cli import (
+    add_config_arguments,
+    add_config_options,
+    add_short_options,
+    make_parser,
+    parse,
+    positive,
+    short_options,
+)
 from mmdet.config.rows import ROWS
 
 
@@ -29,14 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     teacher = parser.add_mutually_exclusive_group()
     teacher.add_argument('--teacher', type=Path, help="teacher file; default: the config's")
     teacher.add_argument('--teacher-config', help='train a teacher for each seed with this config')
-    parser.add_argument(
-        '--teacher-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override keys of --teacher-config; its data are those of the student',
-    )
+    what = 'override keys of --teacher-config; its data are those of the student'
+    add_config_options(parser, '--teacher-options', what)
     parser.add_argument('--processes', type=positive, default=1, help='per training, one per GPU')
     parser.add_argument('--amp', action='store_true', help='mixed precision, bfloat16 or float16')
     add_short_options(parser)

@@ -47,7 +47,7 @@ def group_images(images: Sequence[dict[str, Any]], key: str | None, img_dir: Pat
         try:
             matches = [re.search(key, image['file_name']) for image in images]
         except re.error as error:
-            raise ValueError(f'--group {key} is no regular expression: {error}') from error
+            raise ValueError(f'--group {key} is not a regular expression: {error}') from error
         found = [match and (match.groups() or match[0]) for match in matches]
     if not any(one is not None for one in found):
         raise ValueError(f'--group {key}: no field of the images, and found in no file_name')
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shares = {'train': 1 - args.val - args.test, 'val': args.val, 'test': args.test}
     if not all(0 <= share < 1 for share in shares.values()) or shares['train'] < 1e-9:
         raise ValueError(
-            f'--val {args.val} and --test {args.test} leave nothing to train on, or are no shares'
+            f'--val {args.val} and --test {args.test} leave nothing to train on, or are not shares'
         )
     files = {args.out / f'{name}.json': share for name, share in shares.items() if share}
     if args.ann_file.resolve() in [file.resolve() for file in files]:

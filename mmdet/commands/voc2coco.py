@@ -16,10 +16,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mmdet.cli import make_parser, parse
-from mmdet.files import suggest, write_coco
+from mmdet.files import IMAGE_SUFFIXES, suggest, write_coco
 
 SECOND_COLUMN = re.compile(r'\s+(-1|0|1)$')
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')
 Entry = dict[str, Any]  # of a COCO annotation file, without its ids
 
 
@@ -67,7 +66,8 @@ def _read_object(element: ElementTree.Element) -> tuple[str, Entry]:
 
 def _image_name(said: str, xml_file: Path, images: Path) -> str:
     """Find the image: what the XML says, else the XML's own name, as sets get renamed after labeling."""
-    names = [Path(said.strip()).name, *(xml_file.stem + suffix for suffix in IMAGE_SUFFIXES)]
+    suffixes = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
+    names = [Path(said.strip()).name, *(xml_file.stem + suffix for suffix in suffixes)]
     for name in names:
         if name and (images / name).is_file():
             return name

@@ -132,7 +132,7 @@ def _corners(shares: Sequence[float]) -> tuple[float, float, float, float]:
     if len(shares) != 4 and (len(shares) < 6 or len(shares) % 2):
         raise ValueError(f'{len(shares)} numbers after the class are neither a box nor a polygon')
     if not all(-1 <= share <= 2 for share in shares):
-        raise ValueError('the numbers are no shares of the sides, from 0 to 1; are they pixels?')
+        raise ValueError('the numbers are not shares of the sides, from 0 to 1; are they pixels?')
     if len(shares) == 4:
         x, y, w, h = shares
         return x - w / 2, y - h / 2, x + w / 2, y + h / 2

@@ -242,7 +242,7 @@ def _place_paths(cfg: Config) -> None:
         if cfg.get(key) is None:
             cfg[key] = default
         if not isinstance(cfg[key], (str, os.PathLike, type(None))):
-            raise TypeError(f'{key} is a path; {cfg[key]!r} is none. Put quotes around it: {key} = "..."')
+            raise TypeError(f'{key} is a path; {cfg[key]!r} is not. Put quotes around it: {key} = "..."')
     if str(cfg.data_root).startswith('~'):  # a shell leaves it alone in `data_root=~/coco`
         cfg.data_root = str(Path(cfg.data_root).expanduser())
     for key in ('test_dataloader', 'test_evaluator'):  # a config may say `test_dataloader = val_dataloader`
@@ -299,10 +299,8 @@ def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
             '  If its files have other names: --cfg-options train_ann=annotations/train.json train_img=train/'
             ' val_ann=annotations/val.json val_img=val/ (relative to the folder).'
         )
-    classes, there = (
-        read_classes(files[0]),
-        [*filter(Path.is_file, files[1:])],
-    )  # its data set reports another
+    classes = read_classes(files[0])
+    there = [file for file in files[1:] if file.is_file()]  # its data set reports another
     if cfg.get('classes') is not None:
         given = cfg.classes if isinstance(cfg.classes, (list, tuple)) else [cfg.classes]
         chosen = tuple(map(str, given))  # names like 7, which are read as numbers

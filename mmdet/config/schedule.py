@@ -1,6 +1,6 @@
 """Apply keys that set all that belongs together: `epochs` or `iters`, `batch_size`, `lr`, `input_size`.
 
-They stand at the top level of a config; tools/train.py has options of the same names.
+They are keys of the top level of a config; tools/train.py has options of the same names.
 """
 
 import math

@@ -63,7 +63,7 @@ def test_bad_files_are_skipped_told_and_counted(predict, tmp_path, capsys):
     assert written(tmp_path / 'out') == ['a.jpg', 'd.jpg']
     for words in (
         'b.jpg: the file is not an image',
-        'c.mp4: it is no video',
+        'c.mp4: the file is not a video',
         'missing.jpg: the file is missing',
     ):
         assert words in err
@@ -125,7 +125,10 @@ def test_what_cannot_be_done_is_refused_before_the_first_photo(predict, tmp_path
         predict(tmp_path / 'empty')
     order = 'the order is PHOTOS CONFIG CHECKPOINT, and'
     for words, said in (
-        (('a.jpg', CONFIG, 'x.pth', '--batch-size', '0'), '--batch-size: 0 is no whole number from 1 on'),
+        (
+            ('a.jpg', CONFIG, 'x.pth', '--batch-size', '0'),
+            '--batch-size: 0 is not a whole number of at least 1',
+        ),
         ((CONFIG, 'x', 'a.jpg'), f'{order} CHECKPOINT is a.jpg'),
         (('a.jpg', 'x.pth', CONFIG), f'{order} CONFIG is x.pth'),
     ):

@@ -101,7 +101,7 @@ def test_photos_that_look_alike_stay_together(source):
         (['--val', '0.7', '--test', '0.3'], 'leave nothing to train on'),
         (['--val', '0.001'], r'val\.json would get no image'),
         (['--group', 'vidoe_id'], 'no field of the images'),
-        (['--group', '(v'], 'no regular expression'),
+        (['--group', '(v'], 'not a regular expression'),
     ],
 )
 def test_what_cannot_be_split_is_refused(source, words, message):

@@ -203,10 +203,10 @@ TEST_WORDS = ['a config.py', 'c.pth', '4', '--cfg-options', 'a=b c']
         ),
         ('dist_train.sh', ['c.py', '3'], {}, 2, ['3 processes on a machine with 2 GPUs']),
         ('dist_train.sh', [], {}, 2, ['usage: dist_train.sh CONFIG [N]']),
-        ('dist_train.sh', ['c.py'], {'PORT': '1x'}, 2, ['PORT=1x is no whole number']),
+        ('dist_train.sh', ['c.py'], {'PORT': '1x'}, 2, ['PORT=1x is not a whole number']),
         ('dist_train.sh', ['c.py'], {'NODE_RANK': '1'}, 2, ['NODE_RANK=1 must be below NNODES=1']),
         ('dist_train.sh', ['c.py'], {'PORT': '99999', 'GPUS_SEEN': ''}, 2, ['set PORT to another']),
-        ('slurm_train.sh', ['p', 'j', 'c.py', 'w'], {'GPUS': 'all'}, 2, ['GPUS=all is no whole number']),
+        ('slurm_train.sh', ['p', 'j', 'c.py', 'w'], {'GPUS': 'all'}, 2, ['GPUS=all is not a whole number']),
         (
             'slurm_train.sh',
             ['p', 'j', 'c.py', 'w'],

@@ -81,6 +81,12 @@ def test_files_and_photos_in_one_folder(root, tmp_path, capsys):
         convert(tmp_path / 'none')
 
 
+@pytest.mark.parametrize('suffix', ['.PNG', '.webp'])
+def test_a_renamed_image_is_found_by_the_name_of_its_labels(root, suffix):
+    (root / 'JPEGImages/b.jpg').rename(root / f'JPEGImages/b{suffix}')
+    assert convert(root, 'train')['images'][0]['file_name'] == f'b{suffix}'
+
+
 def test_splits_share_their_categories(root):
     train, val = convert(root, 'train'), convert(root, 'val')
     assert train['categories'] == val['categories']

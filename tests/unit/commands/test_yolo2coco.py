@@ -138,7 +138,7 @@ def test_labels_are_those_of_the_photo_as_it_is_shown(add, tmp_path):
         ('1 20 10 8 8', ['are they pixels?']),
         ('2 0.5 0.5 0.2 0.2', ['there is no class 2 in names']),
         ('bee 0.5 0.5 0.2 0.2', ["'bee'"]),
-        ('1 nan 0.5 0.2 0.2', ['no shares']),
+        ('1 nan 0.5 0.2 0.2', ['not shares']),
     ],
 )
 def test_a_line_that_is_wrong_is_named(add, tmp_path, labels, words):

@@ -291,7 +291,7 @@ def test_any_override_reaches_its_place_and_nothing_else(numbers, texts):
 
 def test_a_number_in_the_place_of_a_path_is_refused():
     """As in a config file: train_img = 2024_01_15."""
-    with pytest.raises(TypeError, match=r'train_img is a path; 20240115 is none\. Put quotes around it'):
+    with pytest.raises(TypeError, match=r'train_img is a path; 20240115 is not\. Put quotes around it'):
         config.load_config(SSD300, {'train_img': 2024_01_15})
 
 
