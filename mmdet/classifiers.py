@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,13 +17,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.fx.proxy import TraceError
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmdet.checkpoint.pretrained import (
-    load_fitting,
-    remedy,
-    report_fit,
-    state_of_file,
-    torchvision_state,
-)
+from mmdet.checkpoint.pretrained import load_fitting, remedy, report_fit, state_of_file
 
 IMAGENET = 'imagenet'
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's ImageNet weights, pixels 0..1
@@ -52,20 +47,23 @@ def build_classifier(arch: str, num_classes: int) -> nn.Module:
         ) from error
 
 
-def load_pretrained(network: nn.Module, arch: str, weights: str, key: str = 'model.weights') -> None:
+def load_pretrained(network: nn.Module, arch: str, weights: str, key: str = 'model.backbone.weights') -> None:
     """Load the weights that fit a classifier; layers of another shape start at random and are logged.
 
     Args:
-        network: As `build_classifier` makes it.
+        network: As `build_classifier` makes it, or a part of it.
         arch: Its name there.
-        weights: A file, or 'imagenet': torchvision's or timm's own, from the local cache or the network.
+        weights: 'imagenet' (torchvision's or timm's own weights), torchvision's name of others, such as
+            'IMAGENET1K_V1', or the path of a file.
         key: Of the config, for messages.
 
     Raises:
         FileNotFoundError: They cannot be had; says what to do.
         ValueError: Nothing in them fits.
     """
-    state = _imagenet_state(arch, key) if weights == IMAGENET else state_of_file(weights, key)
+    known = () if arch.startswith(TIMM) else torchvision.models.get_model_weights(arch).__members__
+    published = weights == IMAGENET or weights in known
+    state = _published_state(arch, weights, key) if published else state_of_file(weights, key)
     report_fit(network, load_fitting(network, state, weights, remedy(key)), weights)
 
 
@@ -148,15 +146,18 @@ def imagenet_normalization(network: nn.Module) -> tuple[list[float], list[float]
     return mean, std
 
 
-def _imagenet_state(arch: str, key: str) -> dict[str, Tensor]:
-    """Get torchvision's or timm's weights of an architecture."""
-    if not arch.startswith(TIMM):
-        return torchvision_state(torchvision.models.get_model_weights(arch).DEFAULT, arch, key)
-    import timm
-
+def _published_state(arch: str, weights: str, key: str) -> dict[str, Tensor]:
+    """Get torchvision's or timm's weights of an architecture, from the local cache or the network."""
+    advice = remedy(key)
     try:
-        return dict(timm.create_model(arch.removeprefix(TIMM), pretrained=True).state_dict())
+        if arch.startswith(TIMM):
+            import timm
+
+            return dict(timm.create_model(arch.removeprefix(TIMM), pretrained=True).state_dict())
+        known = torchvision.models.get_model_weights(arch)
+        chosen = known.DEFAULT if weights == IMAGENET else known[weights]
+        folder = Path(torch.hub.get_dir(), 'checkpoints')
+        advice = f'put the file {Path(chosen.url).name} ({chosen.url}) into {folder}, {advice}'
+        return dict(chosen.get_state_dict(progress=True, check_hash=True))
     except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f'the ImageNet weights of {arch} cannot be had: {error}; {remedy(key)}'
-        ) from error
+        raise FileNotFoundError(f'the ImageNet weights of {arch} cannot be had: {error}; {advice}') from error

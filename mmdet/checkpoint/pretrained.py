@@ -1,4 +1,4 @@
-"""Start from weights that are there already: a file's, or torchvision's own, as far as they fit."""
+"""Start from the weights of a file, as far as they fit."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
 
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.files import suggest
@@ -92,14 +91,14 @@ def _describe(tensor: Tensor) -> tuple[torch.Size, bool]:
     return tensor.shape, tensor.is_floating_point()
 
 
-def report_fit(network: nn.Module, missing: Sequence[str], source: str, filled: str = '\0') -> None:
+def report_fit(network: nn.Module, missing: Sequence[str], source: str, filled: tuple[str, ...] = ()) -> None:
     """Log how many tensors of a network are from a source, and the parts that have some at random.
 
     Args:
         network: The one that was filled.
         missing: What `load_fitting` has returned.
         source: As there.
-        filled: How the names of those begin that are from elsewhere.
+        filled: Prefixes of the names of those that were loaded from elsewhere.
     """
     names = [name for name in network.state_dict() if not name.endswith(COUNTER)]
     random = dict.fromkeys('.'.join(name.split('.')[:2]) for name in missing if not name.startswith(filled))
@@ -110,24 +109,3 @@ def report_fit(network: nn.Module, missing: Sequence[str], source: str, filled: 
         'current',
         logging.WARNING if 2 * len(missing) > len(names) else logging.INFO,
     )
-
-
-def torchvision_state(weights: WeightsEnum, arch: str, key: str) -> dict[str, Tensor]:
-    """Get a state dict of torchvision's, from the local cache or the network.
-
-    Args:
-        weights: Which.
-        arch: The classifier's name, for messages.
-        key: As in `remedy`.
-
-    Raises:
-        FileNotFoundError: It cannot be had; says where to put the file.
-    """
-    try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:
-        folder = Path(torch.hub.get_dir()) / 'checkpoints'
-        raise FileNotFoundError(
-            f'the ImageNet weights of {arch} cannot be had: {error}. Put the file {Path(weights.url).name} '
-            f'({weights.url}) into {folder}, {remedy(key)}'
-        ) from error

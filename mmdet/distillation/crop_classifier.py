@@ -137,7 +137,7 @@ class CropClassifier(BaseModel):
     def init_weights(self) -> None:
         """Load the weights that training starts from, where they fit."""
         if self.weights is not None:
-            load_pretrained(self.network, self.arch, self.weights)
+            load_pretrained(self.network, self.arch, self.weights, 'model.weights')
 
     def crop(self, inputs: Tensor, gt: GroundTruth) -> tuple[Tensor, GroundTruth]:
         """Crop the objects that this model classifies.

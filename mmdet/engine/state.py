@@ -104,7 +104,7 @@ def start_from(
     if any(name.startswith(BACKBONE) for name in missing):
         init_weights()
         load_fitting(model, checkpoint['state_dict'], file, advice)
-    report_fit(model, missing, file, filled=BACKBONE)
+    report_fit(model, missing, file, filled=(BACKBONE,))
     checkpoint['state_dict'] = model.state_dict()
 
 

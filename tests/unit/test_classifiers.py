@@ -29,7 +29,7 @@ def test_weights_of_a_file_fit_all_but_the_last_layer(tmp_path: Path) -> None:
     assert network.fc.weight.shape == (2, 512)
     torch.save({'other': torch.zeros(1)}, tmp_path / 'other.pth')
     for name, error in (('other.pth', ValueError), ('none.pth', FileNotFoundError)):
-        with pytest.raises(error, match=rf'{name}.*model\.weights=FILE'):
+        with pytest.raises(error, match=rf'{name}.*model\.backbone\.weights=FILE'):
             load_pretrained(network, 'resnet18', str(tmp_path / name))
 
 
@@ -42,12 +42,14 @@ def test_imagenet_weights_of_torchvision(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(FileNotFoundError) as error:
         load_pretrained(network, 'resnet18', 'imagenet')
     folder, name = tmp_path / 'hub/checkpoints', 'resnet18-f37072fd.pth'
-    for part in ('no route', name, str(folder), 'model.weights=FILE', 'model.weights=None'):
+    for part in ('no route', name, str(folder), 'model.backbone.weights=FILE', 'model.backbone.weights=None'):
         assert part in str(error.value)
     source = torchvision.models.resnet18()
     torch.save(source.state_dict(), folder / name)
-    load_pretrained(network, 'resnet18', 'imagenet')
-    assert torch.equal(network.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+    for weights in ('imagenet', 'IMAGENET1K_V1'):
+        network = build_classifier('resnet18', 2)
+        load_pretrained(network, 'resnet18', weights)
+        assert torch.equal(network.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
 
 
 def test_imagenet_weights_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +57,7 @@ def test_imagenet_weights_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     mean = timm.get_pretrained_cfg('resnet10t').mean
     assert imagenet_normalization(network)[0] == [round(255 * value, 3) for value in mean]
     monkeypatch.setattr('timm.create_model', refuse)
-    with pytest.raises(FileNotFoundError, match=r'timm/resnet10t.*no route.*model\.weights=None'):
+    with pytest.raises(FileNotFoundError, match=r'timm/resnet10t.*no route.*model\.backbone\.weights=None'):
         load_pretrained(network, 'timm/resnet10t', 'imagenet')
 
 

@@ -13,8 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmdet.classifiers import IMAGENET, build_classifier, feature_extractor, load_pretrained
 from mmdet.registry import MODELS
 
-KEY = 'model.backbone.weights'  # of the config
-
 
 @MODELS.register_module()
 class ClassifierBackbone(nn.Module):
@@ -65,14 +63,9 @@ class ClassifierBackbone(nn.Module):
         self.train()
 
     def init_weights(self) -> None:
-        """Load the weights that training starts from.
-
-        Raises:
-            FileNotFoundError: They cannot be had; says what to do.
-            ValueError: Nothing in them fits.
-        """
+        """Load the weights that training starts from; raises as `load_pretrained`."""
         if self.weights is not None:
-            load_pretrained(self, self.arch, self.weights, KEY)
+            load_pretrained(self, self.arch, self.weights)
 
     def train(self, mode: bool = True) -> ClassifierBackbone:
         """Set the training mode, but keep the statistics of frozen batch norms."""

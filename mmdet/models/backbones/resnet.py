@@ -20,7 +20,6 @@ BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {  # 
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
-KEY = 'model.backbone.weights'  # of the config
 
 
 @MODELS.register_module()
@@ -80,9 +79,9 @@ class ResNet(nn.Module):
             self.get_submodule(name).requires_grad_(requires_grad=False)
 
     def init_weights(self) -> None:
-        """Load the weights that training starts from; raises as ClassifierBackbone's."""
+        """Load the weights that training starts from; raises as `load_pretrained`."""
         if self.weights is not None:
-            load_pretrained(self, f'resnet{self.depth}', self.weights, KEY)
+            load_pretrained(self, f'resnet{self.depth}', self.weights)
 
     def train(self, mode: bool = True) -> ResNet:
         """Set the training mode, but keep the statistics of frozen batch norms."""

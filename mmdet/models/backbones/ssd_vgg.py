@@ -6,22 +6,14 @@ N images · H x W pixels
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights
 
-from mmdet.checkpoint.pretrained import (
-    load_fitting,
-    remedy,
-    report_fit,
-    state_of_file,
-    torchvision_state,
-)
+from mmdet.classifiers import load_pretrained
 from mmdet.models.conv_relu import conv_relu
 from mmdet.models.layers import kaiming_init, xavier_init
 from mmdet.registry import MODELS
 
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, channels); VGG16's "D"
 IMAGENET = 'IMAGENET1K_FEATURES'  # torchvision's VGG16 trained for detection: RGB, mean-subtracted, std 1
-KEY = 'model.backbone.weights'  # of the config
 
 
 @MODELS.register_module()
@@ -75,19 +67,9 @@ class SSDVGG(nn.Module):
         xavier_init(self.features[vgg_layers:])
 
     def init_weights(self) -> None:
-        """Load the weights that training starts from.
-
-        Raises:
-            FileNotFoundError: They cannot be had; names the file, the folder and the way without them.
-            ValueError: Nothing in the file fits.
-        """
-        if self.weights is None:
-            return
-        if self.weights == IMAGENET:
-            state = torchvision_state(VGG16_Weights.IMAGENET1K_FEATURES, 'VGG16', KEY)
-        else:
-            state = state_of_file(self.weights, KEY)
-        report_fit(self, load_fitting(self, state, self.weights, remedy(KEY)), self.weights)
+        """Load the weights that training starts from; raises as `load_pretrained`."""
+        if self.weights is not None:
+            load_pretrained(self, 'vgg16', self.weights)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) -> conv4_3 (N, 512, H/8, W/8) and conv7 (N, 1024, H/16, W/16), both after ReLU."""

@@ -62,7 +62,7 @@ def test_little_that_fits_is_a_warning_and_nothing_an_error(said: list[tuple[str
         '1.weight': torch.ones(3, dtype=torch.int64),
     }
     missing = pretrained.load_fitting(network, state, 'F.pth', '')
-    pretrained.report_fit(network, missing, 'F.pth', filled='1.')
+    pretrained.report_fit(network, missing, 'F.pth', filled=('1.',))
     assert said == [('loaded 1 of 6 tensors from F.pth; at random: 0.bias', 30)]
     del state['0.weight']
     with pytest.raises(
