@@ -19,8 +19,6 @@ from mmdet.classifiers import IMAGENET, build_classifier, imagenet_normalization
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, GroundTruth, Normalization, crop_boxes
 
-FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # RetinaNet's, arXiv 1708.02002
-
 
 class SinglePixelConv(nn.Conv2d):
     """A 3 x 3 convolution that multiplies a map of one pixel by the center of its kernel alone.
@@ -180,7 +178,7 @@ class CropClassifier(BaseModel):
         losses = {'loss_cls': F.cross_entropy(logits, gt.gt_labels, label_smoothing=self.label_smoothing)}
         if self.focal_weight:
             target = F.one_hot(gt.gt_labels, logits.shape[1]).float()  # (G, K)
-            focal = sigmoid_focal_loss(logits, target, FOCAL_ALPHA, FOCAL_GAMMA, reduction='sum')
+            focal = sigmoid_focal_loss(logits, target, reduction='sum')
             losses['loss_focal'] = self.focal_weight * focal / len(crops)
         return losses
 

@@ -27,7 +27,7 @@ class ClassifierDistiller(nn.Module):
 
     Each positive learns the teacher's class distribution for the crop of its object (`loss_kd_cls`), and a
     box whose crop looks like the object's, in pixels and in the teacher's first layers (`loss_kd_loc`).
-    Holds no parameters: the teacher is no submodule, so that it is absent from the student's state dict,
+    Holds no parameters: the teacher is not a submodule, so that it is absent from the student's state dict,
     optimizer, EMA and DDP; it follows `.to()` all the same.
 
     Args:
@@ -134,7 +134,7 @@ class ClassifierDistiller(nn.Module):
 
 
 class _Unregistered(tuple[Any, ...]):
-    """Modules that are no submodules; a copy of the owner (EMA) shares them."""
+    """Modules that are not registered as submodules; a copy of the owner (EMA) shares them."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Unregistered:
         return self

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from mmdet.registry import MODELS
 
 PIXELS = 'pixels'  # the crop itself; every other level is a layer of the teacher
-MASKED_LOGIT = (
-    -1e30
-)  # logit of a class that is left out: probability 0, and 0 * MASKED_LOGIT is 0 where 0 * -inf is NaN
+MASKED_LOGIT = -1e30  # of a class that is left out: probability 0; with -inf, 0 times the logit would be NaN
 
 
 class _KDLoss(nn.Module, ABC):
@@ -169,9 +167,9 @@ def _kl(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _two_way_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """Logits of p, of one shape -> KL between the distributions (p, 1 - p), summed."""
-    return _kl(F.logsigmoid(student), F.logsigmoid(teacher)) + _kl(
-        F.logsigmoid(-student), F.logsigmoid(-teacher)
-    )
+    positive = _kl(F.logsigmoid(student), F.logsigmoid(teacher))
+    negative = _kl(F.logsigmoid(-student), F.logsigmoid(-teacher))
+    return positive + negative
 
 
 def _pearson_distance(x: Tensor, y: Tensor) -> Tensor:

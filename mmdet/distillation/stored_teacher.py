@@ -77,14 +77,6 @@ class StoredTeacher(nn.Module):
         self.register_buffer('ann_ids', tensors['ann_ids'])
         self.register_buffer('answers', tensors['answers'])
 
-    def train(self, mode: bool = True) -> StoredTeacher:
-        """Stay in eval mode."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> StoredTeacher:
-        """Return itself: a copy of the student (EMA) shares the teacher."""
-        return self
-
     def compile(self, **settings: Any) -> None:
         """Compile the network, see `FrozenTeacher.compile`."""
         if self.network is not None:
@@ -109,7 +101,7 @@ class StoredTeacher(nn.Module):
         return self.network.features(crops, source)
 
     def build_feature_extractor(self, levels: Sequence[str]) -> None:
-        """Cut the network behind the deepest of `levels`, see `FrozenTeacher.build_feature_extractor`."""
+        """Cut the network after the deepest of `levels`, see `FrozenTeacher.build_feature_extractor`."""
         if self.network is None:
             raise ValueError(
                 f'the levels {tuple(levels)} of kd_loc need the teacher itself: model.distiller.teacher.'

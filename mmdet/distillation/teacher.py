@@ -94,10 +94,6 @@ class FrozenTeacher(nn.Module):
         """Stay in eval mode."""
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTeacher:
-        """Return itself: a copy of the student (EMA) shares the teacher."""
-        return self
-
     def compile(self, **settings: Any) -> None:
         """Compile the network; without CUDA graphs, because the number of crops changes."""
         for part in (self.classifier, getattr(self, 'feature_extractor', None)):
@@ -123,7 +119,7 @@ class FrozenTeacher(nn.Module):
         return {level: x[: len(crops)].float() for level, x in self.feature_extractor(inputs).items()}
 
     def build_feature_extractor(self, levels: Sequence[str]) -> None:
-        """Cut the network behind the deepest of `levels`, for `features`.
+        """Cut the network after the deepest of `levels`, for `features`.
 
         levels: 'stem' (after conv1, bn, relu, max-pool, of a ResNet) or names of layers: 'layer1', ...
 
