@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mmdet.visualization.canvas import Color
 
@@ -51,17 +51,17 @@ class Brush:
         self._matrix = side / 2 * rotation @ shape
         self._center = canvas / 2
 
-    def outline(self, points: Array, covers: bool = True) -> None:
+    def outline(self, points: ArrayLike, covers: bool = True) -> None:
         """Add the inside of a polygon, points (n, 2), to the object; or cut it out."""
         cv2.fillPoly(self.alpha, [self._corners(points)], 255 * covers, cv2.LINE_AA, SUBPIXEL_BITS)
 
-    def outline_stroke(self, points: Array, width: float) -> None:
+    def outline_stroke(self, points: ArrayLike, width: float) -> None:
         """Add an open line, points (n, 2), `width` units wide, to the object."""
         thickness = max(round(width * self.side / 2), 1)
         corners = self._corners(points)
         cv2.polylines(self.alpha, [corners], False, 255, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
-    def flood(self, color: Color, outline: Array | None = None) -> None:
+    def flood(self, color: Color, outline: ArrayLike | None = None) -> None:
         """Paint everything; with an outline, points (n, 2), its inside becomes the object."""
         self.albedo = cv2.merge([np.full_like(self.alpha, round(channel)) for channel in color])
         if outline is not None:
@@ -71,18 +71,18 @@ class Brush:
         """Mirror left and right what is drawn from now on, where the sign is negative."""
         self._matrix[:, 0] *= sign
 
-    def fill(self, points: Array, color: Color) -> None:
+    def fill(self, points: ArrayLike, color: Color) -> None:
         """Paint the inside of a polygon, points (n, 2)."""
         cv2.fillPoly(self.albedo, [self._corners(points)], color, cv2.LINE_AA, SUBPIXEL_BITS)
 
-    def stroke(self, points: Array, color: Color, width: float, closed: bool = False) -> None:
+    def stroke(self, points: ArrayLike, color: Color, width: float, closed: bool = False) -> None:
         """Paint a line, points (n, 2), `width` units wide but at least one pixel."""
         thickness = max(round(width * self.side / 2), 1)
         corners = self._corners(points)
         cv2.polylines(self.albedo, [corners], closed, color, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
-    def _corners(self, points: Array) -> NDArray[np.int32]:
-        pixels = points @ self._matrix.T + self._center
+    def _corners(self, points: ArrayLike) -> NDArray[np.int32]:
+        pixels = np.asarray(points, np.float32) @ self._matrix.T + self._center
         return (pixels * 2**SUBPIXEL_BITS).round().astype(np.int32)
 
 
@@ -106,8 +106,7 @@ def draw_object(name: str, side: float, light: Array, rng: Generator) -> Cutout:
     window = slice(y - 1, y + h + 1), slice(x - 1, x + w + 1)  # a free border, for the distance to the rim
     alpha = brush.alpha[window]
     pixels = _shade(brush.albedo[window].astype(np.float32), alpha, light, kind, rng)
-    inside = slice(1, -1), slice(1, -1)
-    return Cutout(pixels[inside], alpha[inside].astype(np.float32) / 255)
+    return Cutout(pixels[1:-1, 1:-1], alpha[1:-1, 1:-1].astype(np.float32) / 255)
 
 
 def _shade(albedo: Array, alpha: Array, light: Array, kind: Kind, rng: Generator) -> Array:
@@ -145,25 +144,21 @@ def color_of(hue: float, saturation: float, value: float) -> Color:
     return 255 * blue, 255 * green, 255 * red
 
 
-def _darker(color: Color, factor: float) -> Color:
+def _scaled(color: Color, factor: float) -> Color:
     blue, green, red = (min(channel * factor, 255) for channel in color)
     return blue, green, red
-
-
-def _points(*xy: tuple[float, float]) -> Array:
-    return np.array(xy, np.float32)
 
 
 def _ellipse(x: float, y: float, rx: float, ry: float, start: float = 0, end: float = 1) -> Array:
     """Compute points (n, 2) on an ellipse from `start` to `end`, in turns, clockwise from the right."""
     angle = np.linspace(start, end, max(round(40 * abs(end - start)), 8)) * 2 * np.pi
-    return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], -1).astype(np.float32)
+    return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], -1)
 
 
 def _polar(radii: list[float], start: float = -0.25) -> Array:
     """Compute points (n, 2) at equal angles around the origin."""
     angle = (np.arange(len(radii)) / len(radii) + start) * 2 * np.pi
-    return (np.array(radii)[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)).astype(np.float32)
+    return np.array(radii)[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
 
 
 def _ball(brush: Brush, rng: Generator) -> None:
@@ -177,12 +172,11 @@ def _ball(brush: Brush, rng: Generator) -> None:
         for i in range(panels):
             start = first + i / panels
             rim = _ellipse(0, 0, 1.1, 1.1, start, start + 0.5 / panels)
-            brush.fill(np.concatenate([pole[None].astype(np.float32), rim]), other)
+            brush.fill([pole, *rim], other)
         brush.fill(_ellipse(pole[0], pole[1], 0.14, 0.14), color_of(0, 0, 0.95))
     else:
-        brush.stroke(
-            _ellipse(0, rng.uniform(-0.9, -0.3), 1.2, 0.7, 0.02, 0.48), other, rng.uniform(0.25, 0.5)
-        )
+        band = _ellipse(0, rng.uniform(-0.9, -0.3), 1.2, 0.7, 0.02, 0.48)
+        brush.stroke(band, other, rng.uniform(0.25, 0.5))
 
 
 def _box(brush: Brush, rng: Generator) -> None:
@@ -193,21 +187,21 @@ def _box(brush: Brush, rng: Generator) -> None:
     hue, saturation = (rng.uniform(0.06, 0.1), rng.uniform(0.4, 0.6)) if card else (rng.random(), 0.6)
     color = color_of(hue, saturation, rng.uniform(0.6, 0.85))
     right, top = 0.9 - depth, -0.9 + rise
-    front = _points((-0.9, top), (right, top), (right, 0.9), (-0.9, 0.9))
-    lid = _points((-0.9, top), (-0.9 + depth, -0.9), (0.9, -0.9), (right, top))
-    side = _points((right, top), (0.9, -0.9), (0.9, 0.9 - rise), (right, 0.9))
+    front = [(-0.9, top), (right, top), (right, 0.9), (-0.9, 0.9)]
+    lid = [(-0.9, top), (-0.9 + depth, -0.9), (0.9, -0.9), (right, top)]
+    side = [(right, top), (0.9, -0.9), (0.9, 0.9 - rise), (right, 0.9)]
     for face, factor in ((front, 1.0), (lid, 1.28), (side, 0.62)):
         brush.outline(face)
-        brush.fill(face, _darker(color, factor))
+        brush.fill(face, _scaled(color, factor))
     tape = color_of(0.12, 0.25, 0.92) if card else color_of(hue + rng.uniform(0.3, 0.7), 0.8, 0.95)
     middle, half = (right - 0.9) / 2, rng.uniform(0.07, 0.13)
     low = 0.9 if not card else top + 0.35
     band = [(middle - half, top), (middle + half, top), (middle + half, low), (middle - half, low)]
     over = [(middle - half + depth, -0.9), (middle + half + depth, -0.9), band[1], band[0]]
-    brush.fill(_points(*band), _darker(tape, 0.9))
-    brush.fill(_points(*over), tape)
+    brush.fill(band, _scaled(tape, 0.9))
+    brush.fill(over, tape)
     for edge in (front, lid, side):
-        brush.stroke(edge, _darker(color, 0.5), 0.015, closed=True)
+        brush.stroke(edge, _scaled(color, 0.5), 0.015, closed=True)
 
 
 def _star(brush: Brush, rng: Generator) -> None:
@@ -227,9 +221,8 @@ def _ring(brush: Brush, rng: Generator) -> None:
     brush.outline(_ellipse(0, 0, hole, hole), covers=False)
     if rng.random() < 0.6:
         brush.flood(color_of(0.08, 0.6, rng.uniform(0.6, 0.8)))
-        icing = color_of(
-            *[(0.93, 0.45, 0.95), (0.06, 0.75, 0.35), (0.1, 0.1, 0.95), (0.45, 0.3, 0.9)][rng.integers(4)]
-        )
+        flavors = [(0.93, 0.45, 0.95), (0.06, 0.75, 0.35), (0.1, 0.1, 0.95), (0.45, 0.3, 0.9)]
+        icing = color_of(*flavors[rng.integers(4)])
         middle = (0.95 + hole) / 2
         waves = middle + 0.18 + 0.05 * np.sin(np.arange(36) * rng.integers(5, 9) / 36 * 2 * np.pi)
         brush.fill(_polar(list(waves)), icing)
@@ -239,15 +232,14 @@ def _ring(brush: Brush, rng: Generator) -> None:
             center = radius * np.array([np.cos(angle), np.sin(angle)])
             turn = rng.uniform(0, 6)
             half = np.array([np.cos(turn), np.sin(turn)]) / 24
-            sprinkle = np.stack([center - half, center + half]).astype(np.float32)
-            brush.stroke(sprinkle, color_of(rng.random(), 0.75, 1), 0.05)
+            brush.stroke([center - half, center + half], color_of(rng.random(), 0.75, 1), 0.05)
     else:
         brush.flood(color_of(0, 0, 0.93))
         color = color_of(rng.choice([0.0, 0.02, 0.6, 0.08]), 0.85, 0.85)
         first = rng.random()
         for i in range(4):
             wedge = _ellipse(0, 0, 1.2, 1.2, first + i / 4, first + i / 4 + 0.12)
-            brush.fill(np.concatenate([_points((0, 0)), wedge]), color)
+            brush.fill([(0, 0), *wedge], color)
 
 
 def _cross(brush: Brush, rng: Generator) -> None:
@@ -258,7 +250,7 @@ def _cross(brush: Brush, rng: Generator) -> None:
     if rng.random() < 0.3:
         face, rim = rim, face
     quarter = [(arm, -arm), (0.9, -arm), (0.9, arm), (arm, arm), (arm, 0.9), (-arm, 0.9)]
-    plus = _points(*quarter, *[(-x, -y) for x, y in quarter])
+    plus = [*quarter, *((-x, -y) for x, y in quarter)]
     brush.flood(face, plus)
     brush.stroke(plus, rim, rng.uniform(0.12, 0.2), closed=True)
 
@@ -273,13 +265,13 @@ def _leaf(brush: Brush, rng: Generator) -> None:
     x = 1.7 * t - 0.75
     blade = np.concatenate([np.stack([x, half], -1), np.stack([x, -half], -1)[::-1]]).astype(np.float32)
     brush.flood(color, blade)
-    brush.outline_stroke(_points((-1, 0.06), (-0.7, 0)), 0.07)
-    brush.fill(blade[: len(t)] * np.array([1, 1.1], np.float32), _darker(color, 0.82))  # the half in shade
+    brush.outline_stroke([(-1, 0.06), (-0.7, 0)], 0.07)
+    brush.fill(blade[: len(t)] * np.array([1, 1.1], np.float32), _scaled(color, 0.82))  # the half in shade
     vein = color_of(hue - 0.02, 0.45, 0.85)
-    brush.stroke(_points((-1, 0.06), (-0.7, 0), (0.9, 0)), vein, 0.05)
+    brush.stroke([(-1, 0.06), (-0.7, 0), (0.9, 0)], vein, 0.05)
     for start in np.linspace(-0.55, 0.5, 6):
         for way in (-1, 1):
-            brush.stroke(_points((start, 0), (start + 0.26, way * 0.42)), vein, 0.02)
+            brush.stroke([(start, 0), (start + 0.26, way * 0.42)], vein, 0.02)
 
 
 def _bottle(brush: Brush, rng: Generator) -> None:
@@ -290,14 +282,14 @@ def _bottle(brush: Brush, rng: Generator) -> None:
     glass = color_of(hue, rng.uniform(0.5, 0.85), rng.uniform(0.35, 0.75))
     right = [(neck, -0.95), (neck, shoulder - 0.3), (0.75 * half, shoulder - 0.12), (half, shoulder + 0.08)]
     right += [(half, 0.88), (half - 0.06, 0.95)]
-    brush.flood(glass, _points(*right, *[(-x, y) for x, y in reversed(right)]))
+    brush.flood(glass, [*right, *((-x, y) for x, y in reversed(right))])
     level = rng.uniform(shoulder - 0.1, shoulder + 0.2)
-    brush.fill(_points((-1, -1), (1, -1), (1, level), (-1, level)), _darker(glass, 1.35))  # empty glass
+    brush.fill([(-1, -1), (1, -1), (1, level), (-1, level)], _scaled(glass, 1.35))  # empty glass
     cap = color_of(rng.random(), 0.7, 0.8)
-    brush.fill(_points((-1, -1), (1, -1), (1, -0.8), (-1, -0.8)), cap)
+    brush.fill([(-1, -1), (1, -1), (1, -0.8), (-1, -0.8)], cap)
     top, bottom = rng.uniform(0.05, 0.2), rng.uniform(0.55, 0.72)
     label = color_of(rng.random(), rng.uniform(0.05, 0.4), 0.93)
-    brush.fill(_points((-1, top), (1, top), (1, bottom), (-1, bottom)), label)
+    brush.fill([(-1, top), (1, top), (1, bottom), (-1, bottom)], label)
     middle = (top + bottom) / 2
     ink = color_of(rng.random(), 0.8, 0.5)
     brush.fill(_ellipse(0, middle, 0.6 * half, 0.32 * (bottom - top)), ink)
@@ -308,22 +300,19 @@ def _mug(brush: Brush, rng: Generator) -> None:
     brush.mirror(rng.choice([-1, 1]))
     foot = rng.uniform(0.48, 0.6)
     color = color_of(rng.random(), rng.uniform(0.03, 0.55), rng.uniform(0.75, 0.97))
-    body = np.concatenate(
-        [_ellipse(-0.25, 0.68, foot, 0.16, 0, 0.5), _ellipse(-0.25, -0.62, 0.62, 0.2, 0.5, 1)]
-    )
+    base, rim = _ellipse(-0.25, 0.68, foot, 0.16, 0, 0.5), _ellipse(-0.25, -0.62, 0.62, 0.2, 0.5, 1)
     brush.outline_stroke(_ellipse(0.32, 0.02, 0.46, 0.44, -0.25, 0.25), 0.17)
-    brush.flood(color, body)
+    brush.flood(color, [*base, *rim])
     pattern = color_of(rng.random(), 0.75, rng.uniform(0.5, 0.9))
     style = rng.integers(3)
     if style == 0:
-        brush.stroke(
-            _ellipse(-0.25, rng.uniform(-0.2, 0.1), 0.6, 0.18, 0, 0.5), pattern, rng.uniform(0.1, 0.3)
-        )
+        stripe = _ellipse(-0.25, rng.uniform(-0.2, 0.1), 0.6, 0.18, 0, 0.5)
+        brush.stroke(stripe, pattern, rng.uniform(0.1, 0.3))
     elif style == 1:
         for x in (-0.6, -0.25, 0.1):
             for y in (-0.15, 0.2, 0.55):
                 brush.fill(_ellipse(x, y, 0.09, 0.09), pattern)
-    brush.fill(_ellipse(-0.25, -0.62, 0.62, 0.2), _darker(color, 1.1))
+    brush.fill(_ellipse(-0.25, -0.62, 0.62, 0.2), _scaled(color, 1.1))
     drink = color_of(rng.uniform(0.04, 0.1), 0.7, rng.uniform(0.2, 0.5))
     brush.fill(_ellipse(-0.25, -0.6, 0.53, 0.145), drink)
 
@@ -336,14 +325,14 @@ def _fish(brush: Brush, rng: Generator) -> None:
     fin = color_of(hue + rng.uniform(-0.06, 0.06), 0.85, 0.6)
     deep = rng.uniform(0.36, 0.48)
     t = np.linspace(0, np.pi, 20)
-    back = np.stack([0.25 - 0.7 * np.cos(t), -deep * np.sin(t)], -1).astype(np.float32) - _points((0.05, 0))
-    body = np.concatenate([back, (back * np.array([1, -0.9], np.float32))[::-1]]) * np.array(
-        [-1, 1], np.float32
-    )
+    back = np.stack([0.25 - 0.7 * np.cos(t), -deep * np.sin(t)], -1).astype(np.float32)
+    back -= np.array([0.05, 0], np.float32)
+    body = np.concatenate([back, (back * np.array([1, -0.9], np.float32))[::-1]])
+    body *= np.array([-1, 1], np.float32)
     fins = [
-        _points((0.35, 0), (0.98, -0.45), (0.8, 0), (0.98, 0.45)),
-        _points((-0.45, -0.8 * deep), (0.15, -deep - 0.28), (0.35, -0.5 * deep)),
-        _points((-0.1, 0.7 * deep), (0.2, deep + 0.2), (0.3, 0.5 * deep)),
+        [(0.35, 0), (0.98, -0.45), (0.8, 0), (0.98, 0.45)],
+        [(-0.45, -0.8 * deep), (0.15, -deep - 0.28), (0.35, -0.5 * deep)],
+        [(-0.1, 0.7 * deep), (0.2, deep + 0.2), (0.3, 0.5 * deep)],
     ]
     brush.flood(color)
     for part in fins:
@@ -351,12 +340,12 @@ def _fish(brush: Brush, rng: Generator) -> None:
         brush.fill(part, fin)
     brush.outline(body)
     brush.fill(body, color)
-    belly = body * np.array([1, 0.9], np.float32) + _points((0, 0.5 * deep))
     if rng.random() < 0.5:
         for x in (-0.3, 0.02, 0.3):
             brush.stroke(_ellipse(x, 0, 0.12, deep, 0.3, 0.7), color_of(0.1, 0.05, 0.97), 0.1)
     else:
-        brush.fill(belly[20:], color_of(hue, 0.25, 0.97))
+        belly = body[20:] * np.array([1, 0.9], np.float32) + np.array([0, 0.5 * deep], np.float32)
+        brush.fill(belly, color_of(hue, 0.25, 0.97))
         for x, y in ((-0.25, -0.15), (0.0, -0.2), (0.25, -0.1), (-0.1, 0.02), (0.15, 0.05)):
             brush.stroke(_ellipse(x, y, 0.1, 0.1, -0.25, 0.25), fin, 0.035)
     brush.fill(_ellipse(-0.62, -0.1, 0.11, 0.11), color_of(0, 0, 0.98))
@@ -369,20 +358,18 @@ def _bolt(brush: Brush, rng: Generator) -> None:
     metal = color_of(hue, saturation, rng.uniform(0.6, 0.88))
     head, shank, neck = rng.uniform(0.44, 0.54), rng.uniform(0.19, 0.25), -0.5
     brush.flood(metal)
-    rod = _points(
-        (neck, -shank), (0.9, -shank), (1, -0.6 * shank), (1, 0.6 * shank), (0.9, shank), (neck, shank)
-    )
-    brush.outline(rod)
+    half = [(neck, -shank), (0.9, -shank), (1, -0.6 * shank)]
+    brush.outline([*half, *((x, -y) for x, y in reversed(half))])
     thread = rng.uniform(-0.35, -0.1)
     for x in np.arange(thread, 1.05, 0.12):
-        brush.stroke(_points((x, -0.4), (x + 0.1, 0.4)), _darker(metal, 0.42), 0.05)
-    hexagon = _points((-1, -0.8 * head), (-0.92, -head), (neck - 0.08, -head), (neck, -0.8 * head))
-    hexagon = np.concatenate([hexagon, hexagon[::-1] * np.array([1, -1], np.float32)])
+        brush.stroke([(x, -0.4), (x + 0.1, 0.4)], _scaled(metal, 0.42), 0.05)
+    half = [(-1, -0.8 * head), (-0.92, -head), (neck - 0.08, -head), (neck, -0.8 * head)]
+    hexagon = [*half, *((x, -y) for x, y in reversed(half))]
     brush.outline(hexagon)
     brush.fill(hexagon, metal)
     for low, high, factor in ((-1.1, -0.5, 1.15), (0.5, 1.1, 0.65)):  # the facets beside the middle one
-        facet = _points((-1, low * head), (neck, low * head), (neck, high * head), (-1, high * head))
-        brush.fill(facet, _darker(metal, factor))
+        facet = [(-1, low * head), (neck, low * head), (neck, high * head), (-1, high * head)]
+        brush.fill(facet, _scaled(metal, factor))
 
 
 KINDS = {
