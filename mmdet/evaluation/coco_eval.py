@@ -1,6 +1,6 @@
 """Score detections as COCO defines it: average precision and recall.
 
-M detections of all images · T IoU thresholds · R recalls · K classes
+M detections of all images · T IoU thresholds, 0.5 to 0.95 · R recalls · K classes
 boxes xywh in pixels of the original image
 """
 
@@ -17,7 +17,6 @@ from pycocotools.cocoeval import COCOeval
 
 from mmdet.datasets.coco_format import CocoFile
 
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # (T,)
 ALL_AREAS, MOST_DETECTIONS = 0, -1  # of the last two dimensions of COCO's table of precisions
 
 
@@ -178,8 +177,8 @@ def to_pycocotools(file: CocoFile) -> COCO:
 
     Objects are numbered anew from 1, because pycocotools takes a match with object 0 for no match. `area`
     defaults to that of the box, also where it is negative: pycocotools would pass over such an object.
-    Objects whose box is not finite (null, in strict JSON) are dropped: training
-    leaves them out too, and nothing can match them. Without annotations `dataset` has no such key.
+    Objects whose box is not finite (null, in strict JSON) are dropped: training leaves them out too, and
+    nothing can match them. Without annotations `dataset` has no such key.
     """
     coco = COCO()
     coco.dataset = {
@@ -194,7 +193,7 @@ def to_pycocotools(file: CocoFile) -> COCO:
         if odd := np.flatnonzero(file.areas <= 0).tolist():
             print_log(
                 f'{file.file}: {len(odd)} annotations have an area of 0 or less, the first is '
-                f'{file.ann_ids[odd[0]]}: 0 counts as small, in the place of a negative one that of the box',
+                f'{file.ann_ids[odd[0]]}: 0 counts as small, a negative one is replaced by that of the box',
                 'current',
                 logging.WARNING,
             )

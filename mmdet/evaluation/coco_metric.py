@@ -5,6 +5,7 @@ files xywh
 """
 
 import json
+import logging
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +33,6 @@ from mmdet.registry import METRICS
 from mmdet.structures import NO_IMAGE
 
 AP_NAMES = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
-
-AS_ASKED = 'as asked for'
 
 
 @METRICS.register_module()
@@ -83,6 +82,7 @@ class CocoMetric(BaseMetric):
         self.coco = to_pycocotools(content)
         self.ann_file = ann_file
         self.classwise = classwise
+        self.format_only = format_only
         self.outfile = None
         if outfile_prefix is not None:
             whole = outfile_prefix.endswith(('.json', '.pkl'))
@@ -98,7 +98,9 @@ class CocoMetric(BaseMetric):
         self.category_ids = [ids[name] for name in self.classes]  # per label
         boxes = select_boxes(content, self.classes)
         # why there is nothing to score; '' where there is
-        self.unscored = AS_ASKED if format_only else '' if len(boxes.labels) else boxes.advice
+        self.unscored = '' if len(boxes.labels) else boxes.advice
+        if format_only:
+            self.unscored = 'only the result file was asked for'
 
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
         """Store the detections of one batch; `img_id` -1 stands for no image.
@@ -152,7 +154,7 @@ class CocoMetric(BaseMetric):
                 self.outfile.write_bytes(pickle.dumps(_as_arrays(by_image)))
             logger.info(f'{len(found.scores)} detections of {len(by_image)} images written to {self.outfile}')
         if reason := self._why_unscored(by_image):
-            (logger.info if reason == AS_ASKED else logger.warning)(f'nothing to score: {reason}')
+            logger.log(logging.INFO if self.format_only else logging.WARNING, f'nothing to score: {reason}')
             return {}
         scores = evaluate_boxes(self.coco, found, self.category_ids)
         per_class = [mean_precision(column) for column in np.moveaxis(scores.precision, 2, 0)]
@@ -188,9 +190,8 @@ def gather_detections(results: Sequence[tuple[int, Tensor]]) -> dict[int, Tensor
 
     results: (image id, detections (D, 6)) of this process · returns image id -> (D, 6)
     """
-    images = torch.tensor([(img_id, len(found)) for img_id, found in results], dtype=torch.int64).reshape(
-        -1, 2
-    )
+    counts = [(img_id, len(found)) for img_id, found in results]
+    images = torch.tensor(counts, dtype=torch.int64).reshape(-1, 2)
     detections = torch.cat([torch.zeros(0, 6), *(found for _, found in results)])  # (M, 6)
     by_image: dict[int, Tensor] = {}
     for ids_and_counts, rows in zip(gather_rows(images), gather_rows(detections), strict=True):

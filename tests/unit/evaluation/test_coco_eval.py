@@ -19,7 +19,6 @@ from pycocotools.cocoeval import COCOeval
 from mmdet.datasets.coco_format import read_coco
 from mmdet.evaluation import coco_eval
 from mmdet.evaluation.coco_eval import (
-    IOU_THRESHOLDS,
     CocoDetections,
     as_records,
     evaluate_boxes,
@@ -212,7 +211,7 @@ def test_images_and_categories_that_do_not_count() -> None:
     found = score_with_hotcoco(coco, detections, asked)
     np.testing.assert_array_equal(found.stats, expected.stats)
     np.testing.assert_array_equal(found.precision, expected.precision)
-    assert found.precision.shape == (len(IOU_THRESHOLDS), 101, len(categories) - 1)
+    assert found.precision.shape == (10, 101, len(categories) - 1)
 
 
 @pytest.mark.parametrize('installed', [True, False])
