@@ -34,7 +34,12 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
     def __init__(self, dtype: str | None = None, loss_scale: float | str = 'dynamic', **kwargs: Any) -> None:
         OptimWrapper.__init__(self, **kwargs)  # MMEngine's own asserts a GPU
         self.device = torch.device(get_device()).type
-        self.cast_dtype = autocast_dtype(dtype)
+        if dtype is None:
+            old_card = torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
+            dtype = 'float16' if old_card else 'bfloat16'
+        if dtype not in ('bfloat16', 'float16'):
+            raise ValueError(f'mixed precision computes in bfloat16 or float16; got {dtype}')
+        self.cast_dtype = getattr(torch, dtype)
         self._scale_update_param = None
         self.loss_scaler = torch.amp.GradScaler(
             self.device,
@@ -63,20 +68,3 @@ def has_fast_bfloat16() -> bool:
     """Tell whether the CPU computes in bfloat16 at all; true where torch cannot say."""
     ask = getattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', None)
     return ask is None or bool(ask())
-
-
-def autocast_dtype(name: str | None = None) -> torch.dtype:
-    """Choose the type that `--amp` computes in.
-
-    Args:
-        name: 'bfloat16', 'float16', or None: what the device is best at.
-
-    Raises:
-        ValueError: Another name.
-    """
-    if name is None:
-        old_card = torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
-        name = 'float16' if old_card else 'bfloat16'
-    if name not in ('bfloat16', 'float16'):
-        raise ValueError(f'mixed precision computes in bfloat16 or float16; got {name}')
-    return torch.bfloat16 if name == 'bfloat16' else torch.float16

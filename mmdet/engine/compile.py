@@ -25,7 +25,8 @@ def compile_network(model: nn.Module, **settings: Any) -> str | None:
         probe = torch.compile(_probe, **settings)
         probe(torch.ones(8, device=device, requires_grad=True)).backward()
     except Exception as error:  # backends raise what they like
-        return f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}'
+        reason = str(error).strip().partition('\n')[0]
+        return f'{type(error).__name__}: {reason}'
     torch._dynamo.config.suppress_errors = True
     for name in ('backbone', 'neck', 'head', 'distiller'):
         part = getattr(model, name, None)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 SECONDS = 0.5  # of watching
-CROWDED = 1.25  # threads and what others keep busy, in cores, from which it is told
+CROWDED = 1.25  # busy threads per core, ours and those of others, from which on it warns
 
 
 def note_busy_cores() -> str:

@@ -93,7 +93,7 @@ def describe_run(runner: Any, data_batch: dict[str, Any]) -> str:
     lines = {
         'config': cfg.filename,
         'model': f'{type(model).__name__}, {trained / 1e6:.2f} M parameters are trained{counted}',
-        'device': f'{card}, {runner.world_size} process{"es" * (runner.world_size > 1)}, '
+        'device': f'{card}, {runner.world_size} process{"es" if runner.world_size > 1 else ""}, '
         f'{precision if cfg.optim_wrapper.type == "AmpOptimWrapper" else "float32"}',
         'steps': f'{runner.max_iters:,} of {images} images, {runner.train_loop.epoch_length} an epoch',
         'work dir': f'{runner.work_dir}, log {runner.logger.log_file}',

@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from mmdet.checkpoint.io import load_checkpoint
-from mmdet.engine import DistillationMonitorHook
+from mmdet.engine.hooks import DistillationMonitorHook
 from mmdet.engine.hooks.distillation_monitor import gradient_norms
 from mmdet.registry import HOOKS
 from tests.helpers.same import differences
