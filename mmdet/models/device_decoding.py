@@ -124,9 +124,8 @@ def _sample(parts: list[Tensor], affine: Tensor, shape: tuple[int, int]) -> Tens
     areas = sizes.prod(1)
     first = (areas.cumsum(0) - areas)[:, None]  # (N, 1)
     nothing = parts[0].new_zeros(3, 1)  # what a part without pixels is looked up in
-    pixels = (
-        torch.cat([*(part.flatten(1) for part in parts), nothing], 1).flip(0).T.contiguous()
-    )  # (P + 1, 3)
+    row = torch.cat([*(part.flatten(1) for part in parts), nothing], 1)
+    pixels = row.flip(0).T.contiguous()  # (P + 1, 3)
     across, down, x, y = affine.T[..., None]  # (N, 1) each
     left, right, to_right = _neighbors(across, x, sizes[:, 1:], shape[1])  # (N, W) each
     upper, lower, to_lower = _neighbors(down, y, sizes[:, :1], shape[0])  # (N, H) each

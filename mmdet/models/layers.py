@@ -14,15 +14,14 @@ PRIOR_LOGIT = math.log(0.01 / (1 - 0.01))  # of every class at the start with fo
 class L2Norm(nn.Module):
     """Scale each pixel's feature vector to a length learnt per channel (ParseNet, arXiv 1506.04579)."""
 
-    def __init__(self, channels: int, scale: float = 20.0, eps: float = 1e-10) -> None:
+    def __init__(self, channels: int, scale: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((channels,), float(scale)))
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W); the norm is taken in float32 (half precision overflows)."""
         full = x.float()
-        norm = full.square().sum(1, keepdim=True).sqrt() + self.eps
+        norm = full.square().sum(1, keepdim=True).sqrt() + 1e-10
         return (self.weight[:, None, None] * full / norm).to(x.dtype)
 
 
@@ -32,7 +31,7 @@ class ConvModule(nn.Sequential):
     Args:
         in_channels, out_channels, kernel_size, stride, padding, groups: of the convolution.
         batch_norm: Batch norm in place of a bias.
-        max_value: Where the ReLU is cut off, 6 in ReLU6.
+        relu6: ReLU6 in place of ReLU.
         group_norm: Groups of a group norm in place of a bias; 0: none.
     """
 
@@ -45,24 +44,19 @@ class ConvModule(nn.Sequential):
         padding: int = 0,
         groups: int = 1,
         batch_norm: bool = False,
-        max_value: float = math.inf,
+        relu6: bool = False,
         group_norm: int = 0,
     ) -> None:
         super().__init__()
+        bias = not (batch_norm or group_norm)
         self.conv = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            groups=groups,
-            bias=not (batch_norm or group_norm),
+            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias
         )
         if batch_norm:
             self.bn = nn.BatchNorm2d(out_channels)
         if group_norm:
             self.gn = nn.GroupNorm(group_norm, out_channels)
-        self.activate = nn.ReLU(inplace=True) if math.isinf(max_value) else nn.ReLU6(inplace=True)
+        self.activate = nn.ReLU6(inplace=True) if relu6 else nn.ReLU(inplace=True)
 
 
 class DepthwiseConvModule(nn.Sequential):
@@ -71,9 +65,9 @@ class DepthwiseConvModule(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         self.depthwise_conv = ConvModule(
-            in_channels, in_channels, 3, stride, 1, groups=in_channels, batch_norm=True, max_value=6
+            in_channels, in_channels, 3, stride, 1, groups=in_channels, batch_norm=True, relu6=True
         )
-        self.pointwise_conv = ConvModule(in_channels, out_channels, 1, batch_norm=True, max_value=6)
+        self.pointwise_conv = ConvModule(in_channels, out_channels, 1, batch_norm=True, relu6=True)
 
 
 def conv_tower(in_channels: int, out_channels: int, depth: int, group_norm: int = 0) -> nn.Sequential:

@@ -133,7 +133,7 @@ class MultiBoxLoss(CrossEntropyLoss):
         loss = loss.view(labels.shape)  # (N, A)
         positive = matched >= 0
         count = (positive.sum(1, keepdim=True) * self.neg_pos_ratio).long()  # (N, 1) negatives to keep
-        # Losses are at least 0, so a 0 in place of an anchor that is no negative never displaces one.
+        # Losses are at least 0, so a 0 in place of an anchor that is not a negative never displaces one.
         hardest = torch.where(matched == BACKGROUND, loss, 0).sort(1, descending=True).values
         kept = torch.arange(loss.shape[1], device=loss.device) < count  # (N, A)
         return (loss * positive).sum() + (hardest * kept).sum()

@@ -57,7 +57,7 @@ class SSDHead(Head):
             if not depthwise:
                 return [nn.Conv2d(channels, out, 3, padding=1)]
             spatial = ConvModule(
-                channels, channels, 3, padding=1, groups=channels, batch_norm=True, max_value=6
+                channels, channels, 3, padding=1, groups=channels, batch_norm=True, relu6=True
             )
             return [spatial, nn.Conv2d(channels, out, 1)]
 

@@ -47,10 +47,8 @@ class FPN(nn.Module):
         self.lateral_convs = nn.ModuleList(_conv(channels, out_channels, 1) for channels in used)
         self.fpn_convs = nn.ModuleList(_conv(out_channels, out_channels, 3) for _ in used)
         if add_extra_convs is not None:
-            before = [
-                used[-1] if add_extra_convs == 'on_input' else out_channels,
-                *[out_channels] * (num_outs - len(used) - 1),
-            ]
+            first = used[-1] if add_extra_convs == 'on_input' else out_channels
+            before = [first, *[out_channels] * (num_outs - len(used) - 1)]
             self.fpn_convs.extend(_conv(channels, out_channels, 3, stride=2) for channels in before)
         xavier_init(self)
 

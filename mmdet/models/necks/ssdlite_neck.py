@@ -25,7 +25,7 @@ class SSDLiteNeck(nn.Module):
         before = [in_channels[-1], *extra_channels]
         self.extra_layers = nn.ModuleList(
             nn.Sequential(
-                ConvModule(channels, out // 2, 1, batch_norm=True, max_value=6),
+                ConvModule(channels, out // 2, 1, batch_norm=True, relu6=True),
                 DepthwiseConvModule(out // 2, out, stride=2),
             )
             for channels, out in zip(before, extra_channels, strict=False)

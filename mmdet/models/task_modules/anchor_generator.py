@@ -47,19 +47,14 @@ class GridAnchors(ABC):
                 raise ValueError(
                     f'{len(feature_sizes)} feature maps, but {len(self.strides)} levels of anchors'
                 )
-            levels = [
-                self._lay_out(level, height, width) for level, (height, width) in enumerate(feature_sizes)
-            ]
+            levels = [self._lay_out(level, *size) for level, size in enumerate(feature_sizes)]
             self._cache[key] = Anchors(torch.cat(levels).to(device), [len(level) for level in levels])
         return self._cache[key]
 
     def _lay_out(self, level: int, height: int, width: int) -> Tensor:
         """(H_l * W_l * B, 4): the cell's anchors at every cell."""
-        return _shifted(
-            self.cell_anchors(level),
-            self.strides[level] * torch.arange(height),
-            self.strides[level] * torch.arange(width),
-        )
+        stride = self.strides[level]
+        return _shifted(self.cell_anchors(level), stride * torch.arange(height), stride * torch.arange(width))
 
 
 @MODELS.register_module()

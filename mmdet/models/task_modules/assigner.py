@@ -105,15 +105,12 @@ class CenterAssigner:
 
         Of several objects of one area the first row wins.
         """
-        ranges = torch.cat(
-            [
-                cached_tensor(limits, gt.bboxes).expand(count, 2)
-                for limits, count in zip(self.regress_ranges, anchors.num_per_level, strict=True)
-            ]
-        )  # (A, 2)
-        return _match_in_parts(partial(self._match, ranges), anchors, gt)
+        levels = zip(self.regress_ranges, anchors.num_per_level, strict=True)
+        ranges = [cached_tensor(limits, gt.bboxes).expand(count, 2) for limits, count in levels]
+        return _match_in_parts(partial(self._match, torch.cat(ranges)), anchors, gt)
 
     def _match(self, ranges: Tensor, anchors: Tensor, bboxes: Tensor, valid: Tensor) -> Tensor:
+        # ranges (A, 2)
         x, y = ((anchors[..., :2] + anchors[..., 2:]) * 0.5)[:, None].unbind(-1)  # (N, 1, A)
         left, top, right, bottom = bboxes[:, :, None].unbind(-1)  # (N, Gmax, 1)
         distances = (x - left, y - top, right - x, bottom - y)  # (N, Gmax, A) each
