@@ -1,4 +1,4 @@
-"""Classifiers of torchvision and timm: build one, load its weights, cut it behind a layer.
+"""Classifiers of torchvision and timm: build one, load its weights, cut it after a layer.
 
 Teachers use them, and backbones. A name is torchvision's, 'resnet50', or timm's as 'timm/NAME'.
 """
@@ -76,7 +76,7 @@ class _Tracer(fx.Tracer):
 
 
 class FeatureExtractor(NamedTuple):
-    """A classifier that is cut behind its deepest level."""
+    """A classifier that is cut after its deepest level."""
 
     network: fx.GraphModule  # images (N, 3, H, W) -> {label: (N, C, h, w)}
     channels: list[int]  # C of each level
@@ -84,7 +84,7 @@ class FeatureExtractor(NamedTuple):
 
 
 def feature_extractor(network: nn.Module, levels: Mapping[str, str | int]) -> FeatureExtractor:
-    """Cut a classifier behind the deepest of `levels`; layers are shared with it and keep their names.
+    """Cut a classifier after the deepest of `levels`; layers are shared with it and keep their names.
 
     Args:
         network: As `build_classifier` makes it.
@@ -125,7 +125,7 @@ def feature_extractor(network: nn.Module, levels: Mapping[str, str | int]) -> Fe
 def _traced(network: nn.Module) -> fx.GraphModule:
     """Trace a network and note the shape of each result for an image of `PROBE` pixels."""
     training, weight = network.training, next(network.parameters())
-    network.eval()  # dropout and stochastic depth that are no modules stay off
+    network.eval()  # dropout and stochastic depth that are not modules stay off
     try:
         traced = fx.GraphModule(network, _Tracer().trace(network))
         with torch.no_grad():
@@ -160,4 +160,6 @@ def _published_state(arch: str, weights: str, key: str) -> dict[str, Tensor]:
         advice = f'put the file {Path(chosen.url).name} ({chosen.url}) into {folder}, {advice}'
         return dict(chosen.get_state_dict(progress=True, check_hash=True))
     except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(f'the ImageNet weights of {arch} cannot be had: {error}; {advice}') from error
+        raise FileNotFoundError(
+            f'the ImageNet weights of {arch} are not available: {error}; {advice}'
+        ) from error

@@ -269,9 +269,8 @@ def _unwrap(content: Any, path: Path) -> dict[str, Any]:
         ValueError: There are no weights, or the meta is of another form.
     """
     entries = dict(content) if isinstance(content, Mapping) else {'': content}
-    wrappers = WRAPPERS[
-        : 2 if 'meta' in entries else 3
-    ]  # our own models, and MMDetection's, may have a `model`
+    # our own models, and MMDetection's, may have a `model`
+    wrappers = WRAPPERS[:2] if 'meta' in entries else WRAPPERS
     states = {key: state for key, item in entries.items() if (state := _tensors(item, wrappers))}
     known = [key for key in STATE_KEYS if key in states] or ([*states] if len(states) == 1 else [])
     bare = _tensors(content, wrappers)
@@ -310,15 +309,17 @@ def _tensors(value: Any, wrappers: Sequence[str]) -> dict[str, Tensor]:
 
 def not_finite(value: Any, place: str = '') -> list[str]:
     """List the tensors inside dicts and lists that hold NaN or infinite numbers, by their places."""
-    if isinstance(value, Tensor):
-        # a finite sum has finite terms; only where it is not each of them is looked at
-        return [] if value.sum().isfinite() or value.isfinite().all() else [place]
-    inside = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    )
-    return [
-        name for key, item in inside for name in not_finite(item, f'{place}.{key}' if place else str(key))
-    ]
+    match value:
+        case Tensor():  # a finite sum has finite terms; otherwise each of them is looked at
+            return [] if value.sum().isfinite() or value.isfinite().all() else [place]
+        case Mapping():
+            items = dict(value)
+        case list():
+            items = dict(enumerate(value))
+        case _:
+            return []
+    prefix = f'{place}.' if place else ''
+    return [name for key, item in items.items() for name in not_finite(item, f'{prefix}{key}')]
 
 
 def checkpoint_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:

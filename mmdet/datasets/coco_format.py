@@ -145,7 +145,7 @@ def _parse_float(text: str) -> float:
 def _decode(file: Path, kind: type[T]) -> T:
     """Decode a file; what msgspec refuses (NaN, 640.0, other encodings) is given to the standard library."""
     if other := suggest_converter(file):
-        raise ValueError(f'{file} is no annotation file: {other}')
+        raise ValueError(f'{file} is not an annotation file: {other}')
     try:
         data = file.read_bytes()
     except FileNotFoundError as error:
@@ -248,7 +248,7 @@ def match_classes(coco: CocoFile, classes: Sequence[str] | None) -> tuple[str, .
     missing = [name for name in classes if name not in coco.category_ids]
     if len(missing) == len(classes):
         raise ValueError(
-            f'{coco.file}: no class in common. The file has {tuple(coco.category_ids)}, asked for was '
+            f'{coco.file}: no class in common. The file has {tuple(coco.category_ids)}, the config asks for '
             f'{tuple(classes)}. Take the names from the file, or another file. {REMEDY}'
         )
     if missing:

@@ -33,18 +33,20 @@ def photo_hash(file: Path) -> NDArray[np.uint8]:
     return np.packbits(small[:, 1:] > small[:, :-1])
 
 
-def group_near_duplicates(hashes: NDArray[np.uint8], max_distance: int = MAX_DISTANCE) -> NDArray[np.int64]:
+def group_near_duplicates(hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Group photos that are alike, also by way of others: a is like b and b like c.
 
     hashes (N, 32), from `photo_hash` · returns (N,), for each photo the row of the first one of its group
     """
     group = np.full(len(hashes), -1)
     for first in range(len(hashes)):
-        waiting = [first] if group[first] < 0 else []
-        group[waiting] = first
+        if group[first] >= 0:
+            continue
+        waiting = [first]
+        group[first] = first
         while waiting:
             distances = ONES[hashes ^ hashes[waiting.pop()]].sum(1)
-            near = np.flatnonzero((group < 0) & (distances <= max_distance))
+            near = np.flatnonzero((group < 0) & (distances <= MAX_DISTANCE))
             group[near] = first
             waiting += near.tolist()
     return group

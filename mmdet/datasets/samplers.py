@@ -18,7 +18,7 @@ from mmdet.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class DetSampler(Sampler[tuple[int, int]]):
-    """Yields (index, draw): a row of the data set, and the number that seeds the augmentation.
+    """Yield (index, draw): a row of the data set, and the number that seeds the augmentation.
 
     draw = epoch * length + position in the global order, with length = times * images of a pass. Order and
     draws are functions of the seed and the epoch alone, the same for any number of processes; so resuming
@@ -38,7 +38,7 @@ class DetSampler(Sampler[tuple[int, int]]):
             little padding: a multiple of the images that all processes together take per step. 1: no runs.
 
     Raises:
-        ValueError: `repeat_thr` is no share, or `times` or `group_size` no whole number from 1 on.
+        ValueError: `repeat_thr` is not a share, or `times` or `group_size` not a whole number from 1 on.
     """
 
     def __init__(

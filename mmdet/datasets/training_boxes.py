@@ -164,7 +164,7 @@ def _looks_like(coco: CocoFile, verdict: NDArray[np.int64]) -> str:
         ALL_CROWDS: verdict == CROWD,
         NO_SIDES: (verdict >= OUTSIDE) & ~sided,
         FRACTIONS: (verdict == TOO_SMALL) & sided & (given <= 1).all(1),
-        CORNERS: (verdict >= NOT_FINITE) & (x < width) & (y < height) & (given[:, :1:-1] <= sizes).all(1),
+        CORNERS: (verdict >= NOT_FINITE) & (x < width) & (y < height) & (given[:, [3, 2]] <= sizes).all(1),
         OTHER_SIZE: verdict == OUTSIDE,
     }
     asked = np.count_nonzero(verdict != OTHER_CLASS)

@@ -33,6 +33,6 @@ def _send_error(queue: 'Queue[Any]', worker_id: int, error: Exception, unsent: A
 
 def _end_worker(*error: Any) -> NoReturn:
     traceback.print_exception(*error)
-    # not as a failure, of which torch's signal handler would tell at any moment: by the broken connection, or
-    # as it looks for its workers every five seconds, the main process notices it where it waits for batches
+    # Status 0: at another one torch's handler of SIGCHLD raises in the main process at any moment. Where that
+    # waits for a batch, it notices the broken connection, or within five seconds the missing worker.
     os._exit(0)

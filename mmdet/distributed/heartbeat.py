@@ -92,7 +92,7 @@ def explain_lost_ranks(error: BaseException) -> str | None:
     faulthandler.dump_traceback_later(4 * GRACE, exit=True)
     lost = f'process {heartbeat.rank} has lost the others'
     holder = os.environ.get('MASTER_ADDR')
-    print(f'{lost}; asking {holder} for whom', file=sys.stderr, flush=True)
+    print(f'{lost}; asking {holder} which', file=sys.stderr, flush=True)
     try:
         heartbeat.leave('')
         lines = heartbeat.find_lost() or [NETWORK]

@@ -53,7 +53,7 @@ def read_environment(launcher: str) -> None:
             raise ValueError('several machines need MASTER_ADDR, the address of the one of process 0')
         os.environ['MASTER_ADDR'] = _first_host() if launcher == 'slurm' else '127.0.0.1'
     if not 0 < _read_number('MASTER_PORT', '29500') < 1 << 16:
-        raise ValueError(f'MASTER_PORT={os.environ["MASTER_PORT"]} is no port: they go from 1 to 65535')
+        raise ValueError(f'MASTER_PORT={os.environ["MASTER_PORT"]} is not a port: they go from 1 to 65535')
 
 
 def _read_number(name: str, default: str = '') -> int:

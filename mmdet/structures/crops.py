@@ -41,7 +41,9 @@ def sampling_grid(
     centers = torch.linspace(-1, 1, size, device=bboxes.device, dtype=bboxes.dtype) * (size - 1) / size
     x = (x2 - x1) / width * centers + ((x1 + x2) / width - 1)  # (M, S), as `F.affine_grid` rounds it
     y = (y2 - y1) / height * centers + ((y1 + y2) / height - 1)
-    axes = [x[:, None], y[:, :, None], *([] if depth is None else [depth[:, None, None]])]
+    axes = [x[:, None], y[:, :, None]]
+    if depth is not None:
+        axes.append(depth[:, None, None])
     return torch.stack([axis.expand(len(bboxes), size, size) for axis in axes], 3)
 
 

@@ -15,7 +15,7 @@ class EncodedImages(NamedTuple):
     because each tensor that a data worker sends takes a file descriptor.
     """
 
-    data: Tensor  # (T,) uint8, the N photos one behind the other
+    data: Tensor  # (T,) uint8, the N photos one after another
     lengths: Tensor  # (N,) int64, bytes of each
     is_jpeg: Tensor  # (N,) bool, a file; else pixels (3, h, w), RGB, of the part that is seen
     src_boxes: Tensor  # (N, 4) int64, the visible part of the photo, in its pixels; 0 for nothing

@@ -245,7 +245,7 @@ def test_imagenet_weights_that_cannot_be_had_stop_training(stopped, tmp_path, mo
     published = {'weights': 'IMAGENET1K_FEATURES', 'width': 1, 'batch_norm': False}
     said = stopped('train', PLAIN, **{f'model.backbone.{key}': value for key, value in published.items()})
     assert re.search(
-        r'error: the ImageNet weights of vgg16 cannot be had: .*vgg16_features-[-\w]+\.pth', said
+        r'error: the ImageNet weights of vgg16 are not available: .*vgg16_features-[-\w]+\.pth', said
     )
     for words in (f'{tmp_path}/torch_home/hub/checkpoints', '--cfg-options model.backbone.weights=None'):
         assert words in said

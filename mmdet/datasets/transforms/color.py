@@ -15,7 +15,7 @@ STRIP = 64  # rows
 
 @TRANSFORMS.register_module()
 class PhotoMetricDistortion:
-    """Draws a change of brightness, contrast, saturation, hue and channel order, each with probability 0.5.
+    """Draw a change of brightness, contrast, saturation, hue and channel order, each with probability 0.5.
 
     SSD applies the contrast before or after saturation and hue, by another coin. Here there is no coin: a
     factor common to the three channels leaves S and H alone, so both orders give the same pixels.

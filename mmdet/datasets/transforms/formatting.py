@@ -19,7 +19,7 @@ from mmdet.structures import EncodedImages
 
 @TRANSFORMS.register_module()
 class PackDetInputs:
-    """Decodes the image, draws what the window shows of it, and packs the sample as tensors.
+    """Decode the image, draw what the window shows of it, and pack the sample as tensors.
 
     Reads img or img_path, img_id, ori_shape, window, bboxes, labels, ann_ids, color, fill. Returns a dict:
     img uint8 (3, H, W) tensor, BGR · bboxes float32 (G, 4) xyxy in pixels of img, none empty ·
@@ -45,7 +45,7 @@ class PackDetInputs:
         img: Tensor | EncodedImages
         if self.decode == 'device':
             photo = results['img'] if 'img' in results else read_photo(results['img_path'], ori_shape)
-            img = encode(photo, ori_shape, results)
+            img = encode(photo, results)
         else:
             source = results['img'] if 'img' in results else read_image(results['img_path'], ori_shape)
             color, fill = results.get('color', ColorJitter()), results.get('fill', (0, 0, 0))
@@ -113,16 +113,15 @@ def _draw_beside_fill(source: Image, window: Window) -> tuple[Image, int, int]:
     return patch, x1, y1
 
 
-def encode(photo: bytes | Image, size: tuple[int, int], results: Results) -> EncodedImages:
+def encode(photo: bytes | Image, results: Results) -> EncodedImages:
     """Collect what a device needs to draw one window as `render` does.
 
     Args:
         photo: A JPEG file that is not decoded, or uint8 (h, w, 3), BGR, of which only what is seen is kept.
-        size: (h, w) of the photo.
-        results: Of the pipeline: window, color, fill.
+        results: Of the pipeline: ori_shape, window, color, fill.
     """
     window, color = results['window'], results.get('color', ColorJitter())
-    view = window.view(*size)
+    view = window.view(*results['ori_shape'])
     if isinstance(photo, bytes):
         data = np.frombuffer(photo, np.uint8).copy()
     else:

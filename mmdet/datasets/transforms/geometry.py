@@ -19,7 +19,7 @@ EPS = 1e-6
 
 @TRANSFORMS.register_module()
 class Expand:
-    """Puts the image somewhere on a larger canvas of one color, which makes its objects smaller.
+    """Put the image somewhere on a larger canvas of one color, which makes its objects smaller.
 
     Reads window, bboxes, rng; writes window, bboxes, fill.
 
@@ -66,7 +66,7 @@ class Expand:
 
 @TRANSFORMS.register_module()
 class MinIoURandomCrop:
-    """Cuts a patch that overlaps every box by at least a drawn IoU, and keeps the boxes centered in it.
+    """Cut a patch that overlaps every box by at least a drawn IoU, and keep the boxes centered in it.
 
     The IoU is drawn from 1 (no cut), `min_ious` and 0 (any patch that holds the center of a box). After 50
     patches that do not fit, another IoU is drawn. SSD's sampler, Section 2.2 of arXiv 1512.02325.
@@ -170,7 +170,7 @@ def _crop(results: Results, patch: NDArray[np.float32]) -> Results:
 
 @TRANSFORMS.register_module()
 class Resize:
-    """Resizes to a fixed size, or to fit into one.
+    """Resize to a fixed size, or to fit into one.
 
     Reads window, bboxes; writes window, bboxes.
 
@@ -204,7 +204,7 @@ class Resize:
 
 @TRANSFORMS.register_module()
 class RandomFlip:
-    """Flips an image horizontally.
+    """Flip an image horizontally.
 
     Reads window, bboxes, rng; writes window, bboxes.
 

@@ -240,11 +240,9 @@ def _parse_header(data: bytes) -> _Header:
         marker = data[at + 1]
         if marker in START_OF_FRAME:
             height, width = (int.from_bytes(data[side : side + 2], 'big') for side in (at + 5, at + 7))
-            bits, names = data[at + 4 : at + 5], data[at + 10 : at + 19 : 3]  # names: one byte a component
-            plain = (
-                marker in PLAIN_FRAMES and bits == b'\x08' and data[at + 9 : at + 10] in (b'\x01', b'\x03')
-            )
-            as_rgb |= names == b'RGB'
+            bits, components = data[at + 4 : at + 5], data[at + 9 : at + 10]
+            plain = marker in PLAIN_FRAMES and bits == b'\x08' and components in (b'\x01', b'\x03')
+            as_rgb |= data[at + 10 : at + 19 : 3] == b'RGB'  # the names of the components
         elif marker == ADOBE:
             as_rgb |= data[at + 4 : at + 9] == b'Adobe' and data[at + 15 : at + 16] == b'\x00'
         exif |= marker == EXIF
@@ -256,10 +254,10 @@ def _parse_header(data: bytes) -> _Header:
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile:
-    """Starts a pipeline with a window on the whole image, without boxes so far.
+    """Start a pipeline with a window on the whole image, without boxes so far.
 
     Nothing is decoded yet: that is PackDetInputs' work, once it is known which part is seen. Only an image
-    whose size nobody told (no `ori_shape`) is read here. An image given as pixels (`img`) is taken as it is.
+    of unknown size (no `ori_shape`) is read here. An image given as pixels (`img`) is taken as it is.
 
     Reads img_path, img, ori_shape; writes window, bboxes, labels, ann_ids, and what was missing of the first
     three.
@@ -281,7 +279,7 @@ class LoadImageFromFile:
 
 @TRANSFORMS.register_module()
 class LoadAnnotations:
-    """Takes the boxes, labels and ids of the image's annotations.
+    """Take the boxes, labels and ids of the image's annotations.
 
     Reads annotations; writes bboxes, labels, ann_ids.
     """

@@ -67,7 +67,7 @@ def test_processes_that_may_each_be_a_run_stop(environment, variables):
         ('slurm', {**OF_SLURM, 'scontrol': 'echo bad list >&2; exit 1'}, 'bad list.*set MASTER_ADDR'),
         ('slurm', {**OF_SLURM, 'scontrol': ''}, 'set MASTER_ADDR'),
         ('mpi', OF_MPI, 'several machines need MASTER_ADDR'),
-        ('mpi', {**OF_MPI, 'MASTER_ADDR': 'a', 'MASTER_PORT': '0'}, 'MASTER_PORT=0 is no port'),
+        ('mpi', {**OF_MPI, 'MASTER_ADDR': 'a', 'MASTER_PORT': '0'}, 'MASTER_PORT=0 is not a port'),
         ('mpi', {**OF_MPI, 'MASTER_ADDR': 'a', 'MASTER_PORT': ''}, 'MASTER_PORT=, which is no whole'),
     ],
 )
