@@ -323,11 +323,7 @@ def not_finite(value: Any, place: str = '') -> list[str]:
 
 
 def checkpoint_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Get the class names that a checkpoint was trained on; None when it does not say.
-
-    Args:
-        checkpoint: As `load_checkpoint` returns it.
-    """
+    """Get the class names that a loaded checkpoint was trained on; None when it does not say."""
     meta = checkpoint['meta']
     dataset_meta = meta.get('dataset_meta') or {}
     # ours and MMDetection 3.x, then 3.0 candidates, then 2.x
@@ -339,11 +335,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     """Load every weight of a model, and nothing else, from a state dict.
 
     Older names are converted by the model as the state dict is loaded, in a `load_state_dict` pre-hook.
-
-    Args:
-        model: Not wrapped.
-        state: Names and tensors.
-        source: The file, for messages.
+    Messages name the `source`.
 
     Raises:
         ValueError: The two do not fit each other; lists what is missing, unexpected, of another shape.

@@ -54,17 +54,11 @@ def load_fitting(network: nn.Module, state: Mapping[str, Tensor], source: str, a
 
     Older names are converted by the network first, see `load_weights`, which is strict.
 
-    Args:
-        network: Not wrapped.
-        state: Names and tensors.
-        source: Where they are from, for the message.
-        advice: What to do where nothing fits.
-
     Returns:
         Names of the tensors that stay.
 
     Raises:
-        ValueError: Nothing fits.
+        ValueError: Nothing fits; names `source` and gives the `advice`.
     """
     own = network.state_dict()
     fitting: set[str] = set()
@@ -94,11 +88,7 @@ def _describe(tensor: Tensor) -> tuple[torch.Size, bool]:
 def report_fit(network: nn.Module, missing: Sequence[str], source: str, filled: tuple[str, ...] = ()) -> None:
     """Log how many tensors of a network are from a source, and the parts that have some at random.
 
-    Args:
-        network: The one that was filled.
-        missing: What `load_fitting` has returned.
-        source: As there.
-        filled: Prefixes of the names of those that were loaded from elsewhere.
+    missing: from `load_fitting` · filled: prefixes of the names of those that were loaded from elsewhere
     """
     names = [name for name in network.state_dict() if not name.endswith(COUNTER)]
     random = dict.fromkeys('.'.join(name.split('.')[:2]) for name in missing if not name.startswith(filled))

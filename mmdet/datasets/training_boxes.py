@@ -64,12 +64,7 @@ class TrainingBoxes(NamedTuple):
 
 
 def select_boxes(coco: CocoFile, classes: Sequence[str]) -> TrainingBoxes:
-    """Clip the boxes to their images; drop crowds, boxes of other classes and boxes without an area.
-
-    Args:
-        coco: From `read_coco`.
-        classes: Name of each label.
-    """
+    """Clip the boxes to their images; drop crowds, boxes of other classes and boxes without an area."""
     label_of = {name: label for label, name in enumerate(classes)}
     labels = np.array([label_of.get(name, -1) for name in coco.category_ids])[coco.category_rows]
     rows = coco.image_rows

@@ -78,9 +78,6 @@ def explain_lost_ranks(error: BaseException) -> str | None:
     Waits some seconds for the others, in which SIGTERM, which a launcher sends to all when one has failed,
     does nothing. Ends the process if it is still there some seconds later.
 
-    Args:
-        error: What ended this process.
-
     Returns:
         The message; None when the error is of another kind.
     """

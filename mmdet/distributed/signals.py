@@ -21,11 +21,7 @@ REPEAT = 2.0  # seconds in which the same signal comes again by another way: fro
 
 
 class StoppedBySignal(SystemExit):
-    """Exit of a training that has saved, with status 128 + the signal's number, as shells count: 143, 130.
-
-    Args:
-        number: Of the signal.
-    """
+    """Exit of a training that has saved, with status 128 + the signal's number, as shells count: 143, 130."""
 
     def __init__(self, number: int) -> None:
         self.status = 128 + number

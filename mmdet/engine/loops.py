@@ -188,10 +188,6 @@ class TrainLoop(BaseLoop):
     def run_iter(self, batch_idx: int, data_batch: dict[str, Any]) -> None:
         """Train on one batch. Losses are looked at before anything changes that a checkpoint holds.
 
-        Args:
-            batch_idx: Its number within the epoch.
-            data_batch: What the loader yields.
-
         Raises:
             FloatingPointError: A loss is not finite, in this process or in another.
         """

@@ -138,12 +138,7 @@ def gradient_norms(
 
     A loss that does not depend on a prediction has norm 0 there.
 
-    Args:
-        losses: Scalars by name.
-        predictions: Tensors of any shape that require a gradient.
-
-    Returns:
-        Prediction -> loss -> norm.
+    losses: scalars · predictions: of any shape, require a gradient · returns prediction -> loss -> norm
     """
     inputs = tuple(predictions.values())
     columns = []
