@@ -134,7 +134,7 @@ def test_testing_needs_no_training_annotations(folder):
 def test_a_folder_of_labels_is_answered_with_its_converter(folder):
     (folder / 'set/labels').mkdir()
     (folder / 'set/labels/1.txt').touch()
-    with pytest.raises(ValueError, match=r'set/labels is not an annotation file: .* tools/misc/yolo2coco\.py'):
+    with pytest.raises(ValueError, match=r'set/labels is not an annotation file: .*/misc/yolo2coco\.py'):
         config.load_config(folder / 'student.py', {'train_ann': 'labels'}, folder / 'set')
 
 
