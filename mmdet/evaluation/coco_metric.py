@@ -195,8 +195,8 @@ def gather_detections(results: Sequence[tuple[int, Tensor]]) -> dict[int, Tensor
     detections = torch.cat([torch.zeros(0, 6), *(found for _, found in results)])  # (M, 6)
     by_image: dict[int, Tensor] = {}
     for ids_and_counts, rows in zip(gather_rows(images), gather_rows(detections), strict=True):
-        ids, counts = ids_and_counts.unbind(1)
-        for img_id, found in zip(ids.tolist(), rows.split(counts.tolist()), strict=True):
+        ids, lengths = ids_and_counts.unbind(1)
+        for img_id, found in zip(ids.tolist(), rows.split(lengths.tolist()), strict=True):
             by_image.setdefault(img_id, found)
     return by_image
 
