@@ -86,7 +86,7 @@ def test_pillow_pictures_are_turned_as_their_exif_data_says(tmp_path):
 
 def test_snippets_of_the_docs(model, folder, monkeypatch):
     """As written; a library that is not installed is stood in for by its constructors."""
-    text = (ROOT / 'docs' / 'training.md').read_text().split('## Detect')[1].split('## Distributed')[0]
+    text = (ROOT / 'docs' / 'training.md').read_text().split('## Inference on')[1].split('## Dist')[0]
     snippets = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
     for name in ('supervision', 'fiftyone'):
         try:

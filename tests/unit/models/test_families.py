@@ -108,6 +108,7 @@ def test_weights_0_equal_plain_training_bit_for_bit(
     config: dict[str, Any], plain: dict[str, Any], name: str
 ) -> None:
     silent = copy.deepcopy(config)
+    silent['distiller']['bbox_weight'] = 1
     for part in ('kd_cls', 'kd_loc'):
         silent['distiller'][part]['loss_weight'] = 0.0
     student, distilled = build(plain), build(silent)
