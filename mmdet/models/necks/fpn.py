@@ -48,8 +48,8 @@ class FPN(nn.Module):
         self.fpn_convs = nn.ModuleList(_conv(out_channels, out_channels, 3) for _ in used)
         if add_extra_convs is not None:
             first = used[-1] if add_extra_convs == 'on_input' else out_channels
-            before = [first, *[out_channels] * (num_outs - len(used) - 1)]
-            self.fpn_convs.extend(_conv(channels, out_channels, 3, stride=2) for channels in before)
+            for place in range(num_outs - len(used)):
+                self.fpn_convs.append(_conv(first if place == 0 else out_channels, out_channels, 3, stride=2))
         xavier_init(self)
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:

@@ -16,3 +16,8 @@ def test_extra_levels_on_the_output_come_from_the_necks_last_one(relu: bool) -> 
     assert torch.equal(p6, convs[2](p5))  # never rectified: it is an output as it is
     assert torch.equal(p7, convs[3](p6.relu() if relu else p6))
     assert torch.equal(p8, convs[4](p7.relu() if relu else p7))
+
+
+def test_no_extra_level_where_none_is_asked_for() -> None:
+    neck = FPN((4, 8, 16), 6, num_outs=3, add_extra_convs='on_input')
+    assert len(neck([torch.randn(1, c, s, s) for c, s in ((4, 32), (8, 16), (16, 8))])) == 3
