@@ -35,9 +35,9 @@ from mmdet.datasets.coco_format import read_coco
 
 STUDENT = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc_stored.py'
 ONLINE = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
-WEIGHED, DECAYING, PROPOSALS = (
-    f'benchmarks/configs/{name}.py' for name in ('weighed', 'decaying', 'proposals')
-)
+WEIGHED = 'benchmarks/configs/weighed.py'
+DECAYING = 'benchmarks/configs/decaying.py'
+PROPOSALS = 'benchmarks/configs/proposals.py'
 TEACHER = 'configs_dev/teachers/efficientnet_lite2_small.py'
 METRICS = ('AP', 'AP50', 'AP75')
 SMOOTHING = 0.1  # the teacher is trained with it, too
@@ -178,7 +178,7 @@ class Unit:
 
     def teacher_options(self) -> dict[str, Any]:
         """Collect those of its teacher."""
-        stored = self.row.config in (STUDENT, WEIGHED, DECAYING)
+        stored = self.row.config not in (ONLINE, PROPOSALS)
         network = 'model.distiller.teacher' + '.network' * stored
         options = {f'{network}.checkpoint': self.teacher, f'{network}.arch': TEACHERS[self.row.teacher][0]}
         if stored:
