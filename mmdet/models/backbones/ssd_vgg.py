@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmdet.classifiers import load_pretrained
+from mmdet.classifiers import IMAGENET, load_pretrained
 from mmdet.models.conv_relu import conv_relu
 from mmdet.models.layers import kaiming_init, xavier_init
 from mmdet.registry import MODELS
 
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, channels); VGG16's "D"
-IMAGENET = 'IMAGENET1K_FEATURES'  # torchvision's VGG16 trained for detection: RGB, mean-subtracted, std 1
+FEATURES = 'IMAGENET1K_FEATURES'  # torchvision's VGG16 trained for detection: RGB, mean-subtracted, std 1
 
 
 @MODELS.register_module()
@@ -23,16 +23,18 @@ class SSDVGG(nn.Module):
     Args:
         width: Factor on every channel count.
         batch_norm: Batch norm after each convolution, as in torchvision's `vgg16_bn`.
-        weights: What training starts from: 'IMAGENET1K_FEATURES' (torchvision's file), the path of a
-            file with VGG16 weights, or None for random weights. Read by `init_weights`, which the
-            runner calls when a training starts from scratch; testing and resuming never ask for it.
+        weights: What training starts from: 'IMAGENET1K_FEATURES' (torchvision's file) or 'imagenet' (the
+            same), the path of a file with VGG16 weights, or None for random weights. Read by `init_weights`,
+            which the runner calls when a training starts from scratch; testing and resuming never ask for it.
     """
 
-    def __init__(self, width: float = 1.0, batch_norm: bool = False, weights: str | None = IMAGENET) -> None:
+    def __init__(self, width: float = 1.0, batch_norm: bool = False, weights: str | None = FEATURES) -> None:
         super().__init__()
-        if weights == IMAGENET and (width != 1 or batch_norm):
+        if weights == IMAGENET:  # not torchvision's default, which is made for another normalization
+            weights = FEATURES
+        if weights == FEATURES and (width != 1 or batch_norm):
             raise ValueError(
-                f'{IMAGENET} fits width=1, batch_norm=False only; give a file of your own or weights=None'
+                f'{FEATURES} fits width=1, batch_norm=False only; give a file of your own or weights=None'
             )
         self.weights = weights
         layers: list[nn.Module] = []

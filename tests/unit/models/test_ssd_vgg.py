@@ -47,12 +47,13 @@ def test_imagenet_weights_fit_the_full_width_only() -> None:
     assert narrow.out_channels == (128, 256)
 
 
+@pytest.mark.parametrize('weights', ['IMAGENET1K_FEATURES', 'imagenet'])
 def test_weights_that_cannot_be_had_name_file_folder_and_the_way_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str
 ) -> None:
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     monkeypatch.setattr('torch.hub.download_url_to_file', _no_network)
-    backbone = SSDVGG()  # building asks for nothing
+    backbone = SSDVGG(weights=weights)  # building asks for nothing
     with pytest.raises(FileNotFoundError) as error:
         backbone.init_weights()
     message = str(error.value)
