@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from mmdet.files import suggest
 # What reading configs, checkpoints and data raises for a user to act on, and a loss that is not finite.
 USER_ERRORS = (ArithmeticError, ImportError, LookupError, OSError, SyntaxError, TypeError, ValueError)
 
+RECEIVE = '_try_get_data'  # where torch's loader gets a batch of a worker
 STEPS = ('train_step', 'forward_step', 'update_params', 'val_step', 'test_step')  # where the model computes
 
 FEWER = '--cfg-options train_dataloader.num_workers=1 (likewise val_dataloader, test_dataloader)'
@@ -27,8 +29,8 @@ OPEN_FILES = 'Too many open files'  # as every system says it
 WORKER_FAULTS = {  # pattern in torch's message -> what to say
     OPEN_FILES: 'Too many open files: ulimit -n shows the limit, and ulimit -n 8192 raises it (for a '
     f'container: docker run --ulimit nofile=8192). Fewer workers need less: {FEWER}',
-    'shared memory|/torch_': '{worker} got no shared memory ({said}): see df -h /dev/shm. Give a container '
-    f'more (docker run --ipc=host, or --shm-size=8g), or use fewer workers: {FEWER}',
+    'shared memory|/torch_|Bus error': '{worker} got no shared memory ({said}): see df -h /dev/shm. Give a '
+    f'container more (docker run --ipc=host, or --shm-size=8g), or use fewer workers: {FEWER}',
     'signal: Killed': '{worker} was killed: most likely the machine or the container ran out of memory, as '
     f'dmesg then says. Fewer workers need less: {FEWER}. So does what waits in /dev/shm, in a container '
     'without --ipc=host. Go on from the last checkpoint with --resume',
@@ -168,17 +170,31 @@ def _inside(functions: Sequence[str], error: BaseException) -> bool:
 def explain_worker(error: BaseException) -> str | None:
     """Explain why a data worker has ended, does not answer or cannot send; None for another error."""
     text = f'{error.__cause__ or ""}\n{error}'.strip()  # torch mostly chains what it knows of a worker's end
-    if isinstance(error.__cause__ or error, EOFError | ConnectionError) and _inside(
-        ('_try_get_data',), error
-    ):
-        text = OPEN_FILES  # in the worker, which cannot open what it is to send
+    if isinstance(error.__cause__ or error, EOFError | ConnectionError) and _inside((RECEIVE,), error):
+        # it was killed while it sent a batch, or cannot open what it is to send
+        text = _killed_worker(error) or OPEN_FILES
     told = [told for pattern, told in WORKER_FAULTS.items() if re.search(pattern, text)]
-    of_worker = isinstance(error, RuntimeError) and ('DataLoader' in text or 'Pin memory' in text)
+    of_worker = isinstance(error, RuntimeError | ConnectionError) and re.search('DataLoader|Pin memory', text)
     if not told or not (of_worker or OPEN_FILES in text):
         return None
     found = re.search(r'worker process (\d+)|\(pid(?:\(s\))? ([\d, ]+)\)', text)
     worker = f'data worker {found[1] or f"(pid {found[2]})"}' if found else 'a data worker'
     return told[0].format(worker=worker, said=text.splitlines()[-1 if text.startswith('Caught ') else 0])
+
+
+def _killed_worker(error: BaseException) -> str:
+    """Say which data worker was killed by a signal, as torch does where it notices in time; '' for none."""
+    from multiprocessing.connection import wait
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    loader = next(frame.f_locals['self'] for frame in frames if frame.f_code.co_name == RECEIVE)
+    with contextlib.suppress(RuntimeError):  # torch's, which notices now
+        wait([worker.sentinel for worker in loader._workers], timeout=0.5)
+    for worker in loader._workers:
+        if (worker.exitcode or 0) < 0:
+            said = signal.strsignal(-worker.exitcode)
+            return f'DataLoader worker (pid {worker.pid}) is killed by signal: {said}'
+    return ''
 
 
 def message_of(error: BaseException) -> str:

@@ -8,7 +8,6 @@ import os
 import secrets
 import shlex
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -195,7 +194,7 @@ def load_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
             raise ValueError(
                 f'{path} holds Python objects ({error}) besides tensors, numbers, strings, lists and dicts; '
                 'it is not read, since that could run code from it.\n  If you trust where it came from, keep '
-                f'its weights: python -m mmdet.checkpoint.io {shlex.quote(str(path))} '
+                f'its weights: python -m mmdet publish-model --trust-checkpoint {shlex.quote(str(path))} '
                 f'{shlex.quote(str(target))}\n  or give --trust-checkpoint to tools/train.py, tools/test.py '
                 'or tools/image_demo.py (not for teachers).'
             ) from error
@@ -366,20 +365,3 @@ def _shorten(message: str) -> str:
     if len(lines) > SHOWN:
         lines[SHOWN:] = [f'  and {len(lines) - SHOWN} more']
     return '\n'.join(lines)
-
-
-def main(argv: Sequence[str]) -> None:
-    """Keep the weights and class names of a file that holds Python objects. This runs code from the file.
-
-    python -m mmdet.checkpoint.io TRUSTED_IN PLAIN_OUT
-    """
-    if len(argv) != 2:
-        raise SystemExit('usage: python -m mmdet.checkpoint.io TRUSTED_IN PLAIN_OUT')
-    checkpoint = load_checkpoint(argv[0], trust=True)
-    meta = {'dataset_meta': {'classes': checkpoint_classes(checkpoint) or ()}}
-    save_checkpoint({'meta': meta, 'state_dict': checkpoint['state_dict']}, argv[1])
-    print(f'{argv[1]}: weights and class names of {argv[0]}')
-
-
-if __name__ == '__main__':
-    main(sys.argv[1:])

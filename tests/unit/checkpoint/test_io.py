@@ -23,8 +23,8 @@ from mmdet.checkpoint.io import (
     to_serializable,
     update_symlink,
 )
-from mmdet.checkpoint.io import main as convert
 from mmdet.cli import run_main
+from mmdet.commands import publish_model
 from mmdet.commands import test as test_tool
 from tests.helpers.tiny_run import (
     CLASSES,
@@ -191,8 +191,9 @@ def test_the_advised_conversion_works(file, tmp_path, capsys):
             load_checkpoint(file)
         command = shlex.split(str(error.value).partition('its weights: ')[2].partition('\n')[0])
         with pytest.warns(UserWarning, match='code inside it runs'):
-            convert(command[-2:])
-        assert list(load_checkpoint(command[-1])['state_dict']) == list(WEIGHTS)
+            publish_model.main(command[4:])
+        written = capsys.readouterr().out.partition(': ')[0]
+        assert list(load_checkpoint(written)['state_dict']) == list(WEIGHTS)
 
 
 def test_pairs_as_python_2_wrote_them(file):
@@ -319,10 +320,11 @@ def test_a_file_with_objects_is_refused_rewritten_or_trusted(tiny_coco, tmp_path
     assert said.startswith(f'error: {file} holds Python objects (GLOBAL pathlib.PosixPath)')
     assert '--trust-checkpoint' in said and 'Traceback' not in said and said.count('\n') == 4
     command = shlex.split(said.partition('its weights: ')[2].partition('\n')[0])
-    assert command[:3] == ['python', '-m', 'mmdet.checkpoint.io']
+    assert command[:4] == ['python', '-m', 'mmdet', 'publish-model']
     with pytest.warns(UserWarning, match='code inside it runs'):
-        convert(command[3:])
-    assert checkpoint_classes(load_checkpoint(command[-1])) == CLASSES
+        publish_model.main(command[4:])
+    written = capsys.readouterr().out.partition(': ')[0]
+    assert checkpoint_classes(load_checkpoint(written)) == CLASSES
     with pytest.warns(UserWarning, match=r'an old\.pth is trusted: code inside it runs'):
         assert 'coco/bbox_mAP' in test_tool.main([*arguments, '--trust-checkpoint'])
     with pytest.warns(UserWarning, match='code inside it runs'):
