@@ -1,6 +1,6 @@
 """Rows of a benchmark: in a CSV file, and as a table in Markdown.
 
-`python -m benchmarks.report` prints the table of docs/performance.md from the files of benchmarks/results.
+`python -m benchmarks.report` prints the table of benchmarks/notes.md from the files of benchmarks/results.
 """
 
 import csv
@@ -168,7 +168,7 @@ def table_of(records: Sequence[Mapping[str, str]]) -> str:
 
 
 def performance_table() -> str:
-    """Lay out the committed results, in the order of docs/performance.md."""
+    """Lay out the committed results, in the order of benchmarks/notes.md."""
     texts = [(ROOT / f'benchmarks/results/{name}.csv').read_text() for name in ORDER]
     return table_of([row for text in texts for row in csv.DictReader(text.splitlines())])
 

@@ -64,7 +64,7 @@ def test_numbers_that_differ() -> None:
 
 
 def test_the_document_holds_what_was_measured() -> None:
-    assert f'\n\n{performance_table()}\n\n' in (ROOT / 'docs/performance.md').read_text()
+    assert f'\n\n{performance_table()}\n\n' in (ROOT / 'benchmarks/notes.md').read_text()
 
 
 def test_every_benchmark_has_its_place() -> None:
