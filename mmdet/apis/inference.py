@@ -1,6 +1,7 @@
 """Detect from Python, by MMDetection's two names."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -13,6 +14,7 @@ from torch import nn
 from mmdet.apis.results import DetectionResult, Picture, read_picture
 from mmdet.checkpoint.io import checkpoint_classes, load_checkpoint, load_weights
 from mmdet.config.resolve import merge_config, set_classes
+from mmdet.config.schedule import apply_short_keys, explain_input_size
 from mmdet.datasets import collate_detection
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS, TRANSFORMS
@@ -39,6 +41,7 @@ def init_detector(
         and `category_ids`, its id in the training annotations (label + 1 when the checkpoint does not say).
     """
     cfg = copy.deepcopy(config) if isinstance(config, Config) else merge_config(config, cfg_options)
+    apply_short_keys(cfg)  # input_size
     cfg.model.pop('distiller', None)
     file = None if checkpoint is None else load_checkpoint(checkpoint, trust_checkpoint)
     classes = None if file is None else checkpoint_classes(file)
@@ -46,6 +49,8 @@ def init_detector(
         set_classes(cfg, classes)
     model: BaseDetector = MODELS.build(cfg.model)
     if file is not None:
+        if told := explain_input_size(cfg, file['meta'].get('input_size'), str(checkpoint)):
+            warnings.warn(told, stacklevel=2)
         load_weights(model, file['state_dict'], str(checkpoint))
     names = classes or [str(label) for label in range(model.head.num_classes)]
     known = {} if file is None else file['meta'].get('dataset_meta') or {}

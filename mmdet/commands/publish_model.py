@@ -2,8 +2,9 @@
 
 python tools/misc/publish_model.py work_dirs/student/latest.pth student.pth   # writes student-1A2B3C4D.pth
 
-Keeps weights and classes, of a teacher also what `FrozenTeacher` reads; the state of the training, its config
-and the paths in it are left out. The name ends with the first digits of the file's SHA-256.
+Keeps weights, classes and input size, of a teacher also what `FrozenTeacher` reads. The state of the
+training, its config and the paths in it are left out. The name ends with the first digits of the file's
+SHA-256.
 """
 
 import hashlib
@@ -34,10 +35,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
     checkpoint = load_checkpoint(args.checkpoint, args.trust_checkpoint)
-    known = checkpoint['meta'].get('dataset_meta') or {}
-    ids = {'category_ids': known['category_ids']} if 'category_ids' in known else {}
+    meta = checkpoint['meta']
+    of_set = meta.get('dataset_meta') or {}
+    ids = {'category_ids': of_set['category_ids']} if 'category_ids' in of_set else {}
     content = {
-        'meta': {'dataset_meta': {'classes': checkpoint_classes(checkpoint) or (), **ids}},
+        'meta': {
+            'dataset_meta': {'classes': checkpoint_classes(checkpoint) or (), **ids},
+            'input_size': meta.get('input_size'),
+        },
         'state_dict': checkpoint['state_dict'],
         **{key: checkpoint[key] for key in OF_TEACHER if key in checkpoint},
     }

@@ -38,6 +38,30 @@ def apply_short_keys(cfg: Any) -> None:
         _set_input_size(cfg, given['input_size'])
 
 
+def input_size(cfg: Any) -> list[int] | None:
+    """Get the (w, h) that images are resized to for testing; None where nothing resizes them."""
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    scales = [list(part['scale']) for _, part in find_dicts(loader, 'loader') if part.get('type') == 'Resize']
+    return scales[-1] if scales else None
+
+
+def explain_input_size(cfg: Any, trained: Any, source: str) -> str:
+    """Say what to type where a checkpoint was trained for another input size than a config's; '' elsewhere.
+
+    Args:
+        cfg: Merged config, `SHORT_KEYS` applied.
+        trained: What its meta says, [w, h]; something else where it says nothing.
+        source: Its name.
+    """
+    own = input_size(cfg)
+    if not isinstance(trained, list) or own in (None, trained):
+        return ''
+    return (
+        f'{source} was trained for an input of {trained[0]} x {trained[1]} pixels, this config resizes to '
+        f'{own[0]} x {own[1]}: --cfg-options input_size={trained[0]},{trained[1]}'
+    )
+
+
 def _schedules(cfg: Any) -> list[Any]:
     found = cfg.get('param_scheduler') or []
     return [found] if isinstance(found, dict) else list(found)

@@ -34,6 +34,7 @@ from mmdet.checkpoint.io import (
 )
 from mmdet.config.check import MMENGINE_HOOKS, config_context
 from mmdet.config.resolve import CachedConfig, check_classes
+from mmdet.config.schedule import explain_input_size, input_size
 from mmdet.distributed.launch import check_cards, start_process_group
 from mmdet.engine.compile import compile_network
 from mmdet.engine.loader import build_dataloader
@@ -225,6 +226,8 @@ class DetRunner(Runner):
                 dataset = loop.dataloader.dataset
                 data_names = getattr(dataset, 'metainfo', {}).get('classes', names)
                 check_classes(data_names, getattr(dataset, 'ann_file', 'the data set'), names, filename)
+        if told := explain_input_size(self.cfg, checkpoint['meta'].get('input_size'), filename):
+            self.logger.warning(told)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_weights(unwrap_model(self.model), checkpoint['state_dict'], filename)
         self._has_loaded = True
@@ -265,6 +268,7 @@ class DetRunner(Runner):
                 **progress_of(loop, counts['epoch'], counts['iter']),
                 'seed': self.seed,
                 'dataset_meta': getattr(loop.dataloader.dataset, 'metainfo', {}),
+                'input_size': input_size(self.cfg),
                 'cfg': self.cfg.pretty_text,
                 'version': __version__,
                 'time': time.strftime('%Y-%m-%d %H:%M:%S'),

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from mmdet.apis import inference_detector, init_detector
+from mmdet.config.resolve import merge_config
+from mmdet.config.schedule import apply_short_keys, input_size
 from mmdet.datasets import BadImageError
 from mmdet.structures import DetDataSample
 from tests.helpers.tiny_run import PLAIN, save_detector
@@ -45,6 +47,26 @@ def test_one_image_several_images_and_arrays_agree(checkpoint: Path, photo: Path
     for other in inference_detector(model, [photo, cv2.imread(str(photo)), Image.open(photo)]):
         torch.testing.assert_close(other.pred_instances.bboxes, found.bboxes, rtol=1e-4, atol=1e-2)
     assert inference_detector(model, []) == []
+
+
+def test_the_input_size_of_the_training(
+    checkpoint: Path, photo: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The short key resizes images, and anchors with them; another size than in training is told."""
+    options = {'input_size': [64, 48]}
+    ours = merge_config(PLAIN, options)
+    apply_short_keys(ours)
+    model = init_detector(PLAIN, checkpoint, 'cpu', options)
+    assert model.cfg.model.bbox_head.anchor_generator == ours.model.bbox_head.anchor_generator
+    assert input_size(model.cfg) == [64, 48]
+    assert inference_detector(model, photo).ori_shape == (90, 160)
+    content = torch.load(checkpoint)
+    content['meta']['input_size'] = [64, 48]
+    torch.save(content, checkpoint)
+    init_detector(PLAIN, checkpoint, 'cpu', options)
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r'trained for an input of 64 x 48 pixels.*input_size=64,48'):
+        init_detector(PLAIN, checkpoint, 'cpu')
 
 
 def test_images_that_are_none(checkpoint: Path, tmp_path: Path) -> None:

@@ -346,3 +346,4 @@ def test_our_own_files_hold_tensors_and_plain_values(tiny_coco, tmp_path, monkey
         code = pickletools.genops(records_of(path.read_bytes())['data.pkl'])
         names = {name for opcode, name, _ in code if opcode.name == 'GLOBAL' and 'Storage' not in name}
         assert names == {'torch._utils _rebuild_tensor_v2', 'collections OrderedDict'}
+        assert load_checkpoint(path)['meta']['input_size'] == [96, 96]

@@ -24,7 +24,8 @@ def publish(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> Path
 
 def test_a_detectors_weights_and_classes_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Under the name of the checkpoint itself, which stays as it is."""
-    meta = {'cfg': "data_root = '/home/me/secret'", 'dataset_meta': {'classes': ['a'], 'category_ids': [7]}}
+    of_set = {'classes': ['a'], 'category_ids': [7]}
+    meta = {'cfg': "data_root = '/home/me/secret'", 'dataset_meta': of_set, 'input_size': [192, 160]}
     source = tmp_path / 'latest.pth'
     torch.save(
         {'meta': meta, 'state_dict': {'w': torch.ones(3)}, 'optimizer': {'x': torch.ones(999)}}, source
@@ -34,7 +35,7 @@ def test_a_detectors_weights_and_classes_alone(tmp_path: Path, capsys: pytest.Ca
     assert source.read_bytes() == before
     assert b'secret' not in written.read_bytes()
     content = load_checkpoint(written)
-    assert content['meta'] == {'dataset_meta': meta['dataset_meta']}
+    assert content['meta'] == {'dataset_meta': meta['dataset_meta'], 'input_size': [192, 160]}
     assert torch.equal(content.pop('state_dict')['w'], torch.ones(3)) and [*content] == ['meta']
 
 

@@ -62,9 +62,9 @@ def run(*arguments: str) -> dict[str, float]:
     return main([*arguments, '--cfg-options', f'experiment_name=test_of_test_{next(RUNS)}'])
 
 
-def save(file: Path, classes: list[str]) -> None:
+def save(file: Path, classes: list[str], **meta: object) -> None:
     state = {'move': torch.tensor([0.0, 0.0, 1000.0])}
-    torch.save({'meta': {'dataset_meta': {'classes': classes}}, 'state_dict': state}, file)
+    torch.save({'meta': {'dataset_meta': {'classes': classes}, **meta}, 'state_dict': state}, file)
 
 
 def log_of(work_dir: Path) -> str:
@@ -88,6 +88,13 @@ def test_the_record_of_the_training_stays(folder):
     assert record.read_text() == 'recorded = True'
     own = next(file for file in record.parent.glob('*.py') if file != record)
     assert Config.fromfile(own).load_from == 'toy.pth'
+
+
+@pytest.mark.parametrize('trained', [[64, 48], [32, 24], None])
+def test_another_input_size_than_in_training_is_told(folder, trained):
+    save(folder / 'toy.pth', CLASSES, input_size=trained)
+    run('toy.py', 'toy.pth')
+    assert ('input_size=32,24' in log_of(folder / 'work_dirs/toy')) == (trained == [32, 24])
 
 
 def test_class_by_class_and_in_old_spelling(folder, capsys):
