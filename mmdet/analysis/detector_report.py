@@ -29,12 +29,12 @@ from mmdet.analysis.markdown import table, write_page
 from mmdet.analysis.plots import plot_class_curves, plot_confusion
 from mmdet.analysis.runs import describe_commit
 from mmdet.datasets import BadImageError, CocoDataset
-from mmdet.engine.hooks.draw import draw_beside_truth
 from mmdet.engine.state import unwrap_model
 from mmdet.evaluation import CocoMetric
 from mmdet.evaluation.coco_eval import mean_precision
 from mmdet.models.detectors import BaseDetector
 from mmdet.visualization.canvas import write_picture
+from mmdet.visualization.detections import draw_beside_truth
 
 UNDECIDED = 300  # place in `SCORES` of the threshold that is shown where no detection is right
 WORST = 12  # photos, and confusions

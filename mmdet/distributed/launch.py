@@ -97,7 +97,7 @@ def _explain_rendezvous(launcher: str, reason: str) -> str:
     return (
         f'process {os.environ["RANK"]} did not meet the others ({reason}). Is MASTER_ADDR={address} the '
         f'machine of process 0, MASTER_PORT={port} (PORT for tools/*.sh) open there, and '
-        f'{LAUNCHERS[launcher][3]}={size} the number of processes?'
+        f'{LAUNCHERS[launcher].world_size}={size} the number of processes?'
     )
 
 

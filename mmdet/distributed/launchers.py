@@ -2,11 +2,22 @@
 
 import os
 import subprocess
+from typing import NamedTuple
 
-LAUNCHERS = {  # how each is started, and in which variables it tells RANK, LOCAL_RANK and WORLD_SIZE
-    'pytorch': ('tools/dist_train.sh', 'RANK', 'LOCAL_RANK', 'WORLD_SIZE'),
-    'slurm': ('tools/slurm_train.sh', 'SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
-    'mpi': ('mpirun', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
+
+class Launcher(NamedTuple):
+    """How it is started, and the variables in which it tells each process the three numbers of torch."""
+
+    command: str
+    rank: str
+    local_rank: str
+    world_size: str
+
+
+LAUNCHERS = {
+    'pytorch': Launcher('tools/dist_train.sh', 'RANK', 'LOCAL_RANK', 'WORLD_SIZE'),
+    'slurm': Launcher('tools/slurm_train.sh', 'SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
+    'mpi': Launcher('mpirun', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
 }
 # set in each process; a batch script of Slurm is one process and knows SLURM_NTASKS, too
 STARTED = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_STEP_NUM_TASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
@@ -19,7 +30,7 @@ def choose_launcher(given: str | None) -> str:
         ValueError: Another one has, and each process may be meant to be a run of its own.
     """
     for launcher, count in STARTED.items():
-        if given is None and count in os.environ and LAUNCHERS[launcher][1] in os.environ:
+        if given is None and count in os.environ and LAUNCHERS[launcher].rank in os.environ:
             if _read_number(count) == 1 or launcher == 'pytorch':
                 return launcher if _read_number(count) > 1 else 'none'
             raise ValueError(
@@ -37,11 +48,11 @@ def read_environment(launcher: str) -> None:
     """
     if launcher not in LAUNCHERS:
         raise ValueError(f'--launcher is none, {", ".join(LAUNCHERS)}; got {launcher}')
-    starter, *sources = LAUNCHERS[launcher]
+    command, *sources = LAUNCHERS[launcher]
     numbers = []
     for name, source in zip(('RANK', 'LOCAL_RANK', 'WORLD_SIZE'), sources, strict=True):
         if source not in os.environ:
-            raise ValueError(f'--launcher {launcher} needs {source} in the environment: start with {starter}')
+            raise ValueError(f'--launcher {launcher} needs {source} in the environment: start with {command}')
         numbers.append(_read_number(source))
         os.environ[name] = os.environ[source]
     rank, local_rank, size = numbers

@@ -19,6 +19,8 @@ from mmdet.visualization.canvas import (
     fit_text,
     line_height,
     text_width,
+    tile,
+    with_title,
     write_text,
 )
 
@@ -82,6 +84,37 @@ def draw_detections(
         place = _draw_label(picture, text, fitting, class_color(label), rectangles[row], taken)
         taken = np.concatenate([taken, [place]])
     return picture
+
+
+def draw_beside_truth(
+    image_bgr: Picture,
+    dataset: Any,
+    img_id: int,
+    found: Any,
+    score_thr: float,
+    scale: float = 1.0,
+) -> Picture:
+    """Draw the detections of an image beside its ground truth, where the set has some.
+
+    Args:
+        image_bgr: (H, W, 3) uint8.
+        dataset: The `CocoDataset` of the image.
+        img_id: Its id.
+        found: bboxes (D, 4) xyxy in pixels of the original image, labels (D,), scores (D,).
+        score_thr: Detections with a lower score are not drawn.
+        scale: Side of `image_bgr` over that of the original.
+
+    Returns:
+        (H', W', 3) uint8.
+    """
+    classes = dataset.metainfo['classes']
+    drawn = draw_detections(image_bgr, found.bboxes * scale, found.labels, found.scores, classes, score_thr)
+    if not len(dataset.bboxes):  # perhaps a set without annotations
+        return drawn
+    bboxes, labels = dataset.boxes_of(img_id)
+    truth = draw_detections(image_bgr, bboxes * scale, labels, classes=classes)
+    found_title = f'found, score from {score_thr:g}'
+    return tile([with_title(truth, 'ground truth'), with_title(drawn, found_title)], columns=2)
 
 
 def _draw_label(

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmengine.structures import InstanceData
 
 from mmdet.structures import NO_IMAGE, DetDataSample
-from mmdet.visualization.canvas import tile, with_title, write_picture
-from mmdet.visualization.detections import draw_detections
+from mmdet.visualization.canvas import write_picture
+from mmdet.visualization.detections import draw_beside_truth
 
 
 class DrawHook(Hook):
@@ -39,34 +37,3 @@ class DrawHook(Hook):
                 )
                 out = self.show_dir / file.relative_to(dataset.img_folder)
                 write_picture(out.with_suffix('.jpg'), picture)
-
-
-def draw_beside_truth(
-    image: np.ndarray,
-    dataset: Any,
-    img_id: int,
-    found: InstanceData,
-    score_thr: float,
-    scale: float = 1.0,
-) -> np.ndarray:
-    """Draw the detections of an image beside its ground truth, where the set has some.
-
-    Args:
-        image: uint8 (H, W, 3), BGR.
-        dataset: The `CocoDataset` of the image.
-        img_id: Its id.
-        found: bboxes (D, 4) xyxy in pixels of the original image, labels (D,), scores (D,).
-        score_thr: Detections with a lower score are not drawn.
-        scale: Side of `image` over that of the original.
-
-    Returns:
-        uint8 (H', W', 3), BGR.
-    """
-    classes = dataset.metainfo['classes']
-    drawn = draw_detections(image, found.bboxes * scale, found.labels, found.scores, classes, score_thr)
-    if not len(dataset.bboxes):  # perhaps a set without annotations
-        return drawn
-    bboxes, labels = dataset.boxes_of(img_id)
-    truth = draw_detections(image, bboxes * scale, labels, classes=classes)
-    found_title = f'found, score from {score_thr:g}'
-    return tile([with_title(truth, 'ground truth'), with_title(drawn, found_title)], columns=2)
