@@ -89,6 +89,7 @@ DKD = {f'{KD_CLS}.type': 'DKDLoss', f'{KD_CLS}.temperature': 1}
 ROWS = {
     'plain': Row('plain'),
     'all': Row('all'),
+    'calibrated': Row('all', calibrated=True),
     'smooth': Row('cls', labels_only=True),
     'longer': Row('plain', length=1.15),  # all takes at most so much longer
     'unbalanced': Row('all', UNBALANCED),
@@ -114,6 +115,7 @@ def grid() -> list[tuple[str, str, int]]:
     four = ('neudet', 'chess', 'bccd', 'fod')
     blocks: list[tuple[Sequence[str], Sequence[str], int]] = [
         (four, ('plain', 'all'), 5),
+        (four, ('calibrated',), 3),
         (four[:2], ('smooth', 'longer'), 3),
         (('fod25', 'neudet25'), ('plain', 'all'), 3),
         (('neudet',), ('cls', 'loc'), 5),
