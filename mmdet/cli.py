@@ -22,6 +22,7 @@ from mmdet.files import suggest
 USER_ERRORS = (ArithmeticError, ImportError, LookupError, OSError, SyntaxError, TypeError, ValueError)
 
 RECEIVE = '_try_get_data'  # where torch's loader gets a batch of a worker
+CUT_OFF = (EOFError, ConnectionError)  # what it sees of a worker that ends meanwhile
 STEPS = ('train_step', 'forward_step', 'update_params', 'val_step', 'test_step')  # where the model computes
 
 FEWER = '--cfg-options train_dataloader.num_workers=1 (likewise val_dataloader, test_dataloader)'
@@ -170,11 +171,11 @@ def _inside(functions: Sequence[str], error: BaseException) -> bool:
 def explain_worker(error: BaseException) -> str | None:
     """Explain why a data worker has ended, does not answer or cannot send; None for another error."""
     text = f'{error.__cause__ or ""}\n{error}'.strip()  # torch mostly chains what it knows of a worker's end
-    if isinstance(error.__cause__ or error, EOFError | ConnectionError) and _inside((RECEIVE,), error):
+    if isinstance(error.__cause__ or error, CUT_OFF) and _inside((RECEIVE,), error):
         # it was killed while it sent a batch, or cannot open what it is to send
         text = _killed_worker(error) or OPEN_FILES
     told = [told for pattern, told in WORKER_FAULTS.items() if re.search(pattern, text)]
-    of_worker = isinstance(error, RuntimeError | ConnectionError) and re.search('DataLoader|Pin memory', text)
+    of_worker = isinstance(error, (RuntimeError, *CUT_OFF)) and re.search('DataLoader|Pin memory', text)
     if not told or not (of_worker or OPEN_FILES in text):
         return None
     found = re.search(r'worker process (\d+)|\(pid(?:\(s\))? ([\d, ]+)\)', text)
