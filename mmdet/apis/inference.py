@@ -13,7 +13,7 @@ from torch import nn
 
 from mmdet.apis.results import DetectionResult, Picture, read_picture
 from mmdet.checkpoint.io import checkpoint_classes, load_checkpoint, load_weights
-from mmdet.config.resolve import merge_config, set_classes
+from mmdet.config.resolve import chosen_classes, merge_config, merge_options, set_classes
 from mmdet.config.schedule import apply_short_keys, explain_input_size
 from mmdet.datasets import collate_detection
 from mmdet.models.detectors import BaseDetector
@@ -40,11 +40,15 @@ def init_detector(
         The model. `model.dataset_meta` holds `classes`, the name of each label (its number when nobody says),
         and `category_ids`, its id in the training annotations (label + 1 when the checkpoint does not say).
     """
-    cfg = copy.deepcopy(config) if isinstance(config, Config) else merge_config(config, cfg_options)
+    if isinstance(config, Config):
+        cfg = copy.deepcopy(config)
+        merge_options(cfg, cfg_options or {})
+    else:
+        cfg = merge_config(config, cfg_options)
     apply_short_keys(cfg)  # input_size
     cfg.model.pop('distiller', None)
     file = None if checkpoint is None else load_checkpoint(checkpoint, trust_checkpoint)
-    classes = None if file is None else checkpoint_classes(file)
+    classes = (file and checkpoint_classes(file)) or chosen_classes(cfg)
     if classes is not None:
         set_classes(cfg, classes)
     model: BaseDetector = MODELS.build(cfg.model)
@@ -92,11 +96,11 @@ def inference_detector(
     pictures: Sequence[Any] = imgs if several else [imgs]  # type: ignore[assignment]
     if not pictures:
         return []
+    loader = model.cfg.test_dataloader
     pipeline = [
-        TRANSFORMS.build(step)
-        for step in model.cfg.test_dataloader.dataset.pipeline
-        if step['type'] != 'LoadAnnotations'
+        TRANSFORMS.build(step) for step in loader.dataset.pipeline if step['type'] != 'LoadAnnotations'
     ]
+    padding = {key: value for key, value in (loader.get('collate_fn') or {}).items() if key != 'type'}
     samples = []
     for index, picture in enumerate(pictures):
         sample = {'img_id': index, 'img': read_picture(picture)}
@@ -104,7 +108,7 @@ def inference_detector(
             sample = transform(sample)
         samples.append(sample)
     results = []
-    for found, picture in zip(model.test_step(collate_detection(samples)), pictures, strict=True):
+    for found, picture in zip(model.test_step(collate_detection(samples, **padding)), pictures, strict=True):
         result = DetectionResult(metainfo=found.metainfo | model.dataset_meta)
         result.pred_instances = found.pred_instances[found.pred_instances.scores >= score_thr]
         if isinstance(picture, (str, Path)):

@@ -29,6 +29,7 @@ OLD_KEYS = {'data', 'optimizer_config', 'lr_config', 'checkpoint_config', 'log_c
 LARGE_PIXEL_WEIGHT = 1.0  # times the std of the images; the published student's is 0.15
 
 COCO_CLASSES = 80  # as configs say before the data do
+DATA_KEYS = ('data_root', 'ann_file', 'data_prefix')  # of a data set, which `resolve` writes
 
 
 def load_config(
@@ -74,17 +75,21 @@ def merge_config(
         ) from error
     if told := _explain_old_config(path, cfg):
         raise ValueError(told)
-    overrides = cfg_options or {}
-    for key, value in overrides.items():
+    merge_options(cfg, cfg_options or {})
+    if data_root is not None:
+        cfg.data_root = str(data_root)
+    return cfg
+
+
+def merge_options(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
+    """Merge overrides into a config, and check the whole; raises as `merge_config`."""
+    for key, value in cfg_options.items():
         _override(cfg, key, value)
     _rename(cfg)
     _name_hooks(cfg)
     _spell_out_backends(cfg)
-    check_keys(cfg, overrides)
+    check_keys(cfg, cfg_options)
     _explain_pixel_weight(cfg)
-    if data_root is not None:
-        cfg.data_root = str(data_root)
-    return cfg
 
 
 def _explain_old_config(path: str | Path, keys: Iterable[str]) -> str:
@@ -106,6 +111,8 @@ def _override(cfg: Config, key: str, value: Any) -> None:
         names = ', '.join(cfg.get('default_hooks') or {})
         place = f'default_hooks.NAME.{".".join(rest[1:])}'
         raise ValueError(f'--cfg-options {key}=...: hooks have names: {place}, NAME one of {names}')
+    if path := re.match(rf'(\w+)_(dataloader\.dataset|evaluator)\.({"|".join(DATA_KEYS)})\b', key):
+        raise ValueError(f'--cfg-options {key}=... would be overwritten: {_path_keys(path[1])}')
     try:
         cfg.merge_from_dict({key: value})
     except (KeyError, TypeError) as error:
@@ -208,6 +215,7 @@ def resolve(cfg: Config, for_training: bool = True) -> Config:
     """
     apply_row(cfg)
     apply_short_keys(cfg)
+    _refuse_other_paths(cfg)
     _place_paths(cfg)
     classes = _read_split_classes(cfg, for_training)
     _refuse_other_classes(cfg, classes)
@@ -235,6 +243,26 @@ def set_classes(cfg: Config, classes: Sequence[str]) -> None:
             part['num_classes'] = len(classes)
         if 'classes' in keys:
             part['classes'] = classes
+
+
+def _path_keys(split: str) -> str:
+    return f'paths of the data are keys of the top level, data_root, {split}_ann and {split}_img'
+
+
+def _refuse_other_paths(cfg: Config) -> None:
+    """Refuse the keys by which MMDetection names the files of a data set: they would be overwritten.
+
+    Raises:
+        ValueError: Names the key, and those to use.
+    """
+    for split in ('train', 'val', 'test'):
+        dataset = _dataset(cfg, split) or {}
+        if 'classes' in (dataset.get('metainfo') or {}):
+            continue  # what `resolve` has written for other data, recorded in a work dir
+        for key in DATA_KEYS:
+            if dataset.get(key):
+                place = f'{split}_dataloader.dataset.{key}={dataset[key]!r}'
+                raise ValueError(f'{cfg.filename}: {place} would be overwritten: {_path_keys(split)}')
 
 
 def _place_paths(cfg: Config) -> None:
@@ -301,9 +329,7 @@ def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
         )
     classes = read_classes(files[0])
     there = [file for file in files[1:] if file.is_file()]  # its data set reports another
-    if cfg.get('classes') is not None:
-        given = cfg.classes if isinstance(cfg.classes, (list, tuple)) else [cfg.classes]
-        chosen = tuple(map(str, given))  # names like 7, which are read as numbers
+    if (chosen := chosen_classes(cfg)) is not None:
         for file in [files[0], *there]:
             _check_chosen(chosen, read_classes(file), file)
         return chosen
@@ -311,6 +337,14 @@ def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
         # ids may be numbered differently: labels go by name
         check_classes(classes, str(files[0]), read_classes(other), str(other), ordered=False)
     return classes
+
+
+def chosen_classes(cfg: Config) -> tuple[str, ...] | None:
+    """Get the class names of the key `classes`; None where it is not there."""
+    if cfg.get('classes') is None:
+        return None
+    given = cfg.classes if isinstance(cfg.classes, (list, tuple)) else [cfg.classes]
+    return tuple(map(str, given))  # names like 7, which are read as numbers
 
 
 def _check_chosen(chosen: Sequence[str], known: Sequence[str], file: Path) -> None:

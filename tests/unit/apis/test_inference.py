@@ -83,3 +83,26 @@ def test_without_a_checkpoint_classes_are_numbers() -> None:
     model = init_detector(PLAIN, device='cpu', cfg_options={'model.bbox_head.num_classes': 2})
     assert model.dataset_meta == {'classes': ('0', '1'), 'category_ids': (1, 2)}
     assert not model.training
+
+
+def test_classes_of_weights_that_name_none(checkpoint: Path, tmp_path: Path) -> None:
+    torch.save(torch.load(checkpoint)['state_dict'], tmp_path / 'bare.pth')
+    model = init_detector(PLAIN, tmp_path / 'bare.pth', 'cpu', {'classes': CLASSES})
+    assert model.dataset_meta['classes'] == tuple(CLASSES)
+
+
+def test_options_for_a_config_that_is_read_already(checkpoint: Path) -> None:
+    cfg = merge_config(PLAIN)
+    options = {'model.bbox_head.postprocess.score_thr': 0.6, 'input_size': 64}
+    assert init_detector(cfg, checkpoint, 'cpu', options).head.postprocess.score_thr == 0.6
+    assert cfg.model.bbox_head.postprocess.score_thr != 0.6
+
+
+def test_images_are_padded_as_in_a_test(photo: Path) -> None:
+    """To a multiple of 32 where the aspect ratio is kept."""
+    options = {'input_size': [100, 60]}
+    model = init_detector('retinanet/retinanet_mobilenet_v2_fpn.py', None, 'cpu', options)
+    shapes = []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[2:]))
+    inference_detector(model, photo)
+    assert shapes == [(64, 128)]

@@ -107,6 +107,23 @@ def test_resolving_twice_changes_nothing_and_the_dump_reads_back(folder):
     assert config.load_config(folder / 'recorded.py').pretty_text == once
 
 
+@pytest.mark.parametrize(
+    'key',
+    ['test_dataloader.dataset.ann_file', 'val_dataloader.dataset.data_prefix.img', 'val_evaluator.ann_file'],
+)
+def test_paths_that_would_be_overwritten_are_refused(folder, key):
+    """MMDetection's keys, on the command line and in a child config."""
+    split = key.partition('_')[0]
+    with pytest.raises(ValueError, match=rf'{key}=.* would be overwritten: .*{split}_ann and {split}_img'):
+        config.load_config(folder / 'student.py', {key: 'other'}, folder / 'set')
+    if 'dataset' in key:
+        child, name = folder / 'child.py', key.rpartition('.')[2] if 'prefix' not in key else 'data_prefix'
+        value = "dict(img='other/')" if name == 'data_prefix' else "'other.json'"
+        child.write_text(f"_base_ = 'student.py'\n{split}_dataloader = dict(dataset=dict({name}={value}))\n")
+        with pytest.raises(ValueError, match=rf'dataset\.{name}=.* would be overwritten'):
+            config.load_config(child, {}, folder / 'set')
+
+
 def test_other_metrics_and_lists_of_metrics_are_left_alone(folder):
     child = folder / 'child.py'
     child.write_text(
