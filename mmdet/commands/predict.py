@@ -95,10 +95,9 @@ def name_results(files: Sequence[Path]) -> dict[Path, Path]:
     folder = os.path.commonpath([file.parent.absolute() for file in files])
     names = [Path(os.path.relpath(file.absolute(), folder)) for file in files]
     counts = Counter(name.with_suffix('') for name in names)
-    return {
-        file: name if counts[name.with_suffix('')] > 1 else name.with_suffix('')
-        for file, name in zip(files, names, strict=True)
-    }
+    short = [name if counts[name.with_suffix('')] > 1 else name.with_suffix('') for name in names]
+    unique = len(set(short)) == len(names)  # a.png beside a.tif and a.png.jpg is none
+    return dict(zip(files, short if unique else names, strict=True))
 
 
 def name_pictures(names: Mapping[Path, Path], out_dir: Path) -> dict[Path, Path]:
@@ -197,6 +196,8 @@ def draw(frame: Frame, sample: Any, file: Path, videos: dict[Path, Any]) -> None
         file.parent.mkdir(parents=True, exist_ok=True)
         code = cv2.VideoWriter.fourcc(*'mp4v')
         videos[file] = cv2.VideoWriter(str(file), code, frame.rate, picture.shape[1::-1])
+        if not videos[file].isOpened():
+            raise OSError(f'{file} cannot be written as a video; another --out-dir may help')
     if frame.number is not None:
         videos[file].write(picture)
 

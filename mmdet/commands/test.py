@@ -77,7 +77,8 @@ def metric_arguments(metric: Mapping[str, Any], args: argparse.Namespace, work_d
     """
     from mmdet.datasets.coco_format import read_coco
 
-    scored = args.eval or args.classwise or args.report or not (args.out or args.format_only)
+    written = args.out or args.format_only or metric.get('format_only')
+    scored = args.eval or args.classwise or args.report or not written
     out = args.out or (args.report and str(args.report / 'detections.json')) or metric.get('outfile_prefix')
     if out is None and (not scored or not read_coco(metric['ann_file'], boxes_needed=False).has_annotations):
         out = str(Path(work_dir, 'detections.json'))

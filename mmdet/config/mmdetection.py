@@ -294,7 +294,13 @@ def _apply_schedule(old: Values, new: Values, left_out: list[str]) -> None:
     if rate is None:
         return
     new['param_scheduler'] = []
-    if rate.get('warmup') == 'linear':
+    by_iter = by_epoch and rate.get('by_epoch') is False  # a schedule of steps in a training of epochs
+    left_out += [
+        f'lr_config.{key}={value!r}'
+        for key, value in rate.items()
+        if (key == 'warmup' and value not in (None, 'linear')) or (key == 'warmup_by_epoch' and value)
+    ]
+    if rate.get('warmup') == 'linear' and not rate.get('warmup_by_epoch'):
         warmup = {'start_factor': rate.get('warmup_ratio', 0.1), 'by_epoch': False, 'begin': 0}
         new['param_scheduler'].append({'type': 'LinearLR', **warmup, 'end': rate['warmup_iters']})
     end, step = loop['max_epochs' if by_epoch else 'max_iters'], rate.get('step')
@@ -304,7 +310,9 @@ def _apply_schedule(old: Values, new: Values, left_out: list[str]) -> None:
         'step': {'type': 'MultiStepLR', 'milestones': milestones, 'gamma': rate.get('gamma', 0.1)},
         'CosineAnnealing': {'type': 'CosineAnnealingLR', 'eta_min': lowest},
     }
-    if rate['policy'] in decays:
+    if by_iter:
+        left_out.append(f'lr_config.policy={rate["policy"]} by_epoch=False: epochs are counted here')
+    elif rate['policy'] in decays:
         span = {'by_epoch': by_epoch, 'begin': 0, 'end': end}
         new['param_scheduler'].append({**decays[rate['policy']], **span})
     elif rate['policy'] != 'fixed':

@@ -36,4 +36,5 @@ class DrawHook(Hook):
                     image, dataset, sample.img_id, sample.pred_instances, self.score_thr
                 )
                 out = self.show_dir / file.relative_to(dataset.img_folder)
-                write_picture(out.with_suffix('.jpg'), picture)
+                more = '' if out.suffix == '.jpg' else '.jpg'  # a.jpg and a.png are two images
+                write_picture(out.with_name(out.name + more), picture)

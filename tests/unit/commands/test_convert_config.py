@@ -166,7 +166,7 @@ files = ['a.json', 'b.json']
 data = dict(train=dict(classes=('cat',), ann_file=files, pipeline=[dict(type='LoadImageFromFile'), *steps]))
 fp16 = dict(loss_scale=512.0)
 runner = dict(_delete_=True, type='IterBasedRunner', max_iters=90000)
-lr_config = dict(policy='poly')
+lr_config = dict(policy='poly', warmup='exp')
 evaluation = dict(classwise=True, interval=5000)
 """
     new, output = convert('child.py', f"_base_ = './retinanet.py'\n{lines}")
@@ -180,6 +180,7 @@ evaluation = dict(classwise=True, interval=5000)
         'Resize.ratio_range=[1, 2]',
         'pipeline: CutOut',
         "fp16={'loss_scale': 512.0}",
+        "lr_config.warmup='exp'",
         'lr_config.policy=poly',
         'evaluation.classwise=True',
         'evaluation.interval=5000: steps',
@@ -190,6 +191,15 @@ evaluation = dict(classwise=True, interval=5000)
     text = (tmp_path / 'new/new.py').read_text()
     assert [one for one in listed if one not in output or one not in text] == []
     assert f'left out: {len(listed)}\n' in output
+
+
+def test_a_schedule_of_steps_in_a_training_of_epochs(convert):
+    lines = (
+        "lr_config = dict(_delete_=True, policy='step', step=[60000], by_epoch=False, warmup_by_epoch=True)\n"
+    )
+    new, output = convert('child.py', f"_base_ = './retinanet.py'\n{lines}")
+    assert new['param_scheduler'] == []
+    assert 'lr_config.warmup_by_epoch=True' in output and 'policy=step by_epoch=False' in output
 
 
 def test_what_cannot_be_translated_is_refused(convert, tmp_path):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmdet.commands.predict import main
+from mmdet.commands.predict import main, name_results
 from mmdet.datasets import CocoDataset
 from tests.helpers.tiny_run import PLAIN, save_detector
 
@@ -135,3 +135,8 @@ def test_what_cannot_be_done_is_refused_before_the_first_photo(predict, tmp_path
         with pytest.raises(SystemExit):
             main(words)
         assert said in capsys.readouterr().err
+
+
+def test_no_two_results_share_a_name(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ('a.png', 'a.tif', 'a.png.jpg')]
+    assert len(set(name_results(files).values())) == 3

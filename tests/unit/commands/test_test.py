@@ -123,6 +123,11 @@ def test_out_writes_json_or_arrays_and_scores_on_demand(folder):
     assert arrays[4]['bboxes'].shape == (0, 4)
 
 
+def test_format_only_of_the_config(folder):
+    assert main(['toy.py', 'toy.pth', '--cfg-options', 'test_evaluator.format_only=True']) == {}
+    assert len(json.loads(Path('work_dirs/toy/detections.json').read_text())) == 12
+
+
 def test_format_only_writes_into_the_work_dir(folder):
     assert run('toy.py', 'toy.pth', '--format-only', '--work-dir', 'run') == {}
     assert len(json.loads(Path('run/detections.json').read_text())) == 12
@@ -145,6 +150,18 @@ def test_a_set_without_annotations_is_written(folder):
     assert not Path('report/report.html').exists()
     assert 'nothing to score' in log_of(folder / 'run')
     assert cv2.imread('pictures/1.jpg').shape == (60, 80, 3)
+
+
+def test_pictures_of_images_that_differ_in_suffix(folder):
+    file = Path('set/annotations/val.json')
+    content = json.loads(file.read_text())
+    first, second = (image['file_name'] for image in content['images'][:2])
+    picture = cv2.imread(f'set/val/{second}')
+    content['images'][1]['file_name'] = f'{Path(first).stem}.png'
+    cv2.imwrite(f'set/val/{Path(first).stem}.png', picture)
+    file.write_text(json.dumps(content))
+    run('toy.py', 'toy.pth', '--show-dir', 'shown')
+    assert len(list(Path('shown').iterdir())) == 5
 
 
 def test_pictures_show_truth_and_detections(folder):
