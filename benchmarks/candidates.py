@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from torch import Tensor
 
@@ -94,6 +95,16 @@ class DecayingKDLoss(SoftmaxKDLoss):
     def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """Compare as `SoftmaxKDLoss` does."""
         return share_left() * super().divergence(student, teacher, labels)
+
+
+@MODELS.register_module()
+class ForegroundKDLoss(SoftmaxKDLoss):
+    """Compare over the classes alone: whether a box holds an object is left to the detector's own loss."""
+
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """Compare as `SoftmaxKDLoss` does, without the background of the student."""
+        ours, theirs = (F.log_softmax(x[:, : teacher.shape[1]], 1) for x in (student, teacher))
+        return F.kl_div(ours, theirs, reduction='sum', log_target=True)
 
 
 @MODELS.register_module()

@@ -37,6 +37,7 @@ STUDENT = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc_stored.p
 ONLINE = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
 WEIGHED = 'benchmarks/configs/weighed.py'
 DECAYING = 'benchmarks/configs/decaying.py'
+FOREGROUND = 'benchmarks/configs/foreground.py'
 PROPOSALS = 'benchmarks/configs/proposals.py'
 TEACHER = 'configs_dev/teachers/efficientnet_lite2_small.py'
 METRICS = ('AP', 'AP50', 'AP75')
@@ -104,6 +105,7 @@ ROWS = {
     'online_full': Row('all', UNBALANCED, config=ONLINE),
     **{name: Row('loc_kdloc', {'model.distiller.weigh': name}, config=WEIGHED) for name in WEIGHTS},
     'proposals': Row('all', config=PROPOSALS),
+    'foreground': Row('all', config=FOREGROUND),
     **{f'kd_{name}': Row('cls', teacher=name) for name in TEACHERS},
     **{f'calibrated_{name}': Row('cls', teacher=name, calibrated=True) for name in TEACHERS},
     **{f'dkd_{name}': Row('cls', DKD, name) for name in TEACHERS},
@@ -115,7 +117,7 @@ def grid() -> list[tuple[str, str, int]]:
     four = ('neudet', 'chess', 'bccd', 'fod')
     blocks: list[tuple[Sequence[str], Sequence[str], int]] = [
         (four, ('plain', 'all'), 5),
-        (four, ('calibrated',), 3),
+        (four, ('foreground', 'calibrated'), 3),
         (four[:2], ('smooth', 'longer'), 3),
         (('fod25', 'neudet25'), ('plain', 'all'), 3),
         (('neudet',), ('cls', 'loc'), 5),
