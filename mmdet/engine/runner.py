@@ -179,6 +179,7 @@ class DetRunner(Runner):
 
         Buffers are not broadcast: each process keeps its own BatchNorm statistics and the main one's are
         saved. `channels_last=True` in the config lays the weights out so; feature maps follow.
+        `find_unused_parameters=True` is for parameters that no loss of a step depends on.
         """
         if self.cfg.get('channels_last'):
             model = model.to(memory_format=torch.channels_last)
@@ -189,7 +190,7 @@ class DetRunner(Runner):
                 'type': 'mmengine.MMDistributedDataParallel',
                 'device_ids': [torch.cuda.current_device()] if on_gpu else None,
                 'forward_sync_buffers' if newer else 'broadcast_buffers': False,  # renamed in torch
-                'find_unused_parameters': False,
+                'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
                 'gradient_as_bucket_view': True,  # no second copy of all gradients
                 **(model_wrapper_cfg or {}),
             }

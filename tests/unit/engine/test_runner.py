@@ -132,10 +132,11 @@ def test_a_process_group_without_gpus(toy_config, monkeypatch):
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
     try:
-        runner = train(toy_config(launcher='pytorch'))
+        runner = train(toy_config(launcher='pytorch', find_unused_parameters=True))
         assert isinstance(runner.model, MMDistributedDataParallel)
         assert torch.distributed.get_backend() == 'gloo'
         assert not runner.model.broadcast_buffers
+        assert runner.model.find_unused_parameters
     finally:
         torch.distributed.destroy_process_group()
 
