@@ -292,6 +292,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every command that builds a runner."""
     add_config_arguments(parser)
     parser.add_argument('--work-dir', help='folder for logs and results; default work_dirs/<config name>')
+    add_launcher_argument(parser)
+    add_trust_argument(parser)
+
+
+def add_launcher_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument of the commands that share their work among processes, see `choose_launcher`."""
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -299,7 +305,6 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # given by torch.distributed.launch, which says the same in the environment
     parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
-    add_trust_argument(parser)
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:

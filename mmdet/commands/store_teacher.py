@@ -4,13 +4,14 @@ python tools/store_teacher.py configs_dev/ssd/ssd300_coco_cls_loc.py --data-root
 
 Keeps the mean logits of each object over several views of the student's augmentation. A stopped run continues
 when it is started again. Several processes share the images:
-torchrun --nproc_per_node=4 tools/store_teacher.py CONFIG --launcher pytorch
+torchrun --nproc_per_node=4 tools/store_teacher.py CONFIG
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmdet.cli import add_config_arguments, make_parser, parse, positive
+from mmdet.cli import add_config_arguments, add_launcher_argument, make_parser, parse, positive
+from mmdet.distributed.launchers import choose_launcher
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,8 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--teacher', help="teacher file; default: the config's")
     parser.add_argument('--views', type=positive, default=8, help='augmented views per object; default: 8')
     parser.add_argument('--out', type=Path, help="default: answers.pth beside the teacher's file")
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    add_launcher_argument(parser)
     args = parse(parser, argv)
+    launcher = choose_launcher(args.launcher)
     from mmengine.dist import barrier, get_dist_info
 
     from mmdet.analysis.answers import ask_teacher, merge_answers
@@ -31,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     cfg = load_distilled_config(args.config, args.teacher, args.cfg_options, args.data_root, 'train')
     out = args.out or Path(cfg.model.distiller.teacher.checkpoint).with_name('answers.pth')
-    if args.launcher != 'none':
-        start_process_group(args.launcher)
+    if launcher != 'none':
+        start_process_group(launcher)
     rank, world_size = get_dist_info()
     check_writable(out.parent)
     parts = [out.with_name(f'{out.stem}.part{i + 1}of{world_size}.pth') for i in range(world_size)]

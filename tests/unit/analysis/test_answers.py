@@ -167,3 +167,17 @@ def test_what_does_not_belong_together_is_refused(arguments: list[str], tmp_path
         StoredTeacher(str(file), CLASSES, None, other)
     with pytest.raises(ValueError, match='does not hold the answers'):
         StoredTeacher(str(tmp_path / 'old.pth'))
+
+
+def test_processes_of_torchrun_work_together(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --launcher, as they train and test."""
+    for name, value in {'RANK': '1', 'LOCAL_RANK': '1', 'WORLD_SIZE': '2'}.items():
+        monkeypatch.setenv(name, value)
+    started, shares = [], []
+    monkeypatch.setattr('mmdet.distributed.launch.start_process_group', started.append)
+    monkeypatch.setattr('mmengine.dist.get_dist_info', lambda: (1, 2))
+    monkeypatch.setattr(answers, 'ask_teacher', lambda *given: shares.append(given[3:]))
+    main(arguments)
+    assert (started, shares) == (['pytorch'], [(1, 2)])
+    main([*arguments, '--launcher', 'none'])
+    assert started == ['pytorch']
