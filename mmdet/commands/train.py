@@ -71,8 +71,8 @@ def configure(cfg: Any, args: argparse.Namespace) -> Any:
     if args.resume != 'latest' and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0')):
         args.resume = _resume_of_restart(cfg.work_dir, args.resume)
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'latest' else args.resume
+        cfg.resume = args.resume if args.resume == 'latest' else True
+        cfg.load_from = cfg.get('load_from') if args.resume == 'latest' else args.resume
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if args.amp and kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f'--amp cannot change optim_wrapper.type={kind}')

@@ -69,8 +69,9 @@ class DetRunner(Runner):
         """Build what a resolved config describes.
 
         `resume=True` goes on from `load_from` or else from the newest whole checkpoint in `work_dir`, with
-        the seed of that run; where there is no checkpoint training starts from the beginning. Files that a
-        killed run has left half written in `work_dir` are removed.
+        the seed of that run; `resume='latest'` from the latter in any case. Where there is no checkpoint
+        training starts from `load_from` or else from the beginning. Files that a killed run has left half
+        written in `work_dir` are removed.
 
         Args:
             cfg: Resolved.
@@ -85,13 +86,15 @@ class DetRunner(Runner):
         check_writable(cfg.work_dir)
         resume = cfg.get('resume', False)
         notes = []
-        if resume and cfg.get('load_from') is None:
-            trust_checkpoint = False
+        if resume == 'latest' or (resume and cfg.get('load_from') is None):
             chosen, skipped = choose_checkpoint(cfg.work_dir)
             notes = [f'skipped {reason}' for reason in skipped]
             if chosen is None:
-                notes.append(f'nothing to resume in {cfg.work_dir}: training starts from the beginning')
-            cfg.resume, cfg.load_from = chosen is not None, chosen and str(chosen)
+                start = cfg.get('load_from') or 'the beginning'
+                notes.append(f'nothing to resume in {cfg.work_dir}: training starts from {start}')
+            else:
+                cfg.load_from, trust_checkpoint = str(chosen), False
+            cfg.resume = chosen is not None
         if cfg.get('resume', False):
             seed = load_checkpoint(cfg.load_from, trust_checkpoint)['meta'].get('seed')
             cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}

@@ -123,8 +123,8 @@ def test_where_a_restart_goes_on(tmp_path, monkeypatch, resume, start, ours, goe
             configure(cfg, args)
         return
     cfg = configure(cfg, args)
-    assert cfg.get('resume', False) == (goes_on is not None)
-    assert cfg.load_from == {'latest': None, None: 'start.pth'}.get(goes_on, goes_on)
+    assert cfg.get('resume', False) == {'latest': 'latest', None: False}.get(goes_on, True)
+    assert cfg.load_from == (goes_on if goes_on == 'other.pth' else 'start.pth')
 
 
 def test_arguments_reach_the_config():
@@ -135,14 +135,14 @@ def test_arguments_reach_the_config():
     assert cfg.work_dir == 'work_dirs/ssd_tiny'
     assert not cfg.resume
     cfg = configured('--resume', '--work-dir', 'w', '--seed', '7', '--deterministic', '--amp')
-    assert (cfg.resume, cfg.load_from, cfg.work_dir) == (True, None, 'w')
+    assert (cfg.resume, cfg.load_from, cfg.work_dir) == ('latest', None, 'w')
     assert cfg.randomness == {'seed': 7, 'deterministic': True}
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert 'dtype' not in cfg.optim_wrapper
     assert 'channels_last' not in cfg
     assert configured('--channels-last').channels_last
     cfg = configured('--resume-from', 'a.pth', '--amp', '--amp-dtype', 'float16', '--no-validate')
-    assert cfg.load_from == 'a.pth'
+    assert (cfg.resume, cfg.load_from) == (True, 'a.pth')
     assert cfg.optim_wrapper.dtype == 'float16'
     assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
     with pytest.raises(ValueError, match='--amp-dtype goes with --amp'):

@@ -89,6 +89,20 @@ def test_weights_to_start_from_are_asked_for_only_by_a_new_training(toy_config, 
     assert train(toy_config(model=model, resume=True, load_from=str(trained))).iter == 10
 
 
+def test_the_newest_is_resumed_or_else_training_starts_from_a_file(toy_config, trained, tmp_path):
+    """As a batch script says it that always has --resume."""
+    cfg = toy_config(load_from=str(trained), resume='latest')
+    cfg.optim_wrapper.optimizer.lr = 0.0
+    runner = train(cfg)
+    assert runner.iter == 10
+    assert torch.equal(runner.model.layer.weight, load_checkpoint(trained)['state_dict']['layer.weight'])
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    told = f'nothing to resume in {tmp_path / "run"}: training starts from {trained}'
+    assert log.read_text().count(told) == 1
+    runner = DetRunner.from_cfg(toy_config(load_from=str(trained), resume='latest'))
+    assert (runner.cfg.resume, runner.cfg.load_from) == (True, str(tmp_path / 'run/latest.pth'))
+
+
 @pytest.mark.parametrize(
     ('module', 'backend', 'started', 'logged'),
     [
