@@ -118,8 +118,11 @@ def _resume_of_restart(work_dir: str, resume: str | None) -> str | None:
 
 
 def _tell_overwritten(work_dir: str) -> None:
-    """Say, once for all processes, which files of an earlier run a new training may overwrite."""
-    held = sorted(file.name for file in Path(work_dir).glob('*.pth*'))
+    """Say, once for all processes, which files of an earlier run a new training may overwrite.
+
+    Not the file of a teacher, `model_best.pth.tar`: `SaveTeacherHook` keeps it.
+    """
+    held = sorted(file.name for file in Path(work_dir).glob('*.pth'))
     if held and os.environ.get('RANK', '0') == '0':
         names = ', '.join([*held[:4], *['...'] * (len(held) > 4)])
         print(

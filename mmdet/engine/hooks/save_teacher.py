@@ -1,5 +1,6 @@
 """Write the file of the best teacher while it is trained."""
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from mmdet.registry import HOOKS
 class SaveTeacherHook(Hook):
     """Say what the teacher is trained on; write its file whenever its accuracy is the best so far.
 
-    A resumed training goes on with the accuracy of the file that it finds.
+    A resumed training goes on with the accuracy of the file that it finds. A new one keeps such a file beside
+    its own, as `earlier_1_NAME`.
 
     Args:
         file: Where it goes, e.g. 'cls_teachers/ssd/model_best.pth.tar'; default `model_best.pth.tar` in the
@@ -27,6 +29,7 @@ class SaveTeacherHook(Hook):
         self.file = file
         self.metric = metric
         self.best = -1.0
+        self.replaces_earlier = True  # until the first write of a new training
 
     def before_train(self, runner: Any) -> None:
         """Log the objects of each class, with a warning for a class without any."""
@@ -41,6 +44,7 @@ class SaveTeacherHook(Hook):
                 f'no training object of {", ".join(missing)}: what the teacher says about them means nothing'
             )
         path = self._path(runner)
+        self.replaces_earlier = not runner.iter
         if runner.iter and path.is_file():
             self.best = float(load_checkpoint(path).get('metrics', {}).get(self.metric, self.best))
 
@@ -52,8 +56,17 @@ class SaveTeacherHook(Hook):
         self.best = named[self.metric]
         path = self._path(runner)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if self.replaces_earlier and path.is_file():
+            runner.logger.warning(f'{path} of an earlier training is kept as {keep_earlier(path)}')
+        self.replaces_earlier = False
         save_checkpoint(unwrap_model(runner.model).teacher_file(runner.epoch, named), path)
         runner.logger.info(f'teacher with {self.metric} {self.best:.4f} written to {path}')
 
     def _path(self, runner: Any) -> Path:
         return Path(runner.work_dir, 'model_best.pth.tar') if self.file is None else Path(self.file)
+
+
+def keep_earlier(path: Path) -> Path:
+    """Rename a file to the first free `earlier_N_NAME` beside it; return that."""
+    names = (path.with_name(f'earlier_{number}_{path.name}') for number in count(1))
+    return path.rename(next(name for name in names if not name.exists()))

@@ -61,3 +61,22 @@ def test_a_resumed_training_keeps_the_better_file(tmp_path: Path) -> None:
     assert torch.load(resumed.file, weights_only=True)['metrics'] == {'top1': 0.8}
     resumed.after_val_epoch(runner, {'crops/top1': 0.9})
     assert torch.load(resumed.file, weights_only=True)['metrics'] == {'top1': 0.9}
+
+
+def test_a_new_training_keeps_the_file_of_an_earlier_one(tmp_path: Path) -> None:
+    """Until its own first write, and only then."""
+    file = tmp_path / 'best.pth.tar'
+    for training in range(3):
+        runner = runner_of(labels_of(0, 1))
+        runner.model = TEACHER
+        hook = SaveTeacherHook(str(file))
+        hook.before_train(runner)
+        before = file.read_bytes() if training else b''
+        for accuracy in (0.7 - 0.2 * training, 0.8 - 0.2 * training):
+            assert not training or file.is_file()
+            hook.after_val_epoch(runner, {'crops/top1': accuracy})
+        kept = tmp_path / f'earlier_{training}_best.pth.tar'
+        told = [line for line in runner.logger if 'earlier' in line]
+        assert told == ([f'{file} of an earlier training is kept as {kept}'] if training else [])
+        assert not training or kept.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 3
