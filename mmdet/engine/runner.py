@@ -43,6 +43,7 @@ from mmdet.engine.nonfinite import refuse_not_finite
 from mmdet.engine.state import (
     check_resumable,
     choose_checkpoint,
+    note_rates,
     progress_of,
     restore_training,
     start_from,
@@ -133,6 +134,11 @@ class DetRunner(Runner):
 
     # MMEngine's own; an error in here says which part of the config it is of
     build_optim_wrapper = config_context('optim_wrapper')(Runner.build_optim_wrapper)
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
+        """Scale learning rates where the config says so; note those of the config for a resumed run."""
+        note_rates(optim_wrapper)
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     @config_context('param_scheduler')
     def build_param_scheduler(self, scheduler: Any) -> Any:

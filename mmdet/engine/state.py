@@ -1,5 +1,6 @@
 """Save and resume the state of a training."""
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -178,28 +179,25 @@ def restore_training(
     Returns:
         Sentences that tell what makes the run differ from one that was never stopped.
     """
-    notes = []
+    configured = [dict(group) for group in optim_wrapper.param_groups]
     optim_wrapper.load_state_dict(checkpoint['optimizer'])
-    for schedule, state in zip(schedules, checkpoint['param_schedulers'], strict=True):
-        if (end := state.pop('end', schedule.end)) != schedule.end:
-            notes.append(
-                f'the schedule of the {schedule.param_name} now ends at {schedule.end}, in the checkpoint at '
-                f'{end}: it goes on from the value that it had there. To begin it anew, leave --resume out: '
-                '--cfg-options load_from=FILE starts from the weights'
-            )
-        schedule.load_state_dict(state)
+    notes = _restore_schedules(schedules, checkpoint['param_schedulers'])
+    new_rates = _take_configured(optim_wrapper, schedules, configured, 'lr', scale_lr)
+    notes += new_rates + _take_configured(optim_wrapper, schedules, configured, 'weight_decay')
     meta = checkpoint['meta']
     earlier = meta['samples_per_step']
     samples = meta.get('samples_in_epoch', meta['batch_in_epoch'] * earlier)  # older ones count batches alone
     loop.set_progress(meta['epoch'], meta['iter'], samples)
     if earlier != loop.samples_per_step:
-        factor = loop.samples_per_step / earlier if scale_lr else 1
+        factor = loop.samples_per_step / earlier if scale_lr and not new_rates else 1
         _scale_rates(optim_wrapper, schedules, factor)
+        rate = f"checkpoint's learning rate x {factor:g}"
+        if factor == 1 and not new_rates:
+            rate += ' (--auto-scale-lr scales it with the images of a step)'
         notes.append(
             f'the checkpoint counts steps of {earlier} images, this run has {loop.samples_per_step} '
             '(batch size x processes): it goes on at the same image, not bit for bit, with the '
-            f"checkpoint's learning rate x {factor:g}"
-            + ('' if factor != 1 else ' (--auto-scale-lr scales it with the images of a step)')
+            + ("config's learning rate" if new_rates else rate)
         )
     states: list[dict[str, Tensor]] = checkpoint['rng']
     if len(states) == get_world_size():
@@ -207,6 +205,75 @@ def restore_training(
     else:
         notes.append(f'the checkpoint is one of {len(states)} processes: random numbers start anew')
     return notes
+
+
+def _restore_schedules(schedules: Sequence[Any], states: Sequence[dict[str, Any]]) -> list[str]:
+    """Set schedules to the states of a checkpoint; return sentences about those of another length."""
+    notes = []
+    for schedule, state in zip(schedules, states, strict=True):
+        if (end := state.pop('end', schedule.end)) != schedule.end:
+            notes.append(
+                f'the schedule of the {schedule.param_name} now ends at {schedule.end}, in the checkpoint at '
+                f'{end}: it goes on from the value that it had there. To begin it anew, leave --resume out: '
+                '--cfg-options load_from=FILE starts from the weights'
+            )
+        schedule.load_state_dict(state)
+    return notes
+
+
+def note_rates(optim_wrapper: OptimWrapper) -> None:
+    """Write into each group of parameters the learning rate of the config, before it is scaled.
+
+    Checkpoints hold it: so a resumed run that scales its rates knows whether the config has changed.
+    """
+    for group in optim_wrapper.param_groups:
+        group['config_lr'] = group['lr']
+
+
+def _take_configured(
+    optim_wrapper: OptimWrapper,
+    schedules: Sequence[Any],
+    configured: Sequence[dict[str, Any]],
+    name: str,
+    scaled: bool = False,
+) -> list[str]:
+    """Take a setting from the config where the config has changed; what schedules made of it stays a factor.
+
+    Args:
+        optim_wrapper: With the groups of the checkpoint.
+        schedules: Theirs, too.
+        configured: The groups as the config makes them.
+        name: 'lr' or 'weight_decay'.
+        scaled: Whether this run scales learning rates; the run of the checkpoint need not have.
+
+    Returns:
+        A sentence where it has changed.
+    """
+    pairs = list(zip(optim_wrapper.param_groups, configured, strict=True))
+    if not all(name in group for pair in pairs for group in pair):
+        return []
+    before, now = ([_base_value(group, name) for group in groups] for groups in zip(*pairs, strict=True))
+    same = all(map(math.isclose, before, now))
+    if scaled and not same:
+        said = [group.get('config_lr', rate) for (group, _), rate in zip(pairs, before, strict=True)]
+        same = all(map(math.isclose, said, [group['config_lr'] for group in configured]))
+    keys = [f'{prefix}_{name}' for prefix in ['config', *['initial', 'max', 'min'] * (not same)]]
+    for (group, wanted), base, rebased in zip(pairs, before, now, strict=True):
+        if not same:
+            group[name] = group[name] * rebased / base if base else rebased
+        group.update({key: wanted[key] for key in keys if key in wanted})
+    if same:
+        return []
+    for schedule in schedules:
+        if schedule.param_name == name:
+            schedule.base_values = list(now)
+    new, old = (', '.join(dict.fromkeys(f'{value:g}' for value in values)) for values in (now, before))
+    return [f'the {name} is now {new} as the config says, in the checkpoint {old} (before schedules)']
+
+
+def _base_value(group: Mapping[str, Any], name: str) -> float:
+    """Get a setting of a group of parameters as it was before schedules."""
+    return float(group.get(f'initial_{name}', group[name]))
 
 
 def _scale_rates(optim_wrapper: OptimWrapper, schedules: Sequence[Any], factor: float) -> None:

@@ -1,6 +1,7 @@
 """`--resume` without a file: the newest whole checkpoint, and what is said about the others."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,69 @@ def test_a_schedule_of_another_length_is_told(tmp_path):
         train(make_toy_config(tmp_path / 'run', train_cfg=limit, param_scheduler=schedule, resume=True))
     logs = ''.join(file.read_text() for file in tmp_path.rglob('*.log'))
     assert logs.count('the schedule of the lr now ends at 4, in the checkpoint at 2') == 1
+
+
+def rates_of(runner):
+    """Learning rates of the groups of parameters: now, before schedules, and as each schedule knows them."""
+    groups = runner.optim_wrapper.param_groups
+    now = [[group[name] for group in groups] for name in ('lr', 'initial_lr')]
+    return torch.tensor([*now, *(schedule.base_values for schedule in runner.param_schedulers)])
+
+
+COSINE = [{'type': 'CosineAnnealingLR', 'by_epoch': False, 'end': 12}]
+WARM_UP = make_toy_config(Path()).param_scheduler
+
+
+@pytest.mark.parametrize('schedule', [WARM_UP, COSINE], ids=['warm-up', 'cosine'])
+@pytest.mark.parametrize('mult', [1, 0.1])
+@pytest.mark.parametrize('stop', [2, 7])  # inside the warm-up, behind a milestone
+def test_a_changed_rate_is_taken(tmp_path, schedule, mult, stop):
+    """And weight decay; all groups of parameters go on as if they had begun so."""
+
+    def run(folder, iters, rate, decay, mult=1):
+        wrapper = {
+            'type': 'OptimWrapper',
+            'optimizer': {'type': 'SGD', 'lr': rate, 'momentum': 0.9, 'weight_decay': decay},
+            'paramwise_cfg': {'custom_keys': {'norm': {'lr_mult': mult}}} if mult != 1 else None,
+        }
+        limit = {'type': 'TrainLoop', 'max_iters': iters}
+        keys = {'param_scheduler': schedule, 'optim_wrapper': wrapper, 'train_cfg': limit, 'resume': True}
+        runner = train(make_toy_config(tmp_path / folder, **keys))
+        (log,) = (tmp_path / folder / runner.timestamp).glob('*.log')
+        return runner, [line for line in log.read_text().splitlines() if 'as the config says' in line]
+
+    run('run', stop, 0.1, 0.0, mult)
+    shutil.copytree(tmp_path / 'run', tmp_path / 'same', symlinks=True)
+    changed, told = run('run', 9, 0.02, 0.5, mult)
+    fresh, _ = run('fresh', 9, 0.02, 0.5, mult)
+    torch.testing.assert_close(rates_of(changed), rates_of(fresh))
+    assert {group['weight_decay'] for group in changed.optim_wrapper.param_groups} == {0.5}
+    new, old = ('0.02', '0.1') if mult == 1 else ('0.02, 0.002', '0.1, 0.01')
+    assert f'the lr is now {new} as the config says, in the checkpoint {old} (' in told[0]
+    assert 'the weight_decay is now 0.5 as the config says, in the checkpoint 0 (' in told[1]
+    assert len(told) == 2
+    assert run('same', 9, 0.1, 0.0, mult)[1] == []
+
+
+def test_a_changed_rate_is_taken_with_rates_that_follow_the_batch(tmp_path):
+    """The same command goes on as it did, also from a checkpoint of a run that did not scale."""
+
+    def rate(epochs, rate, batch_size, scaled=True):
+        cfg = make_toy_config(tmp_path / 'run', resume=True, train_cfg={**THREE, 'max_epochs': epochs})
+        cfg.optim_wrapper.optimizer.lr = rate
+        cfg.train_dataloader.batch_size = batch_size
+        cfg.auto_scale_lr = {'enable': scaled, 'base_batch_size': 20}
+        return rates_of(train(cfg))[1, 0].item()
+
+    assert rate(1, 0.1, 2, scaled=False) == pytest.approx(0.1)
+    assert rate(2, 0.1, 5) == pytest.approx(0.25)
+    assert rate(3, 0.1, 5) == pytest.approx(0.25)
+    assert rate(4, 0.04, 5) == pytest.approx(0.01)
+    assert rate(5, 0.04, 10) == pytest.approx(0.02)
+    assert rate(6, 0.04, 10, scaled=False) == pytest.approx(0.04)
+    logs = ''.join(file.read_text() for file in sorted(tmp_path.rglob('*.log')))
+    told = re.findall(r'the lr is now (\S+) as the config says, in the checkpoint (\S+) ', logs)
+    assert sorted(told) == [('0.01', '0.25'), ('0.04', '0.02')]
 
 
 def test_latest_is_taken_when_it_is_whole(filled):
