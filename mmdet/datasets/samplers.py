@@ -24,6 +24,10 @@ class DetSampler(Sampler[tuple[int, int]]):
     draws are functions of the seed and the epoch alone, the same for any number of processes; so resuming
     needs only the epoch and an offset.
 
+    Attributes:
+        batch_size: Of the loader, which sets it where the last batch of an epoch may be smaller; else 1. With
+            `round_up`, a single image in that batch, too few for batch norm, gets a second one.
+
     Args:
         dataset: What is read; asked for its `objects()` (see CocoDataset) when images are repeated.
         shuffle: A new order in each pass through the set; else the set's own order.
@@ -63,6 +67,7 @@ class DetSampler(Sampler[tuple[int, int]]):
         self.round_up = shuffle if round_up is None else round_up
         self.group_size = group_size
         self.rank, self.world_size = get_dist_info()
+        self.batch_size = 1
         self.epoch = 0
         self.offset = 0
         self.images = np.arange(len(dataset))  # of one pass
@@ -89,7 +94,8 @@ class DetSampler(Sampler[tuple[int, int]]):
     def _share(self, samples: int) -> int:
         """Count the samples that this process gets of so many."""
         rounding = self.world_size - 1 if self.round_up else self.world_size - 1 - self.rank
-        return max(samples + rounding, 0) // self.world_size
+        share = max(samples + rounding, 0) // self.world_size
+        return share + (self.round_up and share % self.batch_size == 1)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         offset, self.offset = self.offset, 0

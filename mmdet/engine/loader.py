@@ -9,6 +9,7 @@ from mmengine.dist import get_rank
 from torch.utils.data import DataLoader
 
 from mmdet.config.check import config_context
+from mmdet.datasets.samplers import DetSampler
 from mmdet.datasets.worker import init_worker
 from mmdet.distributed.signals import block_signals
 from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS
@@ -41,9 +42,12 @@ def build_dataloader(
     collate = dict(settings.pop('collate_fn', {'type': 'default_collate'}))
     function = collate.pop('type')
     with config_context(f'the data loader of {getattr(dataset, "ann_file", "this data set")}'):
+        sampler = DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')})
+        if isinstance(sampler, DetSampler) and not settings.get('drop_last'):
+            sampler.batch_size = settings.get('batch_size', 1)
         return _Loader(
             dataset,
-            sampler=DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')}),
+            sampler=sampler,
             collate_fn=partial(COLLATES.get(function) if isinstance(function, str) else function, **collate),
             worker_init_fn=init_worker,
             # its own, so that a new iterator does not move the model's random numbers

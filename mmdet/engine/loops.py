@@ -201,10 +201,19 @@ class TrainLoop(BaseLoop):
         self.samples += self.samples_per_step
 
     def forward_step(self, data_batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the sum of the losses, and each of them by name: the first half of `train_step`."""
+        """Compute the sum of the losses, and each of them by name: the first half of `train_step`.
+
+        Raises:
+            ValueError: A single image, and batch norm where a feature map of it has a single pixel.
+        """
         model = unwrap_model(self.runner.model)
-        with self.runner.optim_wrapper.optim_context(self.runner.model):
-            losses = self.runner.model(**model.data_preprocessor(data_batch, True), mode='loss')
+        try:
+            with self.runner.optim_wrapper.optim_context(self.runner.model):
+                losses = self.runner.model(**model.data_preprocessor(data_batch, True), mode='loss')
+        except ValueError as error:
+            if 'more than 1 value per channel' in str(error):
+                raise ValueError(_explain_single_image(data_batch)) from error
+            raise
         total, by_name = model.parse_losses(losses)
         return total, by_name
 
@@ -268,3 +277,13 @@ def image_ids(data_batch: dict[str, Any]) -> list[int]:
     """Read the ids of the images of a batch, -1 for one without a file; empty when the batch has none."""
     gt = data_batch.get('gt')
     return [] if gt is None else gt.img_id.tolist()
+
+
+def _explain_single_image(data_batch: dict[str, Any]) -> str:
+    """Say why batch norm cannot train on a batch, and what to do."""
+    left_out = [str(bad.file) for bad in data_batch.get('bad_images', ())]
+    mend = f'mend the files that were left out of it ({", ".join(left_out)}), or ' if left_out else ''
+    return (
+        'this batch holds one image, and batch norm on a map of one pixel needs two: '
+        f'{mend}raise the images per process, --batch-size'
+    )

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mmengine.config import Config
@@ -14,10 +15,12 @@ from mmdet.checkpoint.io import load_checkpoint
 from mmdet.cli import run_main
 from mmdet.commands import compare, report, run_rows
 from mmdet.commands import teacher as browse_teacher
+from mmdet.config.resolve import load_config
 from tests.helpers.forked import Fate, finish, launched, said, start
 from tests.helpers.same import scalars_of
 from tests.helpers.students import FAMILIES, options_of, run_config
 from tests.helpers.tiny_run import (
+    NUMBER,
     ROOT,
     SHORT,
     SPLITS,
@@ -55,6 +58,30 @@ def test_three_distilled_iterations_on_two_processes(tiny_coco: Callable[..., Pa
             assert all(math.isfinite(value) for value in losses.values())
         state = load_checkpoint(tmp_path / name / 'latest.pth')['state_dict']
         assert not any('teacher' in key or 'distiller' in key for key in state)
+
+
+def test_ssdlite_whose_last_map_is_one_pixel(
+    tiny_coco: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch norm needs two images: no epoch ends with one; an error says where there is no second one."""
+    be_quick(monkeypatch)
+    root = write_sets(tiny_coco, tmp_path / 'set', images=3)
+    options = {**SPLITS, **SHORT, 'model.backbone.weights': None, 'train_cfg.max_iters': 2}
+
+    def config(**more: Any) -> Config:
+        name = {'experiment_name': f'one_pixel_{next(NUMBER)}', 'train_dataloader.sampler.times': 1}
+        cfg = load_config(
+            ROOT / 'configs/ssdlite/ssdlite_mobilenet_v3_large.py', {**options, **name, **more}, root
+        )
+        cfg.work_dir, cfg.log_level = str(tmp_path / 'run'), 'WARNING'
+        return without_evaluation(cfg)
+
+    assert train(config()).train_loop.epoch_length == 2
+    with pytest.raises(ValueError, match=r'needs two: raise the images per process, --batch-size'):
+        train(config(**{'train_dataloader.batch_size': 1}))
+    (root / 'train/2.jpg').write_bytes(b'no image')
+    with pytest.raises(ValueError, match=r'mend the files .*2\.jpg\), or raise'):
+        train(config(**{'train_dataloader.dataset.on_bad_image': 'skip'}))
 
 
 @pytest.mark.long

@@ -197,3 +197,25 @@ def test_a_step_of_all_processes_sees_one_orientation(in_process, world_size):
 def test_counts_are_whole_numbers(option, value):
     with pytest.raises(ValueError, match=f'{option} is a whole number'):
         DetSampler(range(3), **{option: value})
+
+
+@pytest.mark.parametrize('world_size', [1, 2, 3])
+@pytest.mark.parametrize('length', range(1, 14))
+def test_no_batch_of_an_epoch_is_a_single_image(in_process, world_size, length):
+    """As many batches as without, the other epochs as ever; also where the rest of an epoch is resumed."""
+    size = 3
+    for rank in range(world_size):
+        plain = in_process(rank, world_size, dataset=range(length), shuffle=True, seed=3)
+        filled = in_process(rank, world_size, dataset=range(length), shuffle=True, seed=3)
+        filled.batch_size = size
+        before, after = list(plain), list(filled)
+        assert len(after) == len(filled) == len(before) + (len(before) % size == 1)
+        assert -(-len(after) // size) == -(-len(before) // size)
+        assert after[: len(before)] == before
+        for step in range(len(after) // size + 1):
+            count = filled.set_offset(step * size * world_size)
+            assert list(filled) == after[step * size :]
+            assert count == len(after[step * size :])
+        evaluated = in_process(rank, world_size, dataset=range(length), shuffle=False)
+        evaluated.batch_size = size
+        assert list(evaluated) == [(i, i) for i in range(rank, length, world_size)]

@@ -36,6 +36,9 @@ def test_a_loader_has_the_seed_and_its_own_generator(toy_config):
     before = torch.get_rng_state()
     assert not next(iter(loader))['inputs'].any()
     assert torch.equal(before, torch.get_rng_state())
+    assert loader.sampler.batch_size == 2
+    dropping = runner.build_dataloader({**runner.cfg.train_dataloader, 'drop_last': True})
+    assert dropping.sampler.batch_size == 1  # a last batch of one image is dropped, not filled up
 
 
 def test_weights_of_another_model_are_refused(toy_config, trained):
