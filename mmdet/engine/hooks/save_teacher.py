@@ -25,6 +25,8 @@ class SaveTeacherHook(Hook):
         metric: Name of the accuracy among the evaluated values.
     """
 
+    priority = 'ABOVE_NORMAL'  # before EMAHook takes the averaged weights back out, in any order of the keys
+
     def __init__(self, file: str | None = None, metric: str = 'top1') -> None:
         self.file = file
         self.metric = metric

@@ -4,7 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
+from mmengine.hooks import EMAHook
+from mmengine.runner import Runner
 
 from mmdet.engine.hooks import SaveTeacherHook
 
@@ -80,3 +83,27 @@ def test_a_new_training_keeps_the_file_of_an_earlier_one(tmp_path: Path) -> None
         assert told == ([f'{file} of an earlier training is kept as {kept}'] if training else [])
         assert not training or kept.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize('order', [(EMAHook, SaveTeacherHook), (SaveTeacherHook, EMAHook)])
+def test_the_averaged_weights_are_written_in_any_order_of_the_hooks(
+    tmp_path: Path, order: tuple[type, type]
+) -> None:
+    """EMAHook lends the model its weights for the evaluation; a config that is dumped sorts its keys."""
+    network = torch.nn.Linear(1, 1, bias=False)
+    network.teacher_file = lambda epoch, metrics: {'state_dict': network.state_dict(), 'metrics': metrics}
+    runner = runner_of(labels_of(0, 1))
+    runner.model, runner._hooks = network, []
+    files = {EMAHook: {}, SaveTeacherHook: {'file': str(tmp_path / 'best.pth.tar')}}
+    for kind in order:
+        Runner.register_hook(runner, kind(**files[kind]))
+    averages = next(hook for hook in runner._hooks if isinstance(hook, EMAHook))
+    averages.before_run(runner)
+    averaged = network.weight.detach().clone()
+    network.weight.data += 1
+    for hook in runner._hooks:
+        hook.before_val_epoch(runner)
+    for hook in runner._hooks:
+        hook.after_val_epoch(runner, {'crops/top1': 0.8})
+    assert torch.equal(torch.load(tmp_path / 'best.pth.tar')['state_dict']['weight'], averaged)
+    assert torch.equal(network.weight, averaged + 1)
