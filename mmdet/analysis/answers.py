@@ -112,8 +112,10 @@ class _Asker:
 def merge_answers(parts: Sequence[Path], out: Path) -> Tensor:
     """Write the mean logits of all parts as the file of a `StoredTeacher`, and remove the parts.
 
+    Objects that are in no view, as their image cannot be read, are left out of the file.
+
     Returns:
-        (B,) how many views are in each mean.
+        (B,) how many views are in each mean; 0 for those left out.
     """
     file = load_checkpoint(parts[0])
     state = file['state_dict']
@@ -121,9 +123,10 @@ def merge_answers(parts: Sequence[Path], out: Path) -> Tensor:
         other = load_checkpoint(part)['state_dict']
         state['sums'] += other['sums']
         state['counts'] += other['counts']
-    answers = (state['sums'] / state['counts'][:, None]).half()
-    save_checkpoint({**file, 'state_dict': {'ann_ids': state['ann_ids'], 'answers': answers}}, out)
+    counts: Tensor = state['counts']
+    seen = counts > 0
+    answers = (state['sums'] / counts[:, None])[seen].half()
+    save_checkpoint({**file, 'state_dict': {'ann_ids': state['ann_ids'][seen], 'answers': answers}}, out)
     for part in parts:
         part.unlink()
-    counts: Tensor = state['counts']
     return counts

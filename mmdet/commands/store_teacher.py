@@ -42,4 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     barrier()
     if rank == 0:
         counts = merge_answers(parts, out)
-        print(f'{out}: the answers about {len(counts)} objects, each from {counts.float().mean():.1f} views')
+        seen = counts[counts > 0]
+        print(f'{out}: the answers about {len(seen)} objects, each from {seen.float().mean():.1f} views')
+        if missing := len(counts) - len(seen):
+            print(
+                f'left out {missing} objects of images that cannot be read; mend them before you start again'
+            )

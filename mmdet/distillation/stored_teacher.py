@@ -85,15 +85,19 @@ class StoredTeacher(nn.Module):
     def logits(self, ann_ids: Tensor) -> Tensor:
         """Look up the logits (M, K), float32, of the objects with the ids (M,).
 
+        Those of an object that the file does not know, of an image that could not be read when it was made,
+        are NaN on a GPU, which would have to wait for an error; the loss stops the training.
+
         Raises:
-            KeyError: An object that the file does not know. Looked for on a CPU alone: a GPU would have to
-                wait, and the checksum of the annotations has made sure of it.
+            KeyError: Such an object, on a CPU.
         """
         rows = torch.searchsorted(self.ann_ids, ann_ids).clamp(max=len(self.ann_ids) - 1)
-        if not on_gpu(ann_ids) and not torch.equal(self.ann_ids[rows], ann_ids):
-            unknown = ann_ids[self.ann_ids[rows] != ann_ids][0]
-            raise KeyError(f'{self.file} has no answer about the object {unknown}: `{COMMAND}` stores it')
-        return self.answers[rows].float()
+        unknown = self.ann_ids[rows] != ann_ids
+        if not on_gpu(ann_ids) and unknown.any():
+            raise KeyError(
+                f'{self.file} has no answer about the object {ann_ids[unknown][0]}: `{COMMAND}` stores it'
+            )
+        return self.answers[rows].float().masked_fill(unknown[:, None], torch.nan)
 
     def features(self, crops: Tensor, source: Normalization) -> dict[str, Tensor]:
         """Extract features of crops (M, 3, S, S) with the network, see `FrozenTeacher.features`."""

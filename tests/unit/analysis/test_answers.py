@@ -124,6 +124,24 @@ def test_objects_that_no_view_shows_are_asked_about_as_in_an_evaluation(
     assert load_checkpoint(tmp_path / 'answers.pth')['state_dict']['answers'].isfinite().all()
 
 
+def test_objects_of_images_that_cannot_be_read_are_left_out(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Asked about one on a GPU, which waits for no error, the answer is NaN: the loss stops the training."""
+    (tmp_path / 'set/train/2.jpg').write_bytes(b'no image')
+    main([*arguments, 'train_dataloader.dataset.on_bad_image=skip'])
+    out = capsys.readouterr().out
+    assert '15 objects, each from 3.0 views' in out and 'left out 3 objects' in out
+    teacher = StoredTeacher(str(tmp_path / 'answers.pth'))
+    assert teacher.ann_ids.tolist() == [1, 2, 3, *range(7, 19)]
+    assert teacher.answers.isfinite().all()
+    asked = torch.tensor([3, 4, 7, 99])
+    with pytest.raises(KeyError, match='no answer about the object 4'):
+        teacher.logits(asked)
+    monkeypatch.setattr('mmdet.distillation.stored_teacher.on_gpu', lambda tensor: True)
+    assert teacher.logits(asked).isnan().any(1).tolist() == [False, True, False, True]
+
+
 def test_a_student_learns_from_them(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
