@@ -22,6 +22,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from mmdet.checkpoint.io import (
@@ -189,9 +190,14 @@ class DetRunner(Runner):
         Buffers are not broadcast: each process keeps its own BatchNorm statistics and the main one's are
         saved. `channels_last=True` in the config lays the weights out so; feature maps follow.
         `find_unused_parameters=True` is for parameters that no loss of a step depends on.
+
+        Raises:
+            ValueError: `sync_bn` in the config, and a batch norm that it would spoil.
         """
         if self.cfg.get('channels_last'):
             model = model.to(memory_format=torch.channels_last)
+        if self.distributed and self.cfg.get('sync_bn'):
+            _check_sync_bn(model)
         if self.distributed and not is_model_wrapper(model):
             on_gpu = get_device() == 'cuda'
             newer = 'forward_sync_buffers' in inspect.signature(DistributedDataParallel).parameters
@@ -333,3 +339,17 @@ class DetRunner(Runner):
         self.logger.info(
             f'resumed after {loop.epoch} epochs and {loop.batch} batches, {loop.iter} iterations'
         )
+
+
+def _check_sync_bn(model: nn.Module) -> None:
+    """Refuse a batch norm that does more, as timm's with its activation: MMEngine puts a bare one there.
+
+    Raises:
+        ValueError: There is one; names it.
+    """
+    for name, layer in model.named_modules():
+        if isinstance(layer, _BatchNorm) and not type(layer).__module__.startswith('torch.'):
+            raise ValueError(
+                f'sync_bn would replace {name}, a {type(layer).__name__}, by a bare one: leave sync_bn out, '
+                "--cfg-options sync_bn=None, or take a classifier of torchvision, an arch without 'timm/'"
+            )

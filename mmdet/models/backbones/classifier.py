@@ -52,9 +52,9 @@ class ClassifierBackbone(nn.Module):
         self.norm_eval = norm_eval
         network = build_classifier(arch, num_classes=1)
         trunk = feature_extractor(network, {str(level): level for level in out_levels})
-        for name, layer in trunk.network.named_children():
-            self.add_module(name, layer)
-        self._network = (trunk.network,)  # its layers are registered above, under the classifier's own names
+        # Its layers, under the classifier's own names. One dictionary: sync_bn replaces a layer in both.
+        self._modules = trunk.network._modules
+        self._network = (trunk.network,)
         self.out_channels = trunk.channels
         limit = 2**frozen_levels if frozen_levels else 0
         self._frozen = {name for name, stride in trunk.strides.items() if stride <= limit}

@@ -1,6 +1,7 @@
 """What DetRunner builds, and how it differs from MMEngine's Runner."""
 
 import sys
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
@@ -11,6 +12,7 @@ from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.config.options import parse_value
 from mmdet.config.resolve import merge_config
 from mmdet.engine import DetRunner
+from mmdet.models.backbones import ClassifierBackbone
 from tests.helpers.forked import free_port
 from tests.helpers.tiny_run import PLAIN, train
 from tests.unit.engine.conftest import make_toy_config
@@ -156,6 +158,14 @@ def test_a_process_group_without_gpus(toy_config, monkeypatch):
         assert runner.model.find_unused_parameters
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_sync_bn_that_would_drop_activations_is_refused():
+    """timm's batch norms hold them."""
+    runner = SimpleNamespace(distributed=True, cfg={'sync_bn': 'torch'})
+    backbone = ClassifierBackbone('timm/tf_efficientnet_lite0', ('blocks.0',), weights=None)
+    with pytest.raises(ValueError, match=r'replace 0\.bn1, a BatchNormAct2d, .* sync_bn=None'):
+        DetRunner.wrap_model(runner, None, torch.nn.Sequential(backbone))
 
 
 def test_a_fused_optimizer_makes_the_same_step(toy_config):

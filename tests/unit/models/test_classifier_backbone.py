@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from mmengine.model import convert_sync_batchnorm
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdet.classifiers import build_classifier
 from mmdet.models import NMSPostProcess
@@ -49,6 +51,15 @@ def test_it_computes_what_the_classifier_does_and_copies_whole(tmp_path: Path) -
     double = copy.deepcopy(backbone).double()
     torch.testing.assert_close(double(images.double())[0].float(), expected, rtol=1e-3, atol=1e-3)
     assert backbone.conv1.weight.dtype == torch.float32
+
+
+def test_batch_norms_are_synchronized_in_what_runs() -> None:
+    """Also one at the top, as a ResNet's first."""
+    backbone = convert_sync_batchnorm(ClassifierBackbone('resnet18', (8,), weights=None))
+    (network,) = backbone._network
+    kinds = {type(layer) for layer in network.modules() if isinstance(layer, _BatchNorm)}
+    assert kinds == {nn.SyncBatchNorm}
+    assert network.bn1 is backbone.bn1
 
 
 def test_frozen_levels_and_statistics(tmp_path: Path) -> None:
