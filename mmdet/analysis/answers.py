@@ -5,6 +5,7 @@ B objects of the set · K classes
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,28 +19,32 @@ from mmdet.analysis.teacher import build_distiller, load_batches, teacher_predic
 from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
 from mmdet.cli import make_progress
 from mmdet.config.resolve import run_seed
+from mmdet.config.schedule import input_size
 from mmdet.distillation.stored_teacher import checksum
 from mmdet.registry import DATASETS
 
 SAVE_EVERY = 60.0  # seconds
 
 
-def ask_teacher(cfg: Config, views: int, part: Path, rank: int, world_size: int) -> None:
+def ask_teacher(cfg: Config, views: int, out: Path, rank: int, world_size: int) -> None:
     """Sum the teacher's logits over the views of the objects in this process's share of the images.
 
-    Every `SAVE_EVERY` seconds and at the end the sums go to `part`. A part of the same teacher, data and
-    views that is there is gone on with: the batches are the same, and so is the result, bit for bit.
+    Every `SAVE_EVERY` seconds and at the end the sums go to a part of `out`. A part of the same teacher,
+    data, input size and views that is there is gone on with: the batches are the same, and so is the result,
+    bit for bit.
 
     Args:
         cfg: Of a distilled student, resolved, with the teacher itself.
         views: Of each object. View v of an image is what epoch v of a training could show.
-        part: File of the sums.
+        out: File of the answers, see `merge_answers`. A note says if one that is made otherwise is there.
         rank: Of this process.
         world_size: Image i belongs to process i mod world_size.
     """
     asker = _Asker(cfg)
     dataset, facts = asker.dataset, {**asker.facts(), 'views': views}
-    batches = 0
+    if rank == 0:
+        _tell_replaced(out, facts)
+    part, batches = part_file(out, rank, world_size), 0
     if part.exists() and (before := load_checkpoint(part)).items() >= facts.items():
         asker.state, batches = before['state_dict'], before['batches']
 
@@ -57,14 +62,24 @@ def ask_teacher(cfg: Config, views: int, part: Path, rank: int, world_size: int)
             if time.monotonic() - saved > SAVE_EVERY:
                 save()
                 saved = time.monotonic()
-    # Crops of the augmentation can leave an object out of all views: it is shown as an evaluation shows it.
-    unseen = (asker.state['counts'] == 0) & (asker.images % world_size == rank)
-    if unseen.any():
-        pipeline = cfg.val_dataloader.dataset.pipeline
-        whole = DATASETS.build({**cfg.train_dataloader.dataset, 'pipeline': pipeline})
-        for _ in asker.ask(whole, [(row, row) for row in asker.images[unseen].unique().tolist()], unseen):
-            pass
+    asker.ask_unseen(asker.images % world_size == rank)
     save()
+
+
+def part_file(out: Path, rank: int, world_size: int) -> Path:
+    """Name the file of the sums of one process."""
+    return out.with_name(f'{out.stem}.part{rank + 1}of{world_size}.pth')
+
+
+def _tell_replaced(out: Path, facts: dict[str, Any]) -> None:
+    """Say which facts a file that is there does not share, or does not tell."""
+    held = load_checkpoint(out) if out.exists() else facts
+    if others := [name for name, value in facts.items() if name not in held or held[name] != value]:
+        print(
+            f'note: {out} is not known to be of the same {", ".join(others)}: it will be replaced. '
+            'Another --out keeps it',
+            file=sys.stderr,
+        )
 
 
 class _Asker:
@@ -90,6 +105,7 @@ class _Asker:
             'teacher': checksum(teacher.checkpoint),
             'arch': teacher.arch,
             'classes': list(self.dataset.metainfo['classes']),
+            'input_size': input_size(self.cfg),
             'crop_size': self.cfg.model.distiller.crop_size,
             'seed': run_seed(self.cfg),
             'batch_size': self.cfg.train_dataloader.batch_size,
@@ -107,6 +123,15 @@ class _Asker:
             self.state['sums'].index_add_(0, rows[asked], found.logits.cpu()[asked])
             self.state['counts'].index_add_(0, rows[asked], torch.ones_like(rows[asked]))
             yield
+
+    def ask_unseen(self, mine: Tensor) -> None:
+        """Ask about those of the objects `mine` (B,) that crops have left out of all views, uncropped."""
+        unseen = (self.state['counts'] == 0) & mine
+        if unseen.any():  # they are shown as an evaluation shows them
+            pipeline = self.cfg.val_dataloader.dataset.pipeline
+            whole = DATASETS.build({**self.cfg.train_dataloader.dataset, 'pipeline': pipeline})
+            for _ in self.ask(whole, [(row, row) for row in self.images[unseen].unique().tolist()], unseen):
+                pass
 
 
 def merge_answers(parts: Sequence[Path], out: Path) -> Tensor:

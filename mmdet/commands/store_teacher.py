@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     launcher = choose_launcher(args.launcher)
     from mmengine.dist import barrier, get_dist_info
 
-    from mmdet.analysis.answers import ask_teacher, merge_answers
+    from mmdet.analysis.answers import ask_teacher, merge_answers, part_file
     from mmdet.analysis.teacher import load_distilled_config
     from mmdet.checkpoint.io import check_writable
     from mmdet.distributed.launch import start_process_group
@@ -37,11 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         start_process_group(launcher)
     rank, world_size = get_dist_info()
     check_writable(out.parent)
-    parts = [out.with_name(f'{out.stem}.part{i + 1}of{world_size}.pth') for i in range(world_size)]
-    ask_teacher(cfg, args.views, parts[rank], rank, world_size)
+    ask_teacher(cfg, args.views, out, rank, world_size)
     barrier()
     if rank == 0:
-        counts = merge_answers(parts, out)
+        counts = merge_answers([part_file(out, i, world_size) for i in range(world_size)], out)
         seen = counts[counts > 0]
         print(f'{out}: the answers about {len(seen)} objects, each from {seen.float().mean():.1f} views')
         if missing := len(counts) - len(seen):

@@ -101,6 +101,25 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert all(torch.equal(again[name], value) for name, value in whole.items())
 
 
+def test_another_input_size_begins_anew_and_says_what_it_replaces(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    main(arguments)
+    assert load_checkpoint(tmp_path / 'answers.pth')['input_size'] == [96, 96]
+    with monkeypatch.context() as patch:
+        patch.setattr('mmdet.analysis.answers.merge_answers', lambda *_: torch.ones(1))
+        main(arguments)
+    assert 'note:' not in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / 'answers.part1of1.pth')['batches'] == 9
+    load, asked = answers.load_batches, []
+    monkeypatch.setattr(answers, 'load_batches', lambda *given: asked.append(given[2]) or load(*given))
+    main([*arguments, 'input_size=64'])
+    assert len(asked[0]) == 18  # all views
+    told = capsys.readouterr().err
+    assert 'answers.pth is not known to be of the same input_size: it will be replaced' in told
+    assert load_checkpoint(tmp_path / 'answers.pth')['input_size'] == [64, 64]
+
+
 def test_objects_that_no_view_shows_are_asked_about_as_in_an_evaluation(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
