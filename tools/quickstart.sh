@@ -21,6 +21,9 @@ if [ "$#" = 0 ]; then
 elif [ "$1" = --student ] && [ "$#" -gt 1 ]; then
   STUDENT=$2
   OF_STUDENT=(iters=350 "${@:3}")
+  for option in "${@:3}"; do  # the teacher sees the same
+    case $option in input_size=* | classes=*) OF_TEACHER+=("$option") ;; esac
+  done
 else
   echo 'usage: bash tools/quickstart.sh [--student CONFIG [KEY=VALUE ...]]' >&2; exit 2
 fi
