@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from mmdet.analysis.judge import ERRORS_NOTE, FOREGROUND_IOU, KINDS, METRICS, MIN_SCORE, THRESHOLDS
 from mmdet.analysis.markdown import table, write_page
 from mmdet.analysis.plots import plot_differences, plot_rows
-from mmdet.analysis.runs import Rows, Run, group_runs, read_runs
+from mmdet.analysis.runs import LATER_SETTINGS, Rows, Run, group_runs, read_runs
 
 PERCENT, NUMBER = (100, '.1f'), (1, '.3f')
 # title, head of a column -> (key, factor, format), note
@@ -92,12 +92,16 @@ def compare_folders(folders: Sequence[Path], out_dir: Path) -> str:
     parts = ['# Comparison', note] if len(groups) > 1 else ['# Comparison']
     for number, (settings, rows) in enumerate(groups, start=1):
         pictures = draw(rows, out_dir, number)
-        options = ' '.join(f'{key}={value}' for key, value in settings['options'].items()) or 'none'
+        options = ' '.join(f'{key}={value}' for key, value in sorted(settings['options'].items()))
+        precision = ', in mixed precision' if settings.get('amp') else ''
+        files = [settings[name] for name in LATER_SETTINGS[1:] if name in settings]
+        content = f' Annotations: `{" ".join(files)}`.' if files else ''
         parts += [
             f"""## {settings['data']}, `{settings['config']}`
 
 {settings['train_images']} training and {settings['val_images']} validation images, trained for
-{settings['iterations']} iterations of {settings['batch_size']} images. Options: `{options}`.
+{settings['iterations']} iterations of {settings['batch_size']} images{precision}.
+Options: `{options or 'none'}`.{content}
 All numbers: mean ± sample standard deviation (n - 1) over the seeds.""",
             *(f'![{file.stem}]({file.name})' for file in pictures),
             *section_parts(rows),

@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import hashlib
 import json
 import os
 import shlex
@@ -22,8 +21,9 @@ from mmdet.analysis.runs import FORMAT, read_result
 from mmdet.analysis.teacher import build_distiller, predict_split, teacher_network
 from mmdet.checkpoint.io import atomic_write, load_checkpoint
 from mmdet.cli import usable_cores
-from mmdet.config.resolve import DATA_DEFAULTS, load_config
+from mmdet.config.resolve import DATA_DEFAULTS, load_config, merge_config
 from mmdet.datasets.coco_format import read_coco
+from mmdet.distillation.stored_teacher import checksum
 from mmdet.distributed.signals import StoppedBySignal
 from mmdet.files import HERE, suggest
 from mmdet.visualization.curves import read_lines
@@ -39,19 +39,45 @@ def run_row(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train, test and measure a row of `ROWS`, or read its JSON file where that exists; returns its content.
 
     Raises:
-        ValueError: The file, or what was begun, was made with another config; or the config lacks the row.
+        ValueError: The file, or what was begun, was made with other settings; or the config lacks the row.
         ChildProcessError: The training or the test failed; gives the end of its log.
         StoppedBySignal: It was told to end; the same command goes on.
     """
     file = result_file(args.out_dir, row, seed)
-    settings = {
-        'format': FORMAT, 'row': row, 'seed': seed, 'config': str(args.config), 'options': args.cfg_options,
-    }  # fmt: skip
+    settings = row_settings(row, seed, args)
     if not file.is_file():
         found = train_and_test(row, args.out_dir / 'work' / file.stem, seed, args)
         text = json.dumps({**settings, **found}, indent=1) + '\n'
         atomic_write(file, lambda out: out.write(text.encode()))
     return read_result(file, settings)
+
+
+def row_settings(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Collect what the numbers of a row depend on, as its JSON file tells it: files by their content.
+
+    Of a teacher that is trained for the row, config and options stand for its file.
+    """
+    cfg = load_row(row, args)
+    teacher = teacher_network(cfg)
+    own = bool(teacher) and args.teacher_config is not None
+    annotations = {'train': cfg.train_ann, 'test': cfg.test_ann or cfg.val_ann}
+    return {
+        'format': FORMAT,
+        'row': row,
+        'seed': seed,
+        'config': str(args.config),
+        'options': args.cfg_options,
+        'amp': args.amp,
+        'data': Path(cfg.data_root).name,
+        'annotations': {split: _digest(Path(cfg.data_root, file)) for split, file in annotations.items()},
+        'teacher_config': args.teacher_config if own else None,
+        'teacher_options': args.teacher_options if own else {},
+        'teacher': {'sha256': _digest(teacher.checkpoint)} if teacher and not own else None,
+    }
+
+
+def _digest(file: str | Path) -> str:
+    return checksum(file)[:16]
 
 
 def train_and_test(row: str, work_dir: Path, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -69,7 +95,6 @@ def train_and_test(row: str, work_dir: Path, seed: int, args: argparse.Namespace
         raise ValueError(f'nothing was scored: see {work_dir}/test.log, and val_ann in the config')
     report = json.loads(report_file.read_text())
     return {
-        'data': Path(cfg.data_root).name,
         **training_numbers(cfg, work_dir),
         'val_images': report['images'],
         **{key: report[key] for key in OF_TEST},
@@ -103,37 +128,55 @@ def result_file(out_dir: Path, row: str, seed: int) -> Path:
 
 
 def train_teacher(seed: int, student: Config, args: argparse.Namespace) -> Path:
-    """Train a seed's teacher on the student's data unless it is there; returns its file."""
+    """Train a seed's teacher unless it is there, on the data, classes and input size of the student.
+
+    Returns:
+        Its file.
+
+    Raises:
+        ValueError: What is there is of another config; or the config saves no teacher.
+    """
     work_dir = args.out_dir / 'work' / f'teacher_seed{seed}'
     file, unfinished = (Path(work_dir, f'{name}.pth.tar') for name in ('model_best', 'unfinished'))
+    given = merge_config(args.config, args.cfg_options)  # with `input_size`, which `resolve` takes out
+    shared = {key: given[key] for key in ('classes', 'input_size') if given.get(key) is not None}
+    data = {key: student.get(key) for key in DATA_DEFAULTS}
+    cfg = load_config(args.teacher_config, {**shared, **args.teacher_options, **data})
+    if 'save_teacher' not in cfg.default_hooks:
+        raise ValueError(f'{args.teacher_config} has no save_teacher in default_hooks')
+    cfg.default_hooks.save_teacher.file = str(unfinished)
+    write_config(cfg, work_dir, args.amp)
     if not file.is_file():
-        data = {key: student.get(key) for key in DATA_DEFAULTS}
-        cfg = load_config(args.teacher_config, {**args.teacher_options, **data})
-        if 'save_teacher' not in cfg.default_hooks:
-            raise ValueError(f'{args.teacher_config} has no save_teacher in default_hooks')
-        cfg.default_hooks.save_teacher.file = str(unfinished)
         train(cfg, work_dir, seed, args)
         unfinished.rename(file)
     return file
 
 
 def train(cfg: Config, work_dir: Path, seed: int, args: argparse.Namespace, *options: str) -> None:
-    """Train a resolved config, or go on where this was stopped.
-
-    Raises:
-        ValueError: What was begun in the folder is another config.
-    """
-    file = Path(f'{work_dir}.py')
-    work_dir.mkdir(parents=True, exist_ok=True)
-    text = cfg.pretty_text
-    if file.is_file() and file.read_text() != text:
-        raise ValueError(f'{file} is another config: choose another --out-dir, or delete it and {work_dir}')
-    file.write_text(text)
+    """Train a resolved config, or go on where this was stopped; see `write_config`."""
+    file = write_config(cfg, work_dir, args.amp)
     command = [*MMDET, 'train', str(file), '--work-dir', str(work_dir), '--seed', str(seed), *options]
     command += ['--amp'] * args.amp + ['--resume'] * (work_dir / 'latest.pth').exists()
     if args.processes > 1:
         command[1:1] = [*TORCHRUN, f'--nproc_per_node={args.processes}']
     run_tool(command, work_dir / 'train.log', args.processes)
+
+
+def write_config(cfg: Config, work_dir: Path, amp: bool) -> Path:
+    """Write the config and the precision of a training beside its work dir; returns the file.
+
+    Raises:
+        ValueError: What was begun in the folder has another.
+    """
+    file = Path(f'{work_dir}.py')
+    work_dir.mkdir(parents=True, exist_ok=True)
+    text = cfg.pretty_text + '# trained with --amp\n' * amp
+    if file.is_file() and file.read_text() != text:
+        raise ValueError(
+            f'{file} is another config or precision: choose another --out-dir, or delete it and {work_dir}'
+        )
+    file.write_text(text)
+    return file
 
 
 def run_tool(command: Sequence[str], log: Path, processes: int = 1) -> None:
@@ -198,5 +241,4 @@ def teacher_numbers(cfg: Config) -> dict[str, Any] | None:
     cfg = copy.deepcopy(cfg)
     cfg.model.distiller.teacher = teacher
     logits, labels, _ = predict_split(cfg, 'val', *build_distiller(cfg))
-    digest = hashlib.sha256(Path(teacher.checkpoint).read_bytes()).hexdigest()
-    return {'arch': teacher.arch, **measure(logits, labels), 'sha256': digest[:16]}
+    return {'arch': teacher.arch, **measure(logits, labels), 'sha256': _digest(teacher.checkpoint)}

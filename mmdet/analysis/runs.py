@@ -12,6 +12,7 @@ from mmdet.config.rows import ROWS
 ROOT = Path(__file__).resolve().parents[2]
 FORMAT = 1
 SETTINGS = ('data', 'config', 'options', 'iterations', 'batch_size', 'train_images', 'val_images')
+LATER_SETTINGS = ('amp', 'annotations.train', 'annotations.test')  # files of earlier commits lack them
 # 97.5 % point of Student's t by degrees of freedom, from 1; the last holds for more
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -27,17 +28,16 @@ Rows = dict[str, dict[int, Run]]  # title of a row -> seed -> run
 
 
 def read_result(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the JSON file of a run.
+    """Read the JSON file of a run. A setting that it does not tell, as one of an earlier commit, may be any.
 
     Raises:
         ValueError: It was made with other settings.
     """
     found: dict[str, Any] = json.loads(file.read_text())
-    for name, value in json.loads(json.dumps(settings)).items():
-        if found.get(name) != value:
-            raise ValueError(
-                f'{file} was made with {name} {found.get(name)}, not {value}: choose another folder'
-            )
+    known = flatten(found)
+    for name, value in flatten(json.loads(json.dumps(settings))).items():
+        if known.get(name, value) != value:
+            raise ValueError(f'{file} was made with {name} {known[name]}, not {value}: choose another folder')
     return found
 
 
@@ -82,10 +82,10 @@ def _read_run(file: Path) -> dict[str, Any]:
 
 
 def flatten(content: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Join nested keys by dots; 'options', whose keys have dots already, stay together."""
+    """Join nested keys by dots; options, whose keys have dots already, stay together."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        nested = isinstance(value, Mapping) and key != 'options'
+        nested = isinstance(value, Mapping) and not key.endswith('options')
         flat |= flatten(value, f'{prefix}{key}.') if nested else {prefix + key: value}
     return flat
 
@@ -93,18 +93,21 @@ def flatten(content: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 def group_runs(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Rows]]:
     """Put runs of equal settings together, which alone may be compared.
 
+    A run that does not tell one of `LATER_SETTINGS` goes to the first group that fits otherwise.
+
     Returns:
         For each group its settings and its rows, in the order of the paper.
 
     Raises:
         ValueError: Two runs of one row and seed, or teachers of several architectures in one row.
     """
-    groups: dict[str, Rows] = {}
+    groups: list[tuple[dict[str, Any], Rows]] = []
     order = [*ROWS, *sorted({run.values['row'] for run in runs}.difference(ROWS))]
     for run in sorted(runs, key=lambda run: (order.index(run.values['row']), run.values['seed'])):
-        settings = json.dumps({name: run.values[name] for name in SETTINGS}, sort_keys=True)
+        settings, rows = _find_group(groups, run)
+        settings |= {name: run.values[name] for name in (*SETTINGS, *LATER_SETTINGS) if name in run.values}
         row, seed = run.values['row'], run.values['seed']
-        seeds = groups.setdefault(settings, {}).setdefault(ROWS.get(row, row), {})
+        seeds = rows.setdefault(ROWS.get(row, row), {})
         other = next(iter(seeds.values()), run)
         if seed in seeds or other.values.get('teacher.arch') != run.values.get('teacher.arch'):
             raise ValueError(
@@ -112,7 +115,19 @@ def group_runs(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Rows]]:
                 'have the same seed or teachers of different architectures: compare their folders apart'
             )
         seeds[seed] = run
-    return [(json.loads(settings), groups[settings]) for settings in sorted(groups)]
+    return sorted(
+        groups,
+        key=lambda group: json.dumps({name: group[0][name] for name in SETTINGS}, sort_keys=True),
+    )
+
+
+def _find_group(groups: list[tuple[dict[str, Any], Rows]], run: Run) -> tuple[dict[str, Any], Rows]:
+    """Find the group whose settings are those of a run, or add an empty one."""
+    for settings, rows in groups:
+        if all(run.values.get(name, value) == value for name, value in settings.items()):
+            return settings, rows
+    groups.append(({}, {}))
+    return groups[-1]
 
 
 def half_interval(values: Sequence[float]) -> float:

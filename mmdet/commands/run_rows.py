@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     teacher = parser.add_mutually_exclusive_group()
     teacher.add_argument('--teacher', type=Path, help="teacher file; default: the config's")
     teacher.add_argument('--teacher-config', help='train a teacher for each seed with this config')
-    what = 'override keys of --teacher-config; its data are those of the student'
+    what = "override keys of --teacher-config; data are the student's, and classes and input_size by default"
     add_config_options(parser, '--teacher-options', what)
     parser.add_argument('--processes', type=positive, default=1, help='per training, one per GPU')
     parser.add_argument('--amp', action='store_true', help='mixed precision, bfloat16 or float16')
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     units = [(row, seed) for seed in args.seeds for row in args.rows]
     missing = [unit for unit in units if not result_file(args.out_dir, *unit).is_file()]
-    for row in dict(missing):
+    for row in args.rows:
         load_row(row, args)  # fails now, not after the hours of the rows before it
     start = time.monotonic()
     for number, (row, seed) in enumerate(units, 1):

@@ -99,7 +99,7 @@ def test_other_settings_get_a_section_of_their_own(tmp_path: Path) -> None:
     folders = [
         write(tmp_path / 'whole', result('plain', 0, 0.2), result('all', 1, 0.3)),
         write(tmp_path / 'quarter', *(result(row, 0, 0.1, train_images=5) for row in ('plain', 'all'))),
-        write(tmp_path / 'long', result('all', 0, 0.4, iterations=24)),
+        write(tmp_path / 'long', result('all', 0, 0.4, iterations=24, amp=True, annotations={'train': 'a1'})),
     ]
     main([*map(str, folders), '--out-dir', str(tmp_path / 'out')])
     text = (tmp_path / 'out' / 'comparison.md').read_text()
@@ -112,6 +112,8 @@ def test_other_settings_get_a_section_of_their_own(tmp_path: Path) -> None:
     assert line(differences['1220'], 'all', 'Difference to plain') == f'| all {"| - " * 7}|'
     assert '| all | +0.0 (0/1) ' in differences['125']
     assert 'Difference to plain' not in differences['2420']
+    assert 'of 4 images, in mixed precision.\n' in differences['2420']
+    assert 'Annotations: `a1`.' in differences['2420'] and 'Annotations' not in differences['1220']
     assert len(list((tmp_path / 'out').glob('*_ap.svg'))) == 3
 
 

@@ -1,7 +1,9 @@
 """Runs of rows on a few generated photos; the tools run in this process."""
 
+import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -12,19 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mmengine.config import Config
 
 from mmdet.analysis import rows
 from mmdet.analysis.judge import METRICS
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.commands.run_rows import main
+from mmdet.config.schedule import input_size
 from mmdet.distributed.signals import StoppedBySignal
 from tests.helpers.tiny_run import (
+    CLASSES,
     DISTILLED,
     NARROW,
     ROOT,
     SHORT,
     SPLITS,
     as_arguments,
+    save_teacher,
 )
 
 TEACHER = ROOT / 'configs_dev/teachers/resnet18_tiny.py'
@@ -78,6 +84,79 @@ def test_a_row_with_its_teacher(root: Path, tmp_path: Path, monkeypatch: pytest.
     assert len(tools) == 3
     with pytest.raises(ValueError, match='choose another folder'):
         main([*command, '--cfg-options', 'train_cfg.max_iters=4'])
+
+
+def test_a_result_of_another_teacher_data_set_or_precision_is_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    metrics = {'metrics': {'AP': 0.1, 'AP50': 0.2}}
+    monkeypatch.setattr(rows, 'train_and_test', lambda row, *_: made.append(row) or metrics)
+    for name, content in (('one', b'1'), ('same', b'1'), ('other', b'2')):
+        (tmp_path / name).write_bytes(content)
+    one, same, other = (['--teacher', str(tmp_path / name)] for name in ('one', 'same', 'other'))
+    out_dir, copied = tmp_path / 'rows', tmp_path / 'copy/set'
+    out_dir.mkdir()
+    command = arguments(root, out_dir, '--rows', 'all')
+    main([*command, *one])
+    shutil.copytree(root, copied)
+    main([*command, *same, '--data-root', str(copied)])  # equal content in other places
+    refused = {
+        r'amp False, not True': [*one, '--amp'],
+        r'teacher\.sha256 \w+, not \w+': other,
+        r'teacher_config None, not .*tiny\.py': ['--teacher-config', str(TEACHER)],
+        r'data set, not elsewhere': [*one, '--data-root', str(shutil.copytree(root, tmp_path / 'elsewhere'))],
+    }
+    for told, more in refused.items():
+        with pytest.raises(ValueError, match=f'was made with {told}: choose another folder'):
+            main([*command, *more])
+    annotations = copied / 'annotations/train.json'
+    annotations.write_text(annotations.read_text() + '\n')
+    with pytest.raises(ValueError, match=r'made with annotations\.train \w+, not'):
+        main([*command, *one, '--data-root', str(copied)])
+    assert made == ['all']
+
+    old = json.loads((out_dir / 'all_seed3.json').read_text())
+    for name in ('amp', 'annotations', 'data', 'teacher_config', 'teacher_options', 'teacher'):
+        del old[name]
+    (out_dir / 'all_seed3.json').write_text(json.dumps(old))
+    main([*command, *other, '--amp'])  # not known, and so not refused
+    main([*arguments(root, out_dir, '--rows', 'plain'), *one])
+    main([*arguments(root, out_dir, '--rows', 'plain'), *other])  # it has no teacher
+    assert made == ['all', 'plain']
+
+
+def test_a_teacher_of_other_options_and_a_training_in_another_precision_are_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools: list[Sequence[str]] = []
+
+    def run_tool(command: Sequence[str], log: Path, processes: int = 1) -> None:
+        tools.append(command)
+        cfg = Config.fromfile(command[3])
+        save_teacher(Path(cfg.default_hooks.save_teacher.file), classes=CLASSES[1:])
+
+    monkeypatch.setattr(rows, 'run_tool', run_tool)
+    args = argparse.Namespace(
+        config=DISTILLED, cfg_options={**SPLITS, 'classes': CLASSES[1:], 'input_size': [64, 32]},
+        data_root=root, teacher=None, teacher_config=TEACHER, teacher_options={}, amp=False,
+        out_dir=tmp_path / 'rows', processes=1,
+    )  # fmt: skip
+    student = rows.load_row('all', args)
+    file = rows.train_teacher(3, student, args)
+    cfg = Config.fromfile(tools[0][3])
+    assert input_size(cfg) == [64, 32]
+    assert cfg.train_dataloader.dataset.metainfo.classes == CLASSES[1:]
+    assert rows.train_teacher(3, student, args) == file
+    for changes in ({'amp': True}, {'teacher_options': {'train_cfg.max_iters': 7}}):
+        other = argparse.Namespace(**{**vars(args), **changes})
+        with pytest.raises(ValueError, match=r'teacher_seed3\.py is another config or precision: choose'):
+            rows.train_teacher(3, student, other)
+    assert len(tools) == 1
+    own = argparse.Namespace(**{**vars(args), 'teacher_options': {'input_size': 32}})
+    own.out_dir = tmp_path / 'own'
+    rows.train_teacher(3, student, own)
+    assert input_size(Config.fromfile(tools[1][3])) == [32, 32]
 
 
 def test_a_test_that_scores_nothing_is_no_row(

@@ -58,6 +58,24 @@ def test_a_result_of_other_settings_is_refused(tmp_path: Path) -> None:
         read_result(file, {**settings, 'row': 'cls'})
 
 
+def test_runs_of_other_annotations_or_precision_stand_apart() -> None:
+    """One of an earlier commit, which tells neither, stands with the first."""
+    known = {'amp': False, 'annotations.train': 'a', 'annotations.test': 'b'}
+    made = [
+        ('plain', known),
+        ('cls', {}),
+        ('all', known),
+        ('all', {**known, 'amp': True}),
+        ('all', {**known, 'annotations.test': 'c'}),
+    ]
+    unlike = [
+        Run(Path(row), result(row, 0, 0.2) | {'teacher.arch': None} | settings) for row, settings in made
+    ]
+    groups = group_runs(unlike)
+    assert [list(rows) for _, rows in groups] == [['plain', '+KDcls', 'all'], ['all'], ['all']]
+    assert groups[1][0].items() > {**known, 'amp': True}.items()
+
+
 def test_rows_come_in_the_order_of_the_paper() -> None:
     unordered = [
         Run(Path(row), result(row, seed, 0.2) | {'teacher.arch': None})
