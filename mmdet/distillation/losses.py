@@ -18,6 +18,11 @@ from mmdet.registry import MODELS
 
 PIXELS = 'pixels'  # the crop itself; every other level is a layer of the teacher
 MASKED_LOGIT = -1e30  # of a class that is left out: probability 0; with -inf, 0 times the logit would be NaN
+REMEDIES = {  # by the number of logits of a student beyond the teacher's
+    0: 'set model.distiller.kd_cls.type=SigmoidKDLoss, for a sigmoid student',
+    1: 'set model.distiller.kd_cls.type=SoftmaxKDLoss, for a softmax student, which adds the background',
+}
+OTHER_CLASSES = 'num_classes of the student and of model.distiller.teacher must be the same'
 
 
 class _KDLoss(nn.Module, ABC):
@@ -27,6 +32,8 @@ class _KDLoss(nn.Module, ABC):
         temperature: T; logits are divided by it, the loss is multiplied by its square.
         loss_weight: Factor on the loss.
     """
+
+    extra_logits: tuple[int, ...] = (1,)  # of the students that it fits, beyond the teacher's K
 
     def __init__(self, temperature: float = 2.0, loss_weight: float = 0.4) -> None:
         super().__init__()
@@ -42,7 +49,16 @@ class _KDLoss(nn.Module, ABC):
 
         student_logits (P, K) sigmoid student | (P, K + 1) softmax student, background last
         teacher_logits (P, K) · avg_factor 0-dim, above 0 · labels (P,) in [0, K) -> scalar, at least 0
+
+        Raises:
+            ValueError: A student of the other kind, or of other classes than the teacher's.
         """
+        extra = student_logits.shape[1] - teacher_logits.shape[1]
+        if extra not in self.extra_logits:  # one or two classes would be broadcast
+            raise ValueError(
+                f'{type(self).__name__} does not fit a student of {student_logits.shape[1]} logits and a '
+                f'teacher of {teacher_logits.shape[1]} classes: {REMEDIES.get(extra, OTHER_CLASSES)}'
+            )
         student, teacher = student_logits / self.temperature, teacher_logits.detach() / self.temperature
         divergence = self.divergence(student, teacher, labels)
         return self.loss_weight * self.temperature**2 * divergence / avg_factor
@@ -69,6 +85,8 @@ class SoftmaxKDLoss(_KDLoss):
 class SigmoidKDLoss(_KDLoss):
     """Eq 5-7 for sigmoid students: per class KL between the distributions (p, 1 - p), mean over classes."""
 
+    extra_logits = (0,)
+
     def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """student, teacher (P, K), both divided by T -> scalar."""
         return _two_way_kl(student, teacher) / student.shape[1]
@@ -88,6 +106,8 @@ class DKDLoss(_KDLoss):
         beta: Weight of NCKD, at least 0.
         temperature, loss_weight: see SoftmaxKDLoss.
     """
+
+    extra_logits = (0, 1)
 
     def __init__(
         self, alpha: float = 1.0, beta: float = 0.25, temperature: float = 1.0, loss_weight: float = 0.4
@@ -125,6 +145,8 @@ class DISTLoss(_KDLoss):
         gamma: Weight of L_intra, at least 0.
         temperature, loss_weight: see SoftmaxKDLoss.
     """
+
+    extra_logits = (0, 1)
 
     def __init__(
         self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0, loss_weight: float = 0.4

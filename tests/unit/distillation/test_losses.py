@@ -124,6 +124,28 @@ def test_only_the_student_gets_a_gradient(loss_class: type) -> None:
     assert float(student.grad.abs().sum()) > 0
 
 
+@pytest.mark.parametrize('classes', [1, 2, 5])
+@pytest.mark.parametrize(
+    ('loss_class', 'extra', 'remedy'),
+    [
+        (SoftmaxKDLoss, 0, r'model\.distiller\.kd_cls\.type=SigmoidKDLoss'),
+        (StandardizedKDLoss, 0, r'model\.distiller\.kd_cls\.type=SigmoidKDLoss'),
+        (SigmoidKDLoss, 1, r'model\.distiller\.kd_cls\.type=SoftmaxKDLoss'),
+        (DKDLoss, 2, 'num_classes'),
+        (DISTLoss, 2, 'num_classes'),
+    ],
+)
+def test_a_student_of_the_other_kind_is_refused(
+    loss_class: type, extra: int, remedy: str, classes: int
+) -> None:
+    """With one class or two the logits would be broadcast."""
+    for positives in (0, 3):
+        student, teacher = torch.zeros(positives, classes + extra), torch.zeros(positives, classes)
+        labels = torch.zeros(positives, dtype=torch.int64)
+        with pytest.raises(ValueError, match=rf'{loss_class.__name__} .*{remedy}'):
+            loss_class()(student, teacher, ONE, labels)
+
+
 @pytest.mark.parametrize('classes', [1, 5])
 @pytest.mark.parametrize('loss_class', KD_LOSSES)
 def test_no_positive_is_zero_finite_and_connected(loss_class: type, classes: int) -> None:
