@@ -95,9 +95,7 @@ def export(cfg: Any, split: str, folders: Sequence[Path], num_images: int) -> No
             crops, kept = model.crop(batch.images, batch.gt)
             mean, std = (three[:, None, None] for three in model.normalization)
             pixels = (crops * std + mean).round().clamp(0, 255).byte()  # (G, 3, S, S)
-            if model.data_preprocessor.bgr_to_rgb:
-                pixels = pixels.flip(1)
-            pictures = pixels.permute(0, 2, 3, 1).cpu().numpy()  # BGR
+            pictures = pixels.flip(1).permute(0, 2, 3, 1).cpu().numpy()  # BGR
             ids = kept.img_id[kept.gt_image].tolist()
             rows = kept.valid.nonzero()[:, 1].tolist()
             for picture, img_id, row, label in zip(pictures, ids, rows, kept.gt_labels.tolist(), strict=True):

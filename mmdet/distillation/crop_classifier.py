@@ -78,7 +78,7 @@ class CropClassifier(BaseModel):
             as the preprocessor does, or with weights='imagenet' as those weights were trained.
 
     Raises:
-        ValueError: A value that makes no sense.
+        ValueError: A value that makes no sense; BGR images.
     """
 
     mean: Tensor  # (3,)
@@ -118,7 +118,8 @@ class CropClassifier(BaseModel):
                 self.network.set_submodule(name, SinglePixelConv(cast(nn.Conv2d, layer)))
         if mean is None and weights == IMAGENET:
             mean, std = imagenet_normalization(self.network)
-        own = self.source if mean is None else Normalization(torch.tensor(mean), torch.tensor(std))
+        source = self.source  # refuses BGR, whatever the mean
+        own = source if mean is None else Normalization(torch.tensor(mean), torch.tensor(std))
         self.register_buffer('mean', own.mean.clone(), persistent=False)
         self.register_buffer('std', own.std.clone(), persistent=False)
 

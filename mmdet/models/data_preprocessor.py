@@ -38,7 +38,17 @@ class DetDataPreprocessor(BaseDataPreprocessor):
 
     @property
     def normalization(self) -> Normalization:
-        """How the images that `forward` returns are normalized."""
+        """How the images that `forward` returns are normalized, for a teacher.
+
+        Raises:
+            ValueError: They are BGR; teachers are trained on, and asked about, RGB alone.
+        """
+        if not self.bgr_to_rgb:
+            raise ValueError(
+                'teachers see the images of the student, and theirs are RGB: set '
+                'model.data_preprocessor.bgr_to_rgb=True, mean and std in that order, and start from '
+                'weights of RGB images; or train without a distiller'
+            )
         return Normalization(self.mean, self.std)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:

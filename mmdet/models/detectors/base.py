@@ -37,6 +37,9 @@ class BaseDetector(BaseModel, ABC):
             detector's own, see `ClassifierDistiller`. It belongs to the loss, not to the model: it holds no
             parameters, `predict` never reads it, and a checkpoint of a distilled detector is one of the
             plain detector.
+
+    Raises:
+        ValueError: A distiller beside BGR images.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class BaseDetector(BaseModel, ABC):
         self.backbone = backbone
         self.neck = neck
         self.distiller = distiller
+        if distiller is not None:
+            _ = self.normalization  # refuses BGR now, not in the first step
 
     @property
     @abstractmethod

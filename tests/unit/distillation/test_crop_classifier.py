@@ -171,6 +171,13 @@ def test_label_smoothing_is_of_the_softmax_alone() -> None:
     torch.testing.assert_close(losses['loss_focal'], torch.tensor(by_hand), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize('settings', [{}, {'weights': 'imagenet'}, {'mean': MEAN, 'std': STD}])
+def test_a_teacher_of_bgr_images_is_refused(settings: dict) -> None:
+    preprocessor = DetDataPreprocessor(MEAN, STD, bgr_to_rgb=False)
+    with pytest.raises(ValueError, match=r'set model\.data_preprocessor\.bgr_to_rgb=True'):
+        CropClassifier(preprocessor, 'resnet18', 2, **settings)
+
+
 def with_sides(*sides: tuple[float, float]) -> dict:
     """One image with objects of these widths and heights at (10, 10)."""
     data = batch((len(sides),))

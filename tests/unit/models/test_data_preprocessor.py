@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from mmdet.config.resolve import merge_config
 from mmdet.models import DetDataPreprocessor
+from mmdet.registry import MODELS
 from mmdet.structures import GroundTruth
+from tests.helpers.tiny_run import DISTILLED, NARROW, PLAIN
 
 
 def ground_truth(shapes: list[list[int]]) -> GroundTruth:
@@ -33,6 +36,18 @@ def test_buffers_are_no_part_of_a_checkpoint() -> None:
     preprocessor = DetDataPreprocessor(mean=[1, 2, 3], std=[4, 5, 6])
     assert not preprocessor.state_dict()
     assert preprocessor.normalization.std.tolist() == [4, 5, 6]
+
+
+def test_a_student_of_bgr_images_cannot_be_distilled() -> None:
+    options = {**NARROW, 'model.data_preprocessor.bgr_to_rgb': False}
+    MODELS.build(merge_config(PLAIN, options).model)
+    options |= {'model.distiller.teacher': None, 'model.distiller.kd_cls': None}
+    pixels = {'levels': ('pixels',), 'pool_sizes': (4,), 'loss_weight': 1.0}
+    options |= {f'model.distiller.kd_loc.{key}': value for key, value in pixels.items()}
+    with pytest.raises(ValueError, match=r'set model\.data_preprocessor\.bgr_to_rgb=True'):
+        MODELS.build(merge_config(DISTILLED, options).model)
+    options['model.data_preprocessor.bgr_to_rgb'] = True
+    MODELS.build(merge_config(DISTILLED, options).model)
 
 
 def test_a_std_of_0_is_refused() -> None:
