@@ -21,13 +21,16 @@ EPS = 1e-6
 class Expand:
     """Put the image somewhere on a larger canvas of one color, which makes its objects smaller.
 
-    Reads window, bboxes, rng; writes window, bboxes, fill.
+    Reads ori_shape, window, bboxes, rng; writes window, bboxes, fill.
 
     Args:
         mean: Color of the canvas.
         to_rgb: The color is given in the order R, G, B, as the preprocessor's mean is; else B, G, R.
         ratio_range: Side of the canvas over side of the image, smallest and largest.
         prob: How often it is done.
+
+    Raises:
+        ValueError: After a crop, which the larger canvas would undo, but for the boxes.
     """
 
     def __init__(
@@ -47,10 +50,15 @@ class Expand:
 
     def __call__(self, results: Results) -> Results:
         """Draw the canvas and place the image on it."""
+        window, (height, width) = results['window'], results['ori_shape']
+        if window.left > 0 or window.top > 0 or window.right < width or window.bottom < height:
+            raise ValueError(
+                'Expand must stand before MinIoURandomCrop in the pipeline: it shows again what was cropped, '
+                'without its boxes'
+            )
         chance, at, along, down = results['rng'].random(4)
         if chance >= self.prob:
             return results
-        window = results['window']
         smallest, largest = self.ratio_range
         ratio = smallest + (largest - smallest) * at
         left = int((window.width * ratio - window.width) * along)

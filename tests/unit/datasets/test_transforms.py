@@ -216,6 +216,22 @@ def test_crops():
     assert 0.1 < np.mean(modes) < 0.3  # one in seven, and more because 0.9 is seldom met
 
 
+def test_what_was_cropped_does_not_come_back_without_its_box():
+    photo = np.full((100, 200, 3), 100, np.uint8)
+    photo[30:70, 20:60] = photo[30:70, 140:180] = 255
+    bboxes = np.array([[20, 30, 60, 70], [140, 30, 180, 70]], np.float32)
+    crop, expand = build('crop', min_ious=()), build('expand', mean=(0, 0, 0), ratio_range=(2, 3), prob=1)
+    halves = 0
+    for draw in range(40):
+        results = run(results_of(photo, bboxes, np.array([0, 1]), draw), build('load'), build('boxes'), crop)
+        if len(results['bboxes']) == 1:
+            halves += 1
+            with pytest.raises(ValueError, match='Expand must stand before MinIoURandomCrop'):
+                expand(results)
+    assert halves > 5
+    expand(expand(run(results_of(photo, bboxes, np.array([0, 1]), 0), build('load'), build('boxes'))))
+
+
 def test_small_objects_leave_two_ways():
     """Where no patch can reach an IoU, the image stays whole as often as any patch is taken."""
     crop = build('crop')
