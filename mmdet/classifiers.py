@@ -80,7 +80,7 @@ class FeatureExtractor(NamedTuple):
 
     network: fx.GraphModule  # images (N, 3, H, W) -> {label: (N, C, h, w)}
     channels: list[int]  # C of each level
-    strides: dict[str, int]  # of the output of each of its layers
+    strides: dict[str, int]  # at each of its layers, and of its parameters outside of them (layer_scale)
 
 
 def feature_extractor(network: nn.Module, levels: Mapping[str, str | int]) -> FeatureExtractor:
@@ -96,30 +96,34 @@ def feature_extractor(network: nn.Module, levels: Mapping[str, str | int]) -> Fe
     traced = _traced(network)
     known: dict[Any, fx.Node] = {}
     strides: dict[str, int] = {}
+    stride = 1
     for node in traced.graph.nodes:
         shape: Sequence[int] = getattr(node.meta.get('tensor_meta'), 'shape', ())
-        if node.op in ('placeholder', 'output') or len(shape) != 4:
-            continue
-        known |= dict.fromkeys(node.meta.get('nn_module_stack') or (), node)
-        if shape[2] > 1:  # the pooling before the last layer has no stride
-            stride = PROBE // shape[2]
-            known[stride] = node
-            strides |= {node.target: stride} if node.op == 'call_module' else {}
+        if len(shape) == 4 and node.op not in ('placeholder', 'get_attr', 'output'):
+            known |= dict.fromkeys(node.meta.get('nn_module_stack') or (), node)
+            if shape[2] > 1:  # the pooling before the last layer has no stride
+                stride = PROBE // shape[2]
+                known[stride] = node
+        if node.op in (
+            'call_module',
+            'get_attr',
+        ):  # squeeze-and-excitation has no map: its stride is the last
+            strides[node.target] = stride
     missing = [level for level in levels.values() if level not in known]
     if missing:
         there = dict.fromkeys(name if isinstance(name, int) else name.split('.')[0] for name in known)
         raise ValueError(
             f'{type(network).__name__} has no layer {missing[0]!r}; there are {list(there)}. '
-            f'Its first layers: {", ".join([*strides][:3])}'
+            f'Its first layers: {", ".join([name for name in strides if name in known][:3])}'
         )
     output = next(node for node in traced.graph.nodes if node.op == 'output')
     output.args = ({label: known[level] for label, level in levels.items()},)
     traced.graph.eliminate_dead_code()
     traced.delete_all_unused_submodules()
     traced.recompile()
-    layers = dict(traced.named_modules())
+    left = {node.target for node in traced.graph.nodes}
     channels = [known[level].meta['tensor_meta'].shape[1] for level in levels.values()]
-    return FeatureExtractor(traced, channels, {name: strides[name] for name in strides if name in layers})
+    return FeatureExtractor(traced, channels, {name: strides[name] for name in strides if name in left})
 
 
 def _traced(network: nn.Module) -> fx.GraphModule:

@@ -58,8 +58,9 @@ class ClassifierBackbone(nn.Module):
         self.out_channels = trunk.channels
         limit = 2**frozen_levels if frozen_levels else 0
         self._frozen = {name for name, stride in trunk.strides.items() if stride <= limit}
-        for name in self._frozen:
-            self.get_submodule(name).requires_grad_(requires_grad=False)
+        for name, parameter in self.named_parameters():
+            if any(f'{name}.'.startswith(f'{layer}.') for layer in self._frozen):
+                parameter.requires_grad = False
         self.train()
 
     def init_weights(self) -> None:

@@ -86,6 +86,24 @@ def test_frozen_levels_and_statistics(tmp_path: Path) -> None:
         ClassifierBackbone('timm/swin_tiny_patch4_window7_224', weights=None)
 
 
+@pytest.mark.parametrize(
+    ('arch', 'frozen_levels', 'last'),
+    [
+        ('timm/tf_efficientnet_lite0', 2, 'blocks.2.0.bn1'),
+        ('mobilenet_v2', 1, 'features.2.conv.0.1'),
+        ('mobilenet_v3_large', 3, 'features.7.block.0.1'),  # squeeze-and-excitation
+        ('timm/efficientnet_b0', 2, 'blocks.2.0.bn1'),
+        ('convnext_tiny', 2, 'features.2.0'),  # LayerNorm, layer_scale
+    ],
+)
+def test_everything_up_to_the_last_frozen_layer_is_frozen(arch: str, frozen_levels: int, last: str) -> None:
+    backbone = ClassifierBackbone(arch, (32,), 'any.pth', frozen_levels=frozen_levels)
+    names = [name for name, value in backbone.named_parameters() if not value.requires_grad]
+    everything = [name for name, _ in build_classifier(arch, 1).named_parameters()]  # in their order
+    assert sorted(names) == sorted(everything[: len(names)])
+    assert everything[len(names) - 1].startswith(f'{last}.')
+
+
 def test_the_levels_and_heads_of_ssdlite() -> None:
     neck = SSDLiteNeck(in_channels=(16,), extra_channels=(8,))
     head = SSDHead(
