@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmdet.cli import add_trust_argument, make_parser, parse
 
-OF_TEACHER = ('arch', 'classes', 'mean', 'std', 'crop_size', 'best_acc1')
+OF_TEACHER = ('arch', 'classes', 'mean', 'std', 'crop_size', 'focal_weight', 'best_acc1')
 
 
 def main(argv: Sequence[str] | None = None) -> None:

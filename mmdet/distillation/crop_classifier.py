@@ -68,7 +68,7 @@ class CropClassifier(BaseModel):
             file, or None for random weights. Layers of another shape (the last one) start at random. Read by
             `init_weights`, which the runner calls when a training starts from scratch.
         label_smoothing: Share of the target that goes to all classes alike; softmax only.
-        focal_weight: Weight of the sigmoid focal loss; 0: there is none.
+        focal_weight: Weight of the sigmoid focal loss; 0: there is none. Written into the teacher's file.
         box_jitter: In training each edge of a box moves by a uniform share of the box's width or height, at
             most by this one, and stays inside the true image. Its random numbers come from torch's CPU
             generator, which is seeded and saved in checkpoints.
@@ -202,6 +202,7 @@ class CropClassifier(BaseModel):
             'mean': mean,  # rounded to what the config says: float32 makes 123.6750030517578 of 123.675
             'std': std,
             'crop_size': self.crop_size,
+            'focal_weight': self.focal_weight,
             'metrics': metrics,
         }
 

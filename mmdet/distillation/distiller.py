@@ -6,6 +6,7 @@ Boxes are xyxy in pixels of the network input.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, cast
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmdet.distillation.fast.chunked import sum_in_chunks
-from mmdet.distillation.losses import PIXELS, CropL1Loss
+from mmdet.distillation.losses import PIXELS, CropL1Loss, SigmoidKDLoss
 from mmdet.distillation.stored_teacher import StoredTeacher
 from mmdet.distillation.teacher import FrozenTeacher
 from mmdet.registry import MODELS
@@ -61,6 +62,13 @@ class ClassifierDistiller(nn.Module):
             raise ValueError(
                 f'the teacher was trained on crops of side {teacher.crop_size} and hardly recognizes others; '
                 f'crop_size is {crop_size}: set model.distiller.crop_size={teacher.crop_size}'
+            )
+        softmax_alone = isinstance(teacher, FrozenTeacher) and teacher.focal_weight == 0
+        if softmax_alone and isinstance(kd_cls, SigmoidKDLoss):
+            warnings.warn(
+                'the teacher was trained with softmax alone, so the sigmoids that SigmoidKDLoss reads mean '
+                'little: train it with --cfg-options model.focal_weight=1',
+                stacklevel=2,
             )
         if teacher is not None and levels:
             teacher.build_feature_extractor(levels)

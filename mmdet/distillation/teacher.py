@@ -35,7 +35,8 @@ class FrozenTeacher(nn.Module):
 
     The file is the one of the published teachers: `state_dict` (names may start with `module.`) beside
     other entries, or a plain state dict. What this toolbox adds to the file is used and checked:
-    `classes`, `mean`, `std`, `crop_size`. Batch norms are then folded into the convolutions before them.
+    `classes`, `mean`, `std`, `crop_size`, `focal_weight`. Batch norms are then folded into
+    the convolutions before them.
 
     Args:
         arch: torchvision's name, or 'timm/NAME'.
@@ -79,6 +80,7 @@ class FrozenTeacher(nn.Module):
             ) from error
         self.checkpoint = checkpoint
         self.crop_size: int | None = file.get('crop_size')
+        self.focal_weight: float | None = file.get('focal_weight')  # 0: trained with softmax alone
         check_classes(file.get('classes'), num_classes, classes, checkpoint)
         self.mean = _resolve('mean', mean, file.get('mean'), checkpoint)
         self.std = _resolve('std', std, file.get('std'), checkpoint)

@@ -118,6 +118,7 @@ def test_it_learns_and_the_teacher_answers_as_it_did(tmp_path: Path) -> None:
     content = torch.load(file, weights_only=True)
     assert content['best_acc1'] == 1.0
     assert (content['arch'], content['epoch'], content['crop_size']) == ('resnet18', 3, 16)
+    assert content['focal_weight'] == 0
     teacher = FrozenTeacher('resnet18', str(file), num_classes=2, classes=CLASSES)
     processed = model.data_preprocessor(data)
     gt = processed['gt']

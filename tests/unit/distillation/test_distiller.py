@@ -47,7 +47,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> FrozenTeacher:
 @pytest.fixture
 def teacher(built: FrozenTeacher) -> Iterator[FrozenTeacher]:
     """As it was built, whatever another test has changed."""
-    kept = {name: getattr(built, name) for name in ('mean', 'std', 'crop_size')}
+    kept = {name: getattr(built, name) for name in ('mean', 'std', 'crop_size', 'focal_weight')}
     yield built
     vars(built).update(kept)
     built.float()
@@ -255,3 +255,17 @@ def test_losses_for_strong_teachers_get_each_positives_object(
     )
     losses = full(teacher, kd_cls=loss_class(), kd_loc=None)(images, SOURCE, samples)
     torch.testing.assert_close(losses, {'loss_kd_cls': expected})
+
+
+@pytest.mark.parametrize('focal_weight', [None, 0.0, 1.0])
+def test_a_sigmoid_student_is_warned_of_a_teacher_of_softmax_alone(
+    teacher: FrozenTeacher, focal_weight: float | None
+) -> None:
+    """None: the file does not say."""
+    teacher.focal_weight = focal_weight
+    for kd_cls in (SigmoidKDLoss(), SoftmaxKDLoss()):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            ClassifierDistiller(SIZE, teacher, kd_cls)
+        expected = focal_weight == 0 and isinstance(kd_cls, SigmoidKDLoss)
+        assert ['model.focal_weight=1' in str(one.message) for one in caught] == [True] * expected
