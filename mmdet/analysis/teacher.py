@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmdet.apis import init_detector
-from mmdet.config.resolve import check_classes, load_config, run_seed
+from mmdet.config.classes import check_classes
+from mmdet.config.resolve import load_config, run_seed
 from mmdet.datasets import collate_detection
 from mmdet.datasets.worker import init_worker
 from mmdet.distillation import ClassifierDistiller, FrozenTeacher

@@ -13,7 +13,8 @@ from torch import nn
 
 from mmdet.apis.results import DetectionResult, Picture, read_picture
 from mmdet.checkpoint.io import checkpoint_classes, load_checkpoint, load_weights
-from mmdet.config.resolve import chosen_classes, merge_config, merge_options, set_classes
+from mmdet.config.classes import chosen_classes
+from mmdet.config.resolve import merge_config, merge_options, set_classes
 from mmdet.config.schedule import apply_short_keys, explain_input_size
 from mmdet.datasets import collate_detection
 from mmdet.models.detectors import BaseDetector

@@ -7,7 +7,6 @@ as it does with `row` and the keys of mmdet/config/schedule.py.
 """
 
 import copy
-import difflib
 import os
 import re
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmdet.config.check import DATA_DEFAULTS, REPLACED, check_keys, constructor_keys, find_dicts
+from mmdet.config.classes import check_chosen, check_classes, choice, chosen_classes
 from mmdet.config.rows import apply_row
 from mmdet.config.schedule import apply_short_keys
 from mmdet.datasets.coco_format import read_classes
@@ -331,32 +331,12 @@ def _read_split_classes(cfg: Config, for_training: bool) -> tuple[str, ...]:
     there = [file for file in files[1:] if file.is_file()]  # its data set reports another
     if (chosen := chosen_classes(cfg)) is not None:
         for file in [files[0], *there]:
-            _check_chosen(chosen, read_classes(file), file)
+            check_chosen(chosen, read_classes(file), file)
         return chosen
     for other in there:
         # ids may be numbered differently: labels go by name
         check_classes(classes, str(files[0]), read_classes(other), str(other), ordered=False)
     return classes
-
-
-def chosen_classes(cfg: Config) -> tuple[str, ...] | None:
-    """Get the class names of the key `classes`; None where it is not there."""
-    if cfg.get('classes') is None:
-        return None
-    given = cfg.classes if isinstance(cfg.classes, (list, tuple)) else [cfg.classes]
-    return tuple(map(str, given))  # names like 7, which are read as numbers
-
-
-def _check_chosen(chosen: Sequence[str], known: Sequence[str], file: Path) -> None:
-    missing = [name for name in chosen if name not in known]
-    if missing or not chosen or len(set(chosen)) < len(chosen):
-        near = difflib.get_close_matches(missing[0], known, n=1) if missing else []
-        raise ValueError(
-            f'classes={list(chosen)} chooses different names out of those of {file}'
-            + (f', which has no {", ".join(missing)}.' if missing else '.')
-            + (f' Did you mean {near[0]}?' if near else '')
-            + f'\n  It has {len(known)}: {", ".join(known)}'
-        )
 
 
 def _refuse_other_classes(cfg: Config, classes: Sequence[str]) -> None:
@@ -384,33 +364,5 @@ def _refuse_other_classes(cfg: Config, classes: Sequence[str]) -> None:
         raise ValueError(
             f'{place}={value!r} differs from the {len(classes)} classes of the data: {", ".join(classes)}\n'
             '  Leave it out. One key at the top level chooses classes and their order, for data, model and '
-            f'metric: {_choice(classes[:2])}'
+            f'metric: {choice(classes[:2])}'
         )
-
-
-def _choice(classes: Sequence[str]) -> str:
-    return f'--cfg-options "classes={list(classes)}"'
-
-
-def check_classes(
-    data: Sequence[str], data_source: str, other: Sequence[str], other_source: str, ordered: bool = True
-) -> None:
-    """Compare class names, and their order where it gives labels their meaning.
-
-    Raises:
-        ValueError: They differ; says where, and prints both lists.
-    """
-    if tuple(data) == tuple(other) or (not ordered and set(data) == set(other)):
-        return
-    shared = [name for name in other if name in data]
-    choose = shared and (len(shared) == len(other) or not ordered)
-    only = {'first': set(data) - set(other), 'second': set(other) - set(data)}
-    parts = [f'only in the {which}: {sorted(names)}' for which, names in only.items() if names]
-    raise ValueError(
-        f'classes differ ({"; ".join(parts) or "same names in another order"}):\n'
-        f'  {data_source} has {len(data)}: {", ".join(data)}\n'
-        f'  {other_source} has {len(other)}: {", ".join(other)}\n'
-        '  Use files of the same data set: --data-root FOLDER, --cfg-options train_ann=... val_ann=..., or a '
-        'checkpoint that was trained on these classes.'
-        + (f'\n  To choose among the classes of a file: {_choice(shared)}' if choose else '')
-    )

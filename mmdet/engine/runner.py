@@ -34,7 +34,8 @@ from mmdet.checkpoint.io import (
     save_checkpoint,
 )
 from mmdet.config.check import MMENGINE_HOOKS, config_context
-from mmdet.config.resolve import CachedConfig, check_classes
+from mmdet.config.classes import check_classes
+from mmdet.config.resolve import CachedConfig
 from mmdet.config.schedule import explain_input_size, input_size
 from mmdet.distributed.launch import check_cards, start_process_group
 from mmdet.engine.compile import compile_network

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 
 from mmdet.config import resolve as config
+from mmdet.config.classes import check_classes
 from tests.helpers.tiny_run import ROOT
 
 STUDENT = """
@@ -164,8 +165,8 @@ def test_splits_with_different_classes_print_both_lists(folder):
     options = {'val_ann': 'val.json', 'classes': ['cat', 'dog']}
     assert config.load_config(folder / 'student.py', options, folder / 'set').model.bbox_head.num_classes == 2
     with pytest.raises(ValueError, match='another order'):
-        config.check_classes(['a', 'b'], 'data', ['b', 'a'], 'checkpoint')
-    config.check_classes(['a', 'b'], 'data', ('a', 'b'), 'checkpoint')
+        check_classes(['a', 'b'], 'data', ['b', 'a'], 'checkpoint')
+    check_classes(['a', 'b'], 'data', ('a', 'b'), 'checkpoint')
 
 
 @pytest.mark.parametrize(
