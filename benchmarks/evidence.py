@@ -117,13 +117,12 @@ def grid() -> list[tuple[str, str, int]]:
     four = ('neudet', 'chess', 'bccd', 'fod')
     blocks: list[tuple[Sequence[str], Sequence[str], int]] = [
         (four, ('plain', 'all'), 5),
-        (four, ('foreground', 'calibrated'), 3),
         (four[:2], ('smooth', 'longer'), 3),
         (('fod25', 'neudet25'), ('plain', 'all'), 3),
         (('neudet',), ('cls', 'loc'), 5),
         (('fod', 'neudet'), ('unbalanced', 'boxes', 'online', 'full', 'online_full'), 3),
         (('chess',), [f'{loss}_{name}' for name in TEACHERS for loss in ('kd', 'calibrated', 'dkd')], 2),
-        (four[:2], [*WEIGHTS, 'proposals', 'strong', 'gentle', 'decaying'], 3),
+        (four[:2], [*WEIGHTS, 'proposals', 'strong', 'gentle', 'decaying', 'foreground', 'calibrated'], 3),
     ]
     return [
         (name, row, seed)

@@ -104,11 +104,8 @@ def feature_extractor(network: nn.Module, levels: Mapping[str, str | int]) -> Fe
             if shape[2] > 1:  # the pooling before the last layer has no stride
                 stride = PROBE // shape[2]
                 known[stride] = node
-        if node.op in (
-            'call_module',
-            'get_attr',
-        ):  # squeeze-and-excitation has no map: its stride is the last
-            strides[node.target] = stride
+        if node.op in ('call_module', 'get_attr'):
+            strides[node.target] = stride  # of squeeze-and-excitation, which has no map, the last one
     missing = [level for level in levels.values() if level not in known]
     if missing:
         there = dict.fromkeys(name if isinstance(name, int) else name.split('.')[0] for name in known)

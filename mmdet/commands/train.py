@@ -70,9 +70,10 @@ def configure(cfg: Any, args: argparse.Namespace) -> Any:
     cfg.launcher = choose_launcher(args.launcher)
     if args.resume != 'latest' and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0')):
         args.resume = _resume_of_restart(cfg.work_dir, args.resume)
-    if args.resume is not None:
-        cfg.resume = args.resume if args.resume == 'latest' else True
-        cfg.load_from = cfg.get('load_from') if args.resume == 'latest' else args.resume
+    if args.resume == 'latest':
+        cfg.resume = 'latest'  # where there is nothing to resume, `load_from` of the config counts
+    elif args.resume is not None:
+        cfg.resume, cfg.load_from = True, args.resume
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if args.amp and kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f'--amp cannot change optim_wrapper.type={kind}')
