@@ -53,6 +53,7 @@ class Recipe(NamedTuple):
     scale_anchors: bool = True  # with the side; else their pixels stay, for small objects
     share: float = 1  # of the photos for training, drawn once
     teacher_steps: int = 1000
+    teacher_side: int | None = None  # of the photos that its crops are cut from; None: the student's
 
 
 RECIPES = {
@@ -222,14 +223,15 @@ class Unit:
         answers, labels = self.of_teacher / 'answers.pth', self.of_teacher / 'labels.pth'
         with FileLock(self.of_teacher / 'lock'):  # the first unit that needs it makes it
             if not answers.exists():
-                options = self.options() | {'iters': self.recipe.teacher_steps, 'model.arch': arch}
+                side = {'input_size': self.recipe.teacher_side or self.recipe.side}
+                options = self.options() | side | {'iters': self.recipe.teacher_steps, 'model.arch': arch}
                 options['model.weights'] = weights and self.weights / weights
                 options['default_hooks.save_teacher.file'] = self.teacher
                 resume = ['--resume'] * (self.of_teacher / 'latest.pth').exists()
                 work_dir = ['--work-dir', str(self.of_teacher)]
                 self.call('tools/train.py', TEACHER, options, *work_dir, *resume)
                 stored = ['--teacher', str(self.teacher), '--out', str(answers)]
-                asked = self.options() | {'model.distiller.teacher.arch': arch, KD_LOC: None}
+                asked = self.options() | side | {'model.distiller.teacher.arch': arch, KD_LOC: None}
                 told = ['--teacher', str(self.teacher), '--out-dir', str(self.of_teacher / 'report')]
                 self.call('tools/analysis/teacher_report.py', ONLINE, asked, *told)
                 self.call('tools/store_teacher.py', ONLINE, asked, *stored)
@@ -324,7 +326,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--weights', type=Path, help='of ImageNet; default: the folder weights of --data')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/evidence'))
     parser.add_argument('--minus', choices=ROWS, default='plain', help='row that table subtracts')
-    for field in ('side', 'steps', 'teacher_steps'):
+    for field in ('side', 'steps', 'teacher_steps', 'teacher_side'):
         option = f'--{field.replace("_", "-")}'
         parser.add_argument(option, type=int, help='instead of the recipe, for a CPU; give another --out')
     args = parse(parser, argv)
