@@ -36,7 +36,7 @@ test_dataloader = val_dataloader
 train_cfg = dict(type='TrainLoop', max_iters=2500, val_interval=6)  # epochs
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2),
+    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=1e-2),
     clip_grad=dict(max_norm=10),
 )
 param_scheduler = [

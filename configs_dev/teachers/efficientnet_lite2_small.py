@@ -14,6 +14,7 @@ model = dict(
 )
 val_evaluator = dict(_delete_=True, type='CropAccuracy')
 test_evaluator = val_evaluator
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 train_cfg = dict(max_iters=1000, val_interval=250)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
