@@ -41,7 +41,6 @@ FOREGROUND = 'benchmarks/configs/foreground.py'
 PROPOSALS = 'benchmarks/configs/proposals.py'
 TEACHER = 'configs_dev/teachers/efficientnet_lite2_small.py'
 METRICS = ('AP', 'AP50', 'AP75')
-SMOOTHING = 0.1  # the teacher is trained with it, too
 
 
 class Recipe(NamedTuple):
@@ -53,7 +52,6 @@ class Recipe(NamedTuple):
     scale_anchors: bool = True  # with the side; else their pixels stay, for small objects
     share: float = 1  # of the photos for training, drawn once
     teacher_steps: int = 1000
-    teacher_side: int | None = None  # of the photos that its crops are cut from; None: the student's
 
 
 RECIPES = {
@@ -64,11 +62,12 @@ RECIPES = {
     'neudet25': Recipe('neudet', 160, 2500, share=0.25),
     'fod25': Recipe('fod', 192, 2500, share=0.25),
 }
-# name of a teacher -> classifier and file of its ImageNet weights; None: from random ones
+# name of a teacher -> classifier, file of its ImageNet weights (None: random ones), label smoothing
 TEACHERS = {
-    'lite2': ('timm/tf_efficientnet_lite2', 'tf_efficientnet_lite2.pth'),
-    'lite0': ('timm/tf_efficientnet_lite0', 'tf_efficientnet_lite0.pth'),
-    'resnet18': ('resnet18', None),
+    'lite2': ('timm/tf_efficientnet_lite2', 'tf_efficientnet_lite2.pth', 0),
+    'lite0': ('timm/tf_efficientnet_lite0', 'tf_efficientnet_lite0.pth', 0),
+    'resnet18': ('resnet18', None, 0),
+    'smoothed': ('timm/tf_efficientnet_lite2', 'tf_efficientnet_lite2.pth', 0.1),
 }
 
 
@@ -92,7 +91,8 @@ ROWS = {
     'plain': Row('plain'),
     'all': Row('all'),
     'calibrated': Row('all', calibrated=True),
-    'smooth': Row('cls', labels_only=True),
+    'labels': Row('all', labels_only=True),
+    'smoothed': Row('all', teacher='smoothed'),
     'longer': Row('plain', length=1.15),  # all takes at most so much longer
     'unbalanced': Row('all', UNBALANCED),
     'boxes': Row('plain', {'model.bbox_head.bbox_loss.loss_weight': 1.5}),
@@ -118,12 +118,16 @@ def grid() -> list[tuple[str, str, int]]:
     four = ('neudet', 'chess', 'bccd', 'fod')
     blocks: list[tuple[Sequence[str], Sequence[str], int]] = [
         (four, ('plain', 'all'), 5),
-        (four[:2], ('smooth', 'longer'), 3),
+        (four[:2], ('labels', 'longer'), 3),
         (('fod25', 'neudet25'), ('plain', 'all'), 3),
         (('neudet',), ('cls', 'loc'), 5),
         (('fod', 'neudet'), ('unbalanced', 'boxes', 'online', 'full', 'online_full'), 3),
         (('chess',), [f'{loss}_{name}' for name in TEACHERS for loss in ('kd', 'calibrated', 'dkd')], 2),
-        (four[:2], [*WEIGHTS, 'proposals', 'strong', 'gentle', 'decaying', 'foreground', 'calibrated'], 3),
+        (
+            four[:2],
+            [*WEIGHTS, 'smoothed', 'proposals', 'strong', 'gentle', 'decaying', 'foreground', 'calibrated'],
+            3,
+        ),
     ]
     return [
         (name, row, seed)
@@ -219,19 +223,19 @@ class Unit:
     def prepare_teacher(self) -> None:
         """Train the teacher and store its answers, and those of one that knows the label alone."""
         self.of_teacher.mkdir(parents=True, exist_ok=True)
-        arch, weights = TEACHERS[self.row.teacher]
+        arch, weights, smoothing = TEACHERS[self.row.teacher]
         answers, labels = self.of_teacher / 'answers.pth', self.of_teacher / 'labels.pth'
         with FileLock(self.of_teacher / 'lock'):  # the first unit that needs it makes it
             if not answers.exists():
-                side = {'input_size': self.recipe.teacher_side or self.recipe.side}
-                options = self.options() | side | {'iters': self.recipe.teacher_steps, 'model.arch': arch}
+                options = self.options() | {'iters': self.recipe.teacher_steps, 'model.arch': arch}
+                options['model.label_smoothing'] = smoothing
                 options['model.weights'] = weights and self.weights / weights
                 options['default_hooks.save_teacher.file'] = self.teacher
                 resume = ['--resume'] * (self.of_teacher / 'latest.pth').exists()
                 work_dir = ['--work-dir', str(self.of_teacher)]
                 self.call('tools/train.py', TEACHER, options, *work_dir, *resume)
                 stored = ['--teacher', str(self.teacher), '--out', str(answers)]
-                asked = self.options() | side | {'model.distiller.teacher.arch': arch, KD_LOC: None}
+                asked = self.options() | {'model.distiller.teacher.arch': arch, KD_LOC: None}
                 told = ['--teacher', str(self.teacher), '--out-dir', str(self.of_teacher / 'report')]
                 self.call('tools/analysis/teacher_report.py', ONLINE, asked, *told)
                 self.call('tools/store_teacher.py', ONLINE, asked, *stored)
@@ -251,7 +255,7 @@ class Unit:
 
 
 def store_labels(answers: Path, annotations: Path, out: Path) -> None:
-    """Store the answers of a teacher that knows no more than the label: one-hot, smoothed.
+    """Store the answers of a teacher that knows no more than the label, as certain as the teacher in the mean.
 
     Args:
         answers: Stored answers of the teacher, whose objects and classes are taken over.
@@ -262,8 +266,9 @@ def store_labels(answers: Path, annotations: Path, out: Path) -> None:
     tensors, classes = content['state_dict'], len(known.category_ids)
     order = known.ann_ids.argsort()
     rows = order[np.searchsorted(known.ann_ids, tensors['ann_ids'], sorter=order)]
+    certain = tensors['answers'].float().softmax(1).amax(1).mean().clamp(max=0.9999)
     labels = F.one_hot(torch.from_numpy(known.category_rows[rows]), classes)
-    shares = (1 - SMOOTHING) * labels + SMOOTHING / classes
+    shares = labels * certain + (1 - labels) * (1 - certain) / max(classes - 1, 1)
     save_checkpoint({**content, 'state_dict': {**tensors, 'answers': shares.log().half()}}, out)
 
 
@@ -326,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--weights', type=Path, help='of ImageNet; default: the folder weights of --data')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/evidence'))
     parser.add_argument('--minus', choices=ROWS, default='plain', help='row that table subtracts')
-    for field in ('side', 'steps', 'teacher_steps', 'teacher_side'):
+    for field in ('side', 'steps', 'teacher_steps'):
         option = f'--{field.replace("_", "-")}'
         parser.add_argument(option, type=int, help='instead of the recipe, for a CPU; give another --out')
     args = parse(parser, argv)

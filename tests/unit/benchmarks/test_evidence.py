@@ -24,7 +24,7 @@ def test_list_names_the_units_whose_data_are_there(tmp_path, capsys):
 
 def test_labels_are_stored_as_a_teacher_that_knows_no_more(tmp_path):
     answers, annotations = tmp_path / 'answers.pth', tmp_path / 'train.json'
-    known = {'ann_ids': torch.tensor([3, 8]), 'answers': torch.zeros(2, 2)}
+    known = {'ann_ids': torch.tensor([3, 8]), 'answers': torch.tensor([[0.9, 0.1], [0.7, 0.3]]).log()}
     save_checkpoint({'classes': ['a', 'b'], 'state_dict': known}, answers)
     content = {
         'images': [{'id': 1, 'file_name': 'a.jpg', 'width': 9, 'height': 9}],
@@ -35,10 +35,10 @@ def test_labels_are_stored_as_a_teacher_that_knows_no_more(tmp_path):
         ],
     }
     annotations.write_text(json.dumps(content))
-    evidence.store_labels(answers, annotations, tmp_path / 'smooth.pth')
-    stored = load_checkpoint(tmp_path / 'smooth.pth')
+    evidence.store_labels(answers, annotations, tmp_path / 'labels.pth')
+    stored = load_checkpoint(tmp_path / 'labels.pth')
     assert stored['classes'] == ['a', 'b']
-    expected = torch.tensor([[0.05, 0.95], [0.95, 0.05]])  # of 3 and 8
+    expected = torch.tensor([[0.2, 0.8], [0.8, 0.2]])  # of 3 and 8; 0.8 is the teacher's mean
     torch.testing.assert_close(
         stored['state_dict']['answers'].float().softmax(1), expected, atol=1e-3, rtol=0
     )
@@ -68,7 +68,7 @@ def test_table_gives_paired_differences_with_their_interval(tmp_path):
     [
         ('chess', 'all'),
         ('fod25', 'plain'),
-        *(('neudet', row) for row in ('longer', 'smooth', 'full', 'online_full', 'gate', 'proposals')),
+        *(('neudet', row) for row in ('longer', 'labels', 'full', 'online_full', 'gate', 'proposals')),
         *(('chess', row) for row in ('calibrated_resnet18', 'dkd_lite0')),
     ],
 )
