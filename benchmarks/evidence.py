@@ -255,7 +255,7 @@ class Unit:
 
 
 def store_labels(answers: Path, annotations: Path, out: Path) -> None:
-    """Store the answers of a teacher that knows no more than the label, as certain as the teacher in the mean.
+    """Store the answers of a teacher that knows no more than the label, as certain as the real one.
 
     Args:
         answers: Stored answers of the teacher, whose objects and classes are taken over.
@@ -266,7 +266,7 @@ def store_labels(answers: Path, annotations: Path, out: Path) -> None:
     tensors, classes = content['state_dict'], len(known.category_ids)
     order = known.ann_ids.argsort()
     rows = order[np.searchsorted(known.ann_ids, tensors['ann_ids'], sorter=order)]
-    certain = tensors['answers'].float().softmax(1).amax(1).mean().clamp(max=0.9999)
+    certain = tensors['answers'].float().softmax(1).amax(1).mean().clamp(max=0.9999)  # in the mean
     labels = F.one_hot(torch.from_numpy(known.category_rows[rows]), classes)
     shares = labels * certain + (1 - labels) * (1 - certain) / max(classes - 1, 1)
     save_checkpoint({**content, 'state_dict': {**tensors, 'answers': shares.log().half()}}, out)
