@@ -15,7 +15,7 @@ from mmdet.distillation.distiller import ClassifierDistiller, positives_per_imag
 from mmdet.distillation.losses import CropL1Loss, SoftmaxKDLoss
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
-from mmdet.structures.boxes import bbox_overlaps, box_areas
+from mmdet.structures.boxes import box_areas
 
 
 def gate(samples: PositiveSamples, iou: Tensor) -> Tensor:
@@ -81,10 +81,7 @@ class WeighedDistiller(ClassifierDistiller):
         self, images: Tensor, normalization: Normalization, samples: PositiveSamples
     ) -> dict[str, Tensor]:
         """Compute the losses as `ClassifierDistiller` does."""
-        with torch.no_grad():
-            true = samples.gt_bboxes[samples.gt_index]
-            iou = bbox_overlaps(samples.bboxes[:, None], true[:, None])[:, 0, 0]
-            self.kd_loc.factors = self.weigh(samples, iou)
+        self.kd_loc.factors = self.weigh(samples, samples.iou())
         return super().forward(images, normalization, samples)
 
 
@@ -92,16 +89,16 @@ class WeighedDistiller(ClassifierDistiller):
 class DecayingKDLoss(SoftmaxKDLoss):
     """Start at the full weight and end at 0: the end of the training is the boxes'."""
 
-    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
         """Compare as `SoftmaxKDLoss` does."""
-        return share_left() * super().divergence(student, teacher, labels)
+        return share_left() * super().divergence(student, teacher, labels, iou)
 
 
 @MODELS.register_module()
 class ForegroundKDLoss(SoftmaxKDLoss):
     """Compare over the classes alone: whether a box holds an object is left to the detector's own loss."""
 
-    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
         """Compare as `SoftmaxKDLoss` does, without the background of the student."""
         ours, theirs = (F.log_softmax(x[:, : teacher.shape[1]], 1) for x in (student, teacher))
         return F.kl_div(ours, theirs, reduction='sum', log_target=True)

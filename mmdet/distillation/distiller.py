@@ -47,7 +47,7 @@ class ClassifierDistiller(nn.Module):
         self,
         crop_size: int = 112,
         teacher: FrozenTeacher | StoredTeacher | None = None,
-        kd_cls: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
+        kd_cls: Callable[..., Tensor] | None = None,
         kd_loc: CropL1Loss | None = None,
         bbox_weight: float = 1.0,
     ) -> None:
@@ -97,7 +97,8 @@ class ClassifierDistiller(nn.Module):
             targets = answers[samples.gt_index]
             labels = samples.gt_labels[samples.gt_index]
             avg_factor = positives_per_image(image_index, len(images)).clamp(min=1).sum()
-            losses['loss_kd_cls'] = self.kd_cls(samples.cls_logits, targets, avg_factor, labels)
+            overlap = (samples.iou(),) if getattr(self.kd_cls, 'iou_aware', False) else ()
+            losses['loss_kd_cls'] = self.kd_cls(samples.cls_logits, targets, avg_factor, labels, *overlap)
         if (kd_loc := self.kd_loc) is not None:
             size = kd_loc.crop_size or self.crop_size
             true = self._pooled_levels(cut_objects(size), normalization)  # (G, C, s, s) per level

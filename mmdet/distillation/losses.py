@@ -18,6 +18,7 @@ from mmdet.registry import MODELS
 
 PIXELS = 'pixels'  # the crop itself; every other level is a layer of the teacher
 MASKED_LOGIT = -1e30  # of a class that is left out: probability 0; with -inf, 0 times the logit would be NaN
+IOU_MARGIN = 1e-4  # of an IoU to 0 and 1, where a probability would be 0 and its logarithm infinite
 REMEDIES = {  # by the number of logits of a student beyond the teacher's
     0: 'set model.distiller.kd_cls.type=SigmoidKDLoss, for a sigmoid student',
     1: 'set model.distiller.kd_cls.type=SoftmaxKDLoss, for a softmax student, which adds the background',
@@ -34,6 +35,7 @@ class _KDLoss(nn.Module, ABC):
     """
 
     extra_logits: tuple[int, ...] = (1,)  # of the students that it fits, beyond the teacher's K
+    iou_aware = False  # whether `forward` needs `iou`
 
     def __init__(self, temperature: float = 2.0, loss_weight: float = 0.4) -> None:
         super().__init__()
@@ -43,12 +45,18 @@ class _KDLoss(nn.Module, ABC):
         self.loss_weight = loss_weight
 
     def forward(
-        self, student_logits: Tensor, teacher_logits: Tensor, avg_factor: Tensor, labels: Tensor
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        avg_factor: Tensor,
+        labels: Tensor,
+        iou: Tensor | None = None,
     ) -> Tensor:
         """Loss of the positives; only the student gets a gradient.
 
         student_logits (P, K) sigmoid student | (P, K + 1) softmax student, background last
-        teacher_logits (P, K) · avg_factor 0-dim, above 0 · labels (P,) in [0, K) -> scalar, at least 0
+        teacher_logits (P, K) · avg_factor 0-dim, above 0 · labels (P,) in [0, K)
+        iou (P,) of predicted box and object, where `iou_aware` -> scalar, at least 0
 
         Raises:
             ValueError: A student of the other kind, or of other classes than the teacher's.
@@ -60,11 +68,11 @@ class _KDLoss(nn.Module, ABC):
                 f'teacher of {teacher_logits.shape[1]} classes: {REMEDIES.get(extra, OTHER_CLASSES)}'
             )
         student, teacher = student_logits / self.temperature, teacher_logits.detach() / self.temperature
-        divergence = self.divergence(student, teacher, labels)
+        divergence = self.divergence(student, teacher, labels, iou)
         return self.loss_weight * self.temperature**2 * divergence / avg_factor
 
     @abstractmethod
-    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
         """Logits as in `forward`, divided by T -> scalar, summed over the positives."""
 
 
@@ -74,11 +82,25 @@ class SoftmaxKDLoss(_KDLoss):
 
     The student's has K + 1 entries, background last; the teacher's is 0 there. In log-softmax: the
     published log(p + 1e-10) saturates, and is NaN in half precision.
+
+    Args:
+        temperature, loss_weight: T and the factor on the loss.
+        iou_aware: Multiply the teacher's probabilities by the IoU of predicted box and object, the rest is
+            background's: a box that is off learns doubt, so that the best of several scores highest. As
+            published, False, all positives of an object learn the same.
     """
 
-    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """student (P, K + 1), teacher (P, K), both divided by T -> scalar."""
-        return _kl(F.log_softmax(student, 1)[:, :-1], F.log_softmax(teacher, 1))
+    def __init__(self, temperature: float = 2.0, loss_weight: float = 0.4, iou_aware: bool = False) -> None:
+        super().__init__(temperature, loss_weight)
+        self.iou_aware = iou_aware
+
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
+        """student (P, K + 1), teacher (P, K), both divided by T · iou (P,) -> scalar."""
+        ours, theirs = F.log_softmax(student, 1), F.log_softmax(teacher, 1)
+        if iou is None:
+            return _kl(ours[:, :-1], theirs)
+        inside = iou.clamp(IOU_MARGIN, 1 - IOU_MARGIN)[:, None]
+        return _kl(ours, torch.cat([theirs + inside.log(), (1 - inside).log()], 1))
 
 
 @MODELS.register_module()
@@ -87,7 +109,7 @@ class SigmoidKDLoss(_KDLoss):
 
     extra_logits = (0,)
 
-    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
         """student, teacher (P, K), both divided by T -> scalar."""
         return _two_way_kl(student, teacher) / student.shape[1]
 
@@ -116,7 +138,7 @@ class DKDLoss(_KDLoss):
         self.alpha = alpha
         self.beta = beta
 
-    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
         """student (P, K) or (P, K + 1), teacher (P, K), both divided by T · labels (P,) -> scalar."""
         classes = teacher.shape[1]
         own = torch.arange(classes, device=labels.device) == labels[:, None]  # (P, K)
@@ -155,7 +177,7 @@ class DISTLoss(_KDLoss):
         self.beta = beta
         self.gamma = gamma
 
-    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
         """student (P, K) or (P, K + 1), teacher (P, K), both divided by T -> scalar."""
         # In float64: in float32 the rounding of the mean of equal numbers would pass for variation.
         ours, theirs = (x.double().softmax(1) for x in (student[:, : teacher.shape[1]], teacher))
@@ -174,12 +196,17 @@ class StandardizedKDLoss(SoftmaxKDLoss):
     """
 
     def forward(
-        self, student_logits: Tensor, teacher_logits: Tensor, avg_factor: Tensor, labels: Tensor
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        avg_factor: Tensor,
+        labels: Tensor,
+        iou: Tensor | None = None,
     ) -> Tensor:
         """student_logits (P, K + 1), teacher_logits (P, K), otherwise as in `SoftmaxKDLoss`."""
         # Layer norm keeps equal logits finite: it adds 1e-5 to the variance.
         student, teacher = (F.layer_norm(x, x.shape[1:]) for x in (student_logits, teacher_logits))
-        return super().forward(student, teacher, avg_factor, labels)
+        return super().forward(student, teacher, avg_factor, labels, iou)
 
 
 def _kl(student: Tensor, teacher: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from mmdet.structures.boxes import bbox_overlaps
+
 
 @dataclass(frozen=True)
 class PositiveSamples:
@@ -22,3 +24,8 @@ class PositiveSamples:
     gt_labels: Tensor  # (G,) in [0, K)
     gt_ann_ids: Tensor  # (G,) ids in the annotation file
     gt_image: Tensor  # (G,) index of the image in the batch, in [0, N)
+
+    def iou(self) -> Tensor:
+        """Compute the IoU (P,) of each predicted box with its object, without gradient."""
+        true = self.gt_bboxes[self.gt_index]
+        return bbox_overlaps(self.bboxes.detach()[:, None], true[:, None])[:, 0, 0]

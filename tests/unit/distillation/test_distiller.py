@@ -20,7 +20,13 @@ from mmdet.distillation import (
     SoftmaxKDLoss,
     StandardizedKDLoss,
 )
-from mmdet.structures import Normalization, PositiveSamples, branches_of_a_gpu, crop_boxes
+from mmdet.structures import (
+    Normalization,
+    PositiveSamples,
+    bbox_overlaps,
+    branches_of_a_gpu,
+    crop_boxes,
+)
 from tests.helpers.slow_distiller import slow_losses
 from tests.unit.structures.test_boxes import random_boxes
 
@@ -239,6 +245,27 @@ def test_crops_of_another_size_than_the_teacher_knows_are_refused(teacher: Froze
     teacher.crop_size = 112
     with pytest.raises(ValueError, match='crop_size=112'):
         full(teacher)
+
+
+def test_an_iou_aware_loss_gets_the_iou_of_prediction_and_object(
+    teacher: FrozenTeacher, images: Tensor
+) -> None:
+    samples = make_samples((3, 0, 2), (4, 0, 3))
+    kd_cls = SoftmaxKDLoss(iou_aware=True)
+    crops = crop_boxes(images, samples.gt_bboxes, samples.gt_image, SIZE)
+    iou = bbox_overlaps(samples.gt_bboxes, samples.bboxes)[samples.gt_index, torch.arange(7)]
+    assert 0 < iou.min() < iou.max() < 1
+    expected = kd_cls(
+        samples.cls_logits,
+        teacher.logits(crops, SOURCE)[samples.gt_index],
+        torch.tensor(4 + 1 + 3),
+        samples.gt_labels[samples.gt_index],
+        iou.detach(),
+    )
+    losses = full(teacher, kd_cls=kd_cls, kd_loc=None)(images, SOURCE, samples)
+    torch.testing.assert_close(losses, {'loss_kd_cls': expected})
+    (gradient,) = torch.autograd.grad(losses['loss_kd_cls'], samples.bboxes, allow_unused=True)
+    assert gradient is None  # the boxes are left to their own losses
 
 
 @pytest.mark.parametrize('loss_class', [DKDLoss, DISTLoss, StandardizedKDLoss])

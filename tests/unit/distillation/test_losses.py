@@ -38,6 +38,25 @@ def test_softmax_kd_by_hand() -> None:
     assert math.isclose(float(loss), expected, rel_tol=1e-5)
 
 
+def test_a_box_that_is_off_learns_the_background_by_hand() -> None:
+    # teacher 3/4, 1/4, of which a box of IoU 0.8 gets 0.6, 0.2, background 0.2; student as above
+    teacher, student = torch.tensor([[3.0, 1.0]]).log(), torch.tensor([[2.0, 1.0, 1.0]]).log()
+    expected = 0.6 * math.log(0.6 / 0.5) + 0.2 * math.log(0.2 / 0.25) * 2
+    kd_loss = SoftmaxKDLoss(temperature=1, loss_weight=1, iou_aware=True)
+    assert math.isclose(
+        float(kd_loss(student, teacher, ONE, FIRST, torch.tensor([0.8]))), expected, rel_tol=1e-5
+    )
+
+
+@pytest.mark.parametrize('iou', [0.0, 1.0])
+def test_no_overlap_is_all_background_and_a_whole_one_none(iou: float) -> None:
+    student, teacher, labels = logits_of(SoftmaxKDLoss, 4)
+    SoftmaxKDLoss(iou_aware=True)(student, teacher, ONE, labels, torch.full((4,), iou)).backward()
+    gradient = student.grad
+    assert gradient is not None and gradient.isfinite().all()
+    assert ((gradient[:, -1] > 0) == (iou == 1)).all()  # a step down it raises the background, or lowers it
+
+
 def test_sigmoid_kd_by_hand() -> None:
     # teacher 3/4, student 1/2 in the one class
     student, teacher = torch.zeros(1, 1), torch.tensor([[math.log(3)]])
