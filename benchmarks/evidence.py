@@ -86,13 +86,14 @@ class Row(NamedTuple):
 KD_CLS, KD_LOC = 'model.distiller.kd_cls', 'model.distiller.kd_loc'
 CHEAP = {f'{KD_LOC}.crop_size': 16, f'{KD_LOC}.max_per_object': 2}
 UNBALANCED = {'model.distiller.bbox_weight': 1}
-DKD = {f'{KD_CLS}.type': 'DKDLoss', f'{KD_CLS}.temperature': 1}
+DKD = {KD_CLS: {'_delete_': True, 'type': 'DKDLoss'}}
 ROWS = {
     'plain': Row('plain'),
     'all': Row('all'),
     'calibrated': Row('all', calibrated=True),
     'labels': Row('all', labels_only=True),
     'smoothed': Row('all', teacher='smoothed'),
+    'same_for_all': Row('all', {f'{KD_CLS}.iou_aware': False}),  # positives of an object, as published
     'longer': Row('plain', length=1.15),  # all takes at most so much longer
     'unbalanced': Row('all', UNBALANCED),
     'boxes': Row('plain', {'model.bbox_head.bbox_loss.loss_weight': 1.5}),
@@ -125,7 +126,7 @@ def grid() -> list[tuple[str, str, int]]:
         (('chess',), [f'{loss}_{name}' for name in TEACHERS for loss in ('kd', 'calibrated', 'dkd')], 2),
         (
             four[:2],
-            [*WEIGHTS, 'smoothed', 'proposals', 'strong', 'gentle', 'decaying', 'foreground', 'calibrated'],
+            [*WEIGHTS, 'smoothed', 'same_for_all', 'proposals', 'strong', 'gentle', 'decaying', 'foreground', 'calibrated'],
             3,
         ),
     ]

@@ -7,5 +7,6 @@ model['distiller'].teacher.update(
 )
 model['distiller'].kd_loc.levels = ('pixels', 'bn1')  # the stem of an EfficientNet
 model['distiller'].kd_loc.loss_weight = (0.15 / 127.5, 0.15)  # 127.5 is the mean std of its images
+model['distiller'].kd_cls.iou_aware = True
 # Recognition adds a third to the gradient of the classes, and boxes end worse: docs/results.md.
 model['distiller'].bbox_weight = 1.5
