@@ -126,7 +126,17 @@ def grid() -> list[tuple[str, str, int]]:
         (('chess',), [f'{loss}_{name}' for name in TEACHERS for loss in ('kd', 'calibrated', 'dkd')], 2),
         (
             four[:2],
-            [*WEIGHTS, 'smoothed', 'same_for_all', 'proposals', 'strong', 'gentle', 'decaying', 'foreground', 'calibrated'],
+            [
+                *WEIGHTS,
+                'smoothed',
+                'same_for_all',
+                'proposals',
+                'strong',
+                'gentle',
+                'decaying',
+                'foreground',
+                'calibrated',
+            ],
             3,
         ),
     ]

@@ -107,6 +107,7 @@ class _Asker:
             'classes': list(self.dataset.metainfo['classes']),
             'input_size': input_size(self.cfg),
             'crop_size': self.cfg.model.distiller.crop_size,
+            'focal_weight': self.distiller.teacher.focal_weight,
             'seed': run_seed(self.cfg),
             'batch_size': self.cfg.train_dataloader.batch_size,
         }
@@ -141,6 +142,9 @@ def merge_answers(parts: Sequence[Path], out: Path) -> Tensor:
 
     Returns:
         (B,) how many views are in each mean; 0 for those left out.
+
+    Raises:
+        ValueError: No object was seen; a file that is there stays.
     """
     file = load_checkpoint(parts[0])
     state = file['state_dict']
@@ -150,6 +154,11 @@ def merge_answers(parts: Sequence[Path], out: Path) -> Tensor:
         state['counts'] += other['counts']
     counts: Tensor = state['counts']
     seen = counts > 0
+    if not seen.any():
+        raise ValueError(
+            'none of the images with objects can be read, so no answers are stored: look at them with '
+            '`python tools/misc/check_dataset.py CONFIG`'
+        )
     answers = (state['sums'] / counts[:, None])[seen].half()
     save_checkpoint({**file, 'state_dict': {'ann_ids': state['ann_ids'][seen], 'answers': answers}}, out)
     for part in parts:

@@ -63,7 +63,7 @@ class ClassifierDistiller(nn.Module):
                 f'the teacher was trained on crops of side {teacher.crop_size} and hardly recognizes others; '
                 f'crop_size is {crop_size}: set model.distiller.crop_size={teacher.crop_size}'
             )
-        softmax_alone = isinstance(teacher, FrozenTeacher) and teacher.focal_weight == 0
+        softmax_alone = teacher is not None and teacher.focal_weight == 0
         if softmax_alone and isinstance(kd_cls, SigmoidKDLoss):
             warnings.warn(
                 'the teacher was trained with softmax alone, so the sigmoids that SigmoidKDLoss reads mean '

@@ -73,6 +73,7 @@ class StoredTeacher(nn.Module):
                 )
         self.file = file
         self.crop_size: int = content['crop_size']
+        self.focal_weight: float | None = content.get('focal_weight')  # 0: trained with softmax alone
         self.network = network
         self.register_buffer('ann_ids', tensors['ann_ids'])
         self.register_buffer('answers', tensors['answers'])

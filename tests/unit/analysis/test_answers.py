@@ -12,7 +12,13 @@ from mmdet.analysis import answers
 from mmdet.checkpoint.io import load_checkpoint
 from mmdet.commands.store_teacher import main
 from mmdet.config.resolve import load_config
-from mmdet.distillation import FrozenTeacher, StoredTeacher, distiller
+from mmdet.distillation import (
+    ClassifierDistiller,
+    FrozenTeacher,
+    SigmoidKDLoss,
+    StoredTeacher,
+    distiller,
+)
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import crop_boxes
 from tests.helpers.tiny_run import (
@@ -143,6 +149,16 @@ def test_objects_that_no_view_shows_are_asked_about_as_in_an_evaluation(
     assert load_checkpoint(tmp_path / 'answers.pth')['state_dict']['answers'].isfinite().all()
 
 
+def test_a_set_that_cannot_be_read_leaves_the_earlier_answers(arguments: list[str], tmp_path: Path) -> None:
+    main(arguments)
+    earlier = (tmp_path / 'answers.pth').read_bytes()
+    for photo in (tmp_path / 'set/train').iterdir():
+        photo.write_bytes(b'no image')
+    with pytest.raises(ValueError, match='none of the images with objects can be read'):
+        main([*arguments, 'train_dataloader.dataset.on_bad_image=skip'])
+    assert (tmp_path / 'answers.pth').read_bytes() == earlier
+
+
 def test_objects_of_images_that_cannot_be_read_are_left_out(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -179,6 +195,17 @@ def test_a_student_learns_from_them(
     assert runner.iter == 3
     assert set(sides) == {8}
     assert not any('teacher' in name or 'answers' in name for name in runner.model.state_dict())
+
+
+def test_a_sigmoid_student_is_warned_of_stored_answers_of_softmax_alone(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    teacher = tmp_path / 'teacher.pth'
+    torch.save({**torch.load(teacher), 'focal_weight': 0.0}, teacher)
+    main(arguments)
+    stored = StoredTeacher(str(tmp_path / 'answers.pth'))
+    with pytest.warns(UserWarning, match=r'model\.focal_weight=1'):
+        ClassifierDistiller(stored.crop_size, stored, SigmoidKDLoss())
 
 
 def test_what_does_not_belong_together_is_refused(arguments: list[str], tmp_path: Path) -> None:
