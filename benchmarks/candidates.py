@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from torch import Tensor
 
 from mmdet.distillation.distiller import ClassifierDistiller, positives_per_image
-from mmdet.distillation.losses import CropL1Loss, SoftmaxKDLoss
+from mmdet.distillation.losses import CropL1Loss
 from mmdet.registry import MODELS
 from mmdet.structures import Normalization, PositiveSamples, crop_boxes
 from mmdet.structures.boxes import box_areas
@@ -30,13 +29,9 @@ def fade(samples: PositiveSamples, iou: Tensor) -> Tensor:
 
 def decay(samples: PositiveSamples, iou: Tensor) -> Tensor:
     """Start at the full weight and end at 0."""
-    return torch.full_like(iou, share_left())
-
-
-def share_left() -> float:
-    """Compute which share of the training is left."""
     hub = MessageHub.get_current_instance()
-    return 1 - min(hub.get_info('iter', 0) / hub.get_info('max_iters', 1), 1)
+    done = min(hub.get_info('iter', 0) / hub.get_info('max_iters', 1), 1)
+    return torch.full_like(iou, 1 - done)
 
 
 def size(samples: PositiveSamples, iou: Tensor) -> Tensor:
@@ -83,25 +78,6 @@ class WeighedDistiller(ClassifierDistiller):
         """Compute the losses as `ClassifierDistiller` does."""
         self.kd_loc.factors = self.weigh(samples, samples.iou())
         return super().forward(images, normalization, samples)
-
-
-@MODELS.register_module()
-class DecayingKDLoss(SoftmaxKDLoss):
-    """Start at the full weight and end at 0: the end of the training is the boxes'."""
-
-    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
-        """Compare as `SoftmaxKDLoss` does."""
-        return share_left() * super().divergence(student, teacher, labels, iou)
-
-
-@MODELS.register_module()
-class ForegroundKDLoss(SoftmaxKDLoss):
-    """Compare over the classes alone: whether a box holds an object is left to the detector's own loss."""
-
-    def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
-        """Compare as `SoftmaxKDLoss` does, without the background of the student."""
-        ours, theirs = (F.log_softmax(x[:, : teacher.shape[1]], 1) for x in (student, teacher))
-        return F.kl_div(ours, theirs, reduction='sum', log_target=True)
 
 
 @MODELS.register_module()

@@ -36,8 +36,6 @@ from mmdet.datasets.coco_format import read_coco
 STUDENT = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc_stored.py'
 ONLINE = 'configs_dev/ssdlite/ssdlite_efficientnet_lite0_small_cls_loc.py'
 WEIGHED = 'benchmarks/configs/weighed.py'
-DECAYING = 'benchmarks/configs/decaying.py'
-FOREGROUND = 'benchmarks/configs/foreground.py'
 PROPOSALS = 'benchmarks/configs/proposals.py'
 TEACHER = 'configs_dev/teachers/efficientnet_lite2_small.py'
 METRICS = ('AP', 'AP50', 'AP75')
@@ -90,7 +88,6 @@ DKD = {KD_CLS: {'_delete_': True, 'type': 'DKDLoss'}}
 ROWS = {
     'plain': Row('plain'),
     'all': Row('all'),
-    'calibrated': Row('all', calibrated=True),
     'labels': Row('all', labels_only=True),
     'smoothed': Row('all', teacher='smoothed'),
     'same_for_all': Row('all', {f'{KD_CLS}.iou_aware': False}),  # positives of an object, as published
@@ -99,15 +96,11 @@ ROWS = {
     'boxes': Row('plain', {'model.bbox_head.bbox_loss.loss_weight': 1.5}),
     'cls': Row('cls', UNBALANCED),
     'loc': Row('loc_kdloc'),
-    'strong': Row('cls', {f'{KD_CLS}.loss_weight': 1.6}),
-    'gentle': Row('cls', {f'{KD_CLS}.loss_weight': 0.1} | UNBALANCED),
-    'decaying': Row('cls', UNBALANCED, config=DECAYING),
     'online': Row('all', CHEAP | UNBALANCED, config=ONLINE),
     'full': Row('all', dict.fromkeys(CHEAP) | UNBALANCED),
     'online_full': Row('all', UNBALANCED, config=ONLINE),
     **{name: Row('loc_kdloc', {'model.distiller.weigh': name}, config=WEIGHED) for name in WEIGHTS},
     'proposals': Row('all', config=PROPOSALS),
-    'foreground': Row('all', config=FOREGROUND),
     **{f'kd_{name}': Row('cls', teacher=name) for name in TEACHERS},
     **{f'calibrated_{name}': Row('cls', teacher=name, calibrated=True) for name in TEACHERS},
     **{f'dkd_{name}': Row('cls', DKD, name) for name in TEACHERS},
@@ -124,21 +117,7 @@ def grid() -> list[tuple[str, str, int]]:
         (('neudet',), ('cls', 'loc'), 5),
         (('fod', 'neudet'), ('unbalanced', 'boxes', 'online', 'full', 'online_full'), 3),
         (('chess',), [f'{loss}_{name}' for name in TEACHERS for loss in ('kd', 'calibrated', 'dkd')], 2),
-        (
-            four[:2],
-            [
-                *WEIGHTS,
-                'smoothed',
-                'same_for_all',
-                'proposals',
-                'strong',
-                'gentle',
-                'decaying',
-                'foreground',
-                'calibrated',
-            ],
-            3,
-        ),
+        (four[:2], [*WEIGHTS, 'smoothed', 'same_for_all', 'proposals'], 3),
     ]
     return [
         (name, row, seed)
