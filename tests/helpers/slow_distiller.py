@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor
 
 from mmdet.distillation import ClassifierDistiller, SigmoidKDLoss
@@ -45,7 +46,11 @@ def slow_losses(
             ways = [torch.stack([x.sigmoid(), 1 - x.sigmoid()], 1) for x in (logits / 2, answer)]
             recognition = recognition + 4 * divergence(*ways) / len(answer)
         else:
-            target = torch.cat([F.softmax(answer, 0), torch.zeros(1)])
+            inside = torch.ones(())  # the share of the classes; background gets the rest
+            if kd_cls.iou_aware:
+                pair = samples.gt_bboxes[row][None], box.detach()[None]
+                inside = torchvision.ops.box_iou(*pair)[0, 0].clamp(1e-4, 1 - 1e-4)
+            target = torch.cat([inside * F.softmax(answer, 0), 1 - inside[None]])
             recognition = recognition + 4 * divergence(F.softmax(logits / 2, 0), target)
         for level, side, weight in zip(kd_loc.levels, kd_loc.pool_sizes, kd_loc.weights, strict=True):
             pooled = [F.adaptive_avg_pool2d(x[level], side) for x in (seen, truth)]
