@@ -86,8 +86,8 @@ class SoftmaxKDLoss(_KDLoss):
     Args:
         temperature, loss_weight: T and the factor on the loss.
         iou_aware: Multiply the teacher's probabilities by the IoU of predicted box and object, the rest is
-            background's: a box that is off learns doubt, so that the best of several scores highest. As
-            published, False, all positives of an object learn the same.
+            background's: a box that is off is meant to learn doubt, and the best of several to score highest.
+            As published, False, all positives of an object learn the same.
     """
 
     def __init__(self, temperature: float = 2.0, loss_weight: float = 0.4, iou_aware: bool = False) -> None:
