@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmdet.distillation.fast.chunked import sum_in_chunks
-from mmdet.distillation.losses import PIXELS, CropL1Loss, SigmoidKDLoss
+from mmdet.distillation.losses import PIXELS, CropL1Loss, KDLoss, SigmoidKDLoss
 from mmdet.distillation.stored_teacher import StoredTeacher
 from mmdet.distillation.teacher import FrozenTeacher
 from mmdet.registry import MODELS
@@ -47,7 +47,7 @@ class ClassifierDistiller(nn.Module):
         self,
         crop_size: int = 112,
         teacher: FrozenTeacher | StoredTeacher | None = None,
-        kd_cls: Callable[..., Tensor] | None = None,
+        kd_cls: KDLoss | None = None,
         kd_loc: CropL1Loss | None = None,
         bbox_weight: float = 1.0,
     ) -> None:
@@ -97,8 +97,8 @@ class ClassifierDistiller(nn.Module):
             targets = answers[samples.gt_index]
             labels = samples.gt_labels[samples.gt_index]
             avg_factor = positives_per_image(image_index, len(images)).clamp(min=1).sum()
-            overlap = (samples.iou(),) if getattr(self.kd_cls, 'iou_aware', False) else ()
-            losses['loss_kd_cls'] = self.kd_cls(samples.cls_logits, targets, avg_factor, labels, *overlap)
+            iou = samples.iou() if self.kd_cls.iou_aware else None
+            losses['loss_kd_cls'] = self.kd_cls(samples.cls_logits, targets, avg_factor, labels, iou)
         if (kd_loc := self.kd_loc) is not None:
             size = kd_loc.crop_size or self.crop_size
             true = self._pooled_levels(cut_objects(size), normalization)  # (G, C, s, s) per level

@@ -26,7 +26,7 @@ REMEDIES = {  # by the number of logits of a student beyond the teacher's
 OTHER_CLASSES = 'num_classes of the student and of model.distiller.teacher must be the same'
 
 
-class _KDLoss(nn.Module, ABC):
+class KDLoss(nn.Module, ABC):
     """Student logits against the teacher's; the subclass says how they are compared.
 
     Args:
@@ -67,9 +67,13 @@ class _KDLoss(nn.Module, ABC):
                 f'{type(self).__name__} does not fit a student of {student_logits.shape[1]} logits and a '
                 f'teacher of {teacher_logits.shape[1]} classes: {REMEDIES.get(extra, OTHER_CLASSES)}'
             )
-        student, teacher = student_logits / self.temperature, teacher_logits.detach() / self.temperature
+        student, teacher = self.soften(student_logits), self.soften(teacher_logits.detach())
         divergence = self.divergence(student, teacher, labels, iou)
         return self.loss_weight * self.temperature**2 * divergence / avg_factor
+
+    def soften(self, logits: Tensor) -> Tensor:
+        """Divide logits of student or teacher by T."""
+        return logits / self.temperature
 
     @abstractmethod
     def divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
@@ -77,7 +81,7 @@ class _KDLoss(nn.Module, ABC):
 
 
 @MODELS.register_module()
-class SoftmaxKDLoss(_KDLoss):
+class SoftmaxKDLoss(KDLoss):
     """Eq 1 for softmax students: KL between distributions over the classes.
 
     The student's has K + 1 entries, background last; the teacher's is 0 there. In log-softmax: the
@@ -104,7 +108,7 @@ class SoftmaxKDLoss(_KDLoss):
 
 
 @MODELS.register_module()
-class SigmoidKDLoss(_KDLoss):
+class SigmoidKDLoss(KDLoss):
     """Eq 5-7 for sigmoid students: per class KL between the distributions (p, 1 - p), mean over classes."""
 
     extra_logits = (0,)
@@ -115,7 +119,7 @@ class SigmoidKDLoss(_KDLoss):
 
 
 @MODELS.register_module()
-class DKDLoss(_KDLoss):
+class DKDLoss(KDLoss):
     """Decoupled knowledge distillation (arXiv 2203.08679): `alpha TCKD + beta NCKD`.
 
     TCKD is the KL between (p, 1 - p), p the probability of the object's own class; NCKD is the KL between
@@ -153,7 +157,7 @@ class DKDLoss(_KDLoss):
 
 
 @MODELS.register_module()
-class DISTLoss(_KDLoss):
+class DISTLoss(KDLoss):
     """DIST, arXiv 2205.10536: `beta L_inter + gamma L_intra`, correlations instead of equal probabilities.
 
     The distance of two vectors is 1 - their Pearson correlation, in [0, 2]. L_inter compares the K class
@@ -195,18 +199,9 @@ class StandardizedKDLoss(SoftmaxKDLoss):
     logits, not their size.
     """
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        avg_factor: Tensor,
-        labels: Tensor,
-        iou: Tensor | None = None,
-    ) -> Tensor:
-        """student_logits (P, K + 1), teacher_logits (P, K), otherwise as in `SoftmaxKDLoss`."""
-        # Layer norm keeps equal logits finite: it adds 1e-5 to the variance.
-        student, teacher = (F.layer_norm(x, x.shape[1:]) for x in (student_logits, teacher_logits))
-        return super().forward(student, teacher, avg_factor, labels, iou)
+    def soften(self, logits: Tensor) -> Tensor:
+        """Standardize the logits (P, K) or (P, K + 1) of each positive, then divide them by T."""
+        return super().soften(F.layer_norm(logits, logits.shape[1:]))  # adds 1e-5 to the variance: no 0
 
 
 def _kl(student: Tensor, teacher: Tensor) -> Tensor:
