@@ -111,6 +111,7 @@ def check_keys(cfg: Config, overrides: Iterable[str] = ()) -> None:
         TypeError: Names the config file, the place, and the nearest known name.
     """
     file = cfg.filename or 'the config'
+    overrides = set(overrides)
     typed = {key.partition('.')[0] for key in overrides}
     for key in cfg:
         advice = _advice(key, READ_KEYS, key, shown=0, cutoff=0.6 if key in typed else SPELLING)
@@ -118,10 +119,10 @@ def check_keys(cfg: Config, overrides: Iterable[str] = ()) -> None:
             own = 'A variable of a config file is changed there, and needs a name unlike that of a key.'
             raise TypeError(f'{file}: nothing reads the key {key}.{advice} {own}')
     for place, part in find_dicts(cfg.to_dict()):
-        _check_part(file, place, part, cfg)
+        _check_part(file, place, part, cfg, new_type=f'{place}.type' in overrides)
 
 
-def _check_part(file: str, place: str, part: dict[str, Any], cfg: Config) -> None:
+def _check_part(file: str, place: str, part: dict[str, Any], cfg: Config, new_type: bool) -> None:
     known, owner = UNTYPED.get(place), place
     if place.rpartition('.')[0] == 'default_hooks' and 'type' not in part:
         hooks = {name for name, hook in cfg.default_hooks.items() if hook is None or 'type' in hook}
@@ -139,6 +140,8 @@ def _check_part(file: str, place: str, part: dict[str, Any], cfg: Config) -> Non
     wrong = sorted(part.keys() - known - TAKEN_OUT) if known is not None else []
     if wrong:
         advice = _advice(wrong[0], known or (), f'{owner}.{wrong[0]}')
+        if new_type:
+            advice += f' To drop the keys of the former type: "{place}=dict(_delete_=True,type=\'{owner}\')"'
         raise TypeError(f'{file}: {owner} does not know {place}.{wrong[0]}.{advice}')
 
 

@@ -43,6 +43,14 @@ def test_an_override_that_nothing_reads(key, value, words):
     assert words in str(error.value)
 
 
+def test_a_new_type_with_the_keys_of_the_former():
+    key, value = 'model.bbox_head.bbox_loss', {'_delete_': True, 'type': 'GIoULoss'}
+    with pytest.raises(TypeError, match=r'does not know model\.bbox_head\.bbox_loss\.beta') as error:
+        merge_config(PLAIN, {f'{key}.type': 'GIoULoss'})
+    assert f'"{key}=dict(_delete_=True,type=\'GIoULoss\')"' in str(error.value)
+    assert merge_config(PLAIN, {key: value}).model.bbox_head.bbox_loss == {'type': 'GIoULoss'}
+
+
 @HOOKS.register_module(force=True)
 class TakesBothHook:
     def __init__(self, gain: float | str = 1.0) -> None: ...
