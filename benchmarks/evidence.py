@@ -62,10 +62,10 @@ RECIPES = {
 }
 # name of a teacher -> classifier, file of its ImageNet weights (None: random ones), label smoothing
 TEACHERS = {
-    'lite2': ('timm/tf_efficientnet_lite2', 'tf_efficientnet_lite2.pth', 0),
-    'lite0': ('timm/tf_efficientnet_lite0', 'tf_efficientnet_lite0.pth', 0),
-    'resnet18': ('resnet18', None, 0),
-    'smoothed': ('timm/tf_efficientnet_lite2', 'tf_efficientnet_lite2.pth', 0.1),
+    'lite2': ('timm/tf_efficientnet_lite2', 'tf_efficientnet_lite2.pth', 0.1),
+    'lite0': ('timm/tf_efficientnet_lite0', 'tf_efficientnet_lite0.pth', 0.1),
+    'resnet18': ('resnet18', None, 0.1),
+    'unsmoothed': ('timm/tf_efficientnet_lite2', 'tf_efficientnet_lite2.pth', 0),
 }
 
 
@@ -89,12 +89,12 @@ ROWS = {
     'plain': Row('plain'),
     'all': Row('all'),
     'labels': Row('all', labels_only=True),
-    'smoothed': Row('all', teacher='smoothed'),
+    'unsmoothed': Row('all', teacher='unsmoothed'),
     'same_for_all': Row('all', {f'{KD_CLS}.iou_aware': False}),  # positives of an object, as published
     'longer': Row('plain', length=1.15),  # all takes at most so much longer
     'unbalanced': Row('all', UNBALANCED),
     'boxes': Row('plain', {'model.bbox_head.bbox_loss.loss_weight': 1.5}),
-    'cls': Row('cls', UNBALANCED),
+    'cls': Row('cls'),
     'loc': Row('loc_kdloc'),
     'online': Row('all', CHEAP | UNBALANCED, config=ONLINE),
     'full': Row('all', dict.fromkeys(CHEAP) | UNBALANCED),
@@ -117,7 +117,7 @@ def grid() -> list[tuple[str, str, int]]:
         (('neudet',), ('cls', 'loc'), 5),
         (('fod', 'neudet'), ('unbalanced', 'boxes', 'online', 'full', 'online_full'), 3),
         (('chess',), [f'{loss}_{name}' for name in TEACHERS for loss in ('kd', 'calibrated', 'dkd')], 2),
-        (four[:2], [*WEIGHTS, 'smoothed', 'same_for_all', 'proposals'], 3),
+        (four[:2], [*WEIGHTS, 'unsmoothed', 'same_for_all', 'proposals'], 3),
     ]
     return [
         (name, row, seed)
