@@ -11,7 +11,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     'cls': ('kd_cls',),  # recognition
     'loc': ('kd_loc',),  # localization in pixels, which needs no teacher
     'loc_kdloc': ('kd_loc',),  # localization in pixels and in the teacher's features
-    'all': ('kd_cls', 'kd_loc'),
+    'all': (),  # every loss that the config has
 }
 
 
@@ -29,12 +29,14 @@ def apply_row(cfg: Any) -> None:
     if row not in ROWS:
         raise ValueError(f'row={row!r} is not known: choose one of {", ".join(ROWS)}')
     distiller: Any = cfg.model.get('distiller') or {}
-    missing = [name for name in NEEDED[row] if not distiller.get(name)]
-    if missing:
+    missing = [f'.{name}' for name in NEEDED[row] if not distiller.get(name)]
+    if missing or (row == 'all' and not distiller):
         raise ValueError(
-            f'row={row} needs model.distiller.{missing[0]}: choose another of {", ".join(ROWS)}, or give the '
-            'config of a student with both losses, e.g. configs_dev/ssd/ssd300_coco_cls_loc.py'
+            f'row={row} needs model.distiller{"".join(missing[:1])}: choose another of {", ".join(ROWS)}, '
+            'or give the config of a student with both losses, e.g. configs_dev/ssd/ssd300_coco_cls_loc.py'
         )
+    if row == 'all':
+        return
     if row == 'plain':
         cfg.model.pop('distiller', None)
         return

@@ -46,12 +46,18 @@ def test_the_pixel_level_keeps_its_own_size_and_weight() -> None:
     assert (kd_loc['kd_loc']['pool_sizes'], kd_loc['kd_loc']['loss_weight']) == ((2,), 0.7)
 
 
-@pytest.mark.parametrize(('row', 'missing'), [('cls', 'kd_cls'), ('loc', 'kd_loc'), ('all', 'kd_cls')])
+def test_all_keeps_the_losses_that_there_are() -> None:
+    one = merge_config(DISTILLED, {'model.distiller.kd_loc': None})
+    whole = reduced(one)
+    assert reduced(merge_config(DISTILLED, {'row': 'all', 'model.distiller.kd_loc': None})) == whole
+
+
+@pytest.mark.parametrize(
+    ('row', 'missing'), [('cls', 'distiller.kd_cls'), ('loc', 'distiller.kd_loc'), ('all', 'distiller')]
+)
 def test_a_row_that_the_config_does_not_have(row: str, missing: str) -> None:
-    cfg = merge_config(DISTILLED, {'row': row, f'model.distiller.{missing}': None})
-    with pytest.raises(
-        ValueError, match=f'row={row} needs model.distiller.{missing}.*plain, cls, loc, loc_k'
-    ):
+    cfg = merge_config(DISTILLED, {'row': row, f'model.{missing}': None})
+    with pytest.raises(ValueError, match=f'row={row} needs model.{missing}: .*plain, cls, loc, loc_k'):
         apply_row(cfg)
 
 
