@@ -7,7 +7,7 @@ model['distiller'].teacher.update(
 )
 model['distiller'].kd_loc.levels = ('pixels', 'bn1')  # the stem of an EfficientNet
 model['distiller'].kd_loc.loss_weight = (0.15 / 127.5, 0.15)  # 127.5 is the mean std of its images
-# With answers that are the same for every positive of an object, AP75 falls; and beside recognition the
-# boxes get a smaller part of each step: docs/results.md.
+# An answer that is the same for every positive of an object cost AP on FOD and BCCD; and beside recognition
+# the boxes get a smaller part of each step: docs/results.md.
 model['distiller'].kd_cls.iou_aware = True
 model['distiller'].bbox_weight = 1.5
