@@ -119,10 +119,10 @@ def check_keys(cfg: Config, overrides: Iterable[str] = ()) -> None:
             own = 'A variable of a config file is changed there, and needs a name unlike that of a key.'
             raise TypeError(f'{file}: nothing reads the key {key}.{advice} {own}')
     for place, part in find_dicts(cfg.to_dict()):
-        _check_part(file, place, part, cfg, new_type=f'{place}.type' in overrides)
+        _check_part(file, place, part, cfg, overrides)
 
 
-def _check_part(file: str, place: str, part: dict[str, Any], cfg: Config, new_type: bool) -> None:
+def _check_part(file: str, place: str, part: dict[str, Any], cfg: Config, overrides: set[str]) -> None:
     known, owner = UNTYPED.get(place), place
     if place.rpartition('.')[0] == 'default_hooks' and 'type' not in part:
         hooks = {name for name, hook in cfg.default_hooks.items() if hook is None or 'type' in hook}
@@ -140,7 +140,8 @@ def _check_part(file: str, place: str, part: dict[str, Any], cfg: Config, new_ty
     wrong = sorted(part.keys() - known - TAKEN_OUT) if known is not None else []
     if wrong:
         advice = _advice(wrong[0], known or (), f'{owner}.{wrong[0]}')
-        if new_type:
+        inherited = f'{place}.type' in overrides and f'{place}.{wrong[0]}' not in overrides
+        if inherited and not re.search(r'\.\d', place):  # in a list `_delete_` does nothing
             advice += f' To drop the keys of the former type: "{place}=dict(_delete_=True,type=\'{owner}\')"'
         raise TypeError(f'{file}: {owner} does not know {place}.{wrong[0]}.{advice}')
 

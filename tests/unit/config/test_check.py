@@ -48,6 +48,13 @@ def test_a_new_type_with_the_keys_of_the_former():
     with pytest.raises(TypeError, match=r'does not know model\.bbox_head\.bbox_loss\.beta') as error:
         merge_config(PLAIN, {f'{key}.type': 'GIoULoss'})
     assert f'"{key}=dict(_delete_=True,type=\'GIoULoss\')"' in str(error.value)
+    with pytest.raises(TypeError, match='know model') as error:  # typed, not inherited
+        merge_config(PLAIN, {f'{key}.type': 'SmoothL1Loss', f'{key}.beto': 1})
+    assert '_delete_' not in str(error.value)
+    place = 'train_dataloader.dataset.pipeline'
+    with pytest.raises(TypeError, match=f'RandomFlip does not know {place}') as error:
+        merge_config(PLAIN, {f'{place}.2.type': 'RandomFlip'})  # a list, in which it would do nothing
+    assert '_delete_' not in str(error.value)
     assert merge_config(PLAIN, {key: value}).model.bbox_head.bbox_loss == {'type': 'GIoULoss'}
 
 
