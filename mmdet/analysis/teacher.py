@@ -7,7 +7,6 @@ Boxes are xyxy in pixels of the network input.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from torch.utils.data import DataLoader
 from mmdet.apis import init_detector
 from mmdet.config.classes import check_classes
 from mmdet.config.resolve import load_config, run_seed
-from mmdet.datasets import collate_detection
+from mmdet.datasets import build_collate
 from mmdet.datasets.worker import init_worker
 from mmdet.distillation import ClassifierDistiller, FrozenTeacher
 from mmdet.models.detectors import BaseDetector
@@ -101,12 +100,11 @@ def load_batches(
     loader: Any, dataset: Any, draws: Sequence[tuple[int, int]], preprocessor: Any
 ) -> Iterator[Batch]:
     """Load batches as the `loader` of a config says, but in the order of `draws`, (index, draw)."""
-    collate = {key: value for key, value in loader.get('collate_fn', {}).items() if key != 'type'}
     batches = DataLoader(
         dataset,
         batch_size=loader.batch_size,
         sampler=draws,
-        collate_fn=partial(collate_detection, **collate),
+        collate_fn=build_collate(loader),
         num_workers=loader.get('num_workers', 0),
         worker_init_fn=init_worker,
     )

@@ -16,7 +16,7 @@ from mmdet.checkpoint.io import checkpoint_classes, load_checkpoint, load_weight
 from mmdet.config.classes import chosen_classes
 from mmdet.config.resolve import merge_config, merge_options, set_classes
 from mmdet.config.schedule import apply_short_keys, explain_input_size
-from mmdet.datasets import collate_detection
+from mmdet.datasets import build_collate
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS, TRANSFORMS
 
@@ -101,15 +101,15 @@ def inference_detector(
     pipeline = [
         TRANSFORMS.build(step) for step in loader.dataset.pipeline if step['type'] != 'LoadAnnotations'
     ]
-    padding = {key: value for key, value in (loader.get('collate_fn') or {}).items() if key != 'type'}
     samples = []
     for index, picture in enumerate(pictures):
         sample = {'img_id': index, 'img': read_picture(picture)}
         for transform in pipeline:
             sample = transform(sample)
         samples.append(sample)
+    batch = build_collate(loader)(samples)
     results = []
-    for found, picture in zip(model.test_step(collate_detection(samples, **padding)), pictures, strict=True):
+    for found, picture in zip(model.test_step(batch), pictures, strict=True):
         result = DetectionResult(metainfo=found.metainfo | model.dataset_meta)
         result.pred_instances = found.pred_instances[found.pred_instances.scores >= score_thr]
         if isinstance(picture, (str, Path)):

@@ -1,7 +1,7 @@
 """Data sets, samplers and the collate function."""
 
 from mmdet.datasets.coco import CocoDataset
-from mmdet.datasets.collate import BadImage, collate_detection
+from mmdet.datasets.collate import BadImage, build_collate, collate_detection
 from mmdet.datasets.samplers import DetSampler
 from mmdet.datasets.training_boxes import Fault
 from mmdet.datasets.transforms import BadImageError
@@ -13,6 +13,7 @@ __all__ = [
     'CocoDataset',
     'DetSampler',
     'Fault',
+    'build_collate',
     'collate_detection',
     'init_worker',
 ]

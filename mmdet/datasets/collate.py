@@ -3,7 +3,8 @@
 N images · H, W size of the padded batch in pixels · Gmax box rows · boxes xyxy in pixels of the batch
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,13 @@ class BadImage(NamedTuple):
     file: str
     reason: str
     img_shape: tuple[int, int] = (32, 32)  # (h, w) that the sample would have had
+
+
+def build_collate(loader: Mapping[str, Any]) -> Callable[[Sequence[Any]], Any]:
+    """Build the function that `collate_fn` of a loader's config names, with its keywords."""
+    keywords = dict(loader.get('collate_fn') or {'type': 'default_collate'})
+    function = keywords.pop('type')
+    return partial(COLLATES.get(function) if isinstance(function, str) else function, **keywords)
 
 
 @COLLATES.register_module()

@@ -1,7 +1,6 @@
 """Build the data loaders of a run."""
 
 import copy
-from functools import partial
 from typing import Any
 
 import torch
@@ -9,10 +8,11 @@ from mmengine.dist import get_rank
 from torch.utils.data import DataLoader
 
 from mmdet.config.check import config_context
+from mmdet.datasets.collate import build_collate
 from mmdet.datasets.samplers import DetSampler
 from mmdet.datasets.worker import init_worker
 from mmdet.distributed.signals import block_signals
-from mmdet.registry import COLLATES, DATA_SAMPLERS, DATASETS
+from mmdet.registry import DATA_SAMPLERS, DATASETS
 
 
 def build_dataloader(
@@ -39,8 +39,7 @@ def build_dataloader(
         settings.pop('persistent_workers', None)
         settings.pop('prefetch_factor', None)
     settings['pin_memory'] = settings.get('pin_memory', True) and torch.cuda.is_available()
-    collate = dict(settings.pop('collate_fn', {'type': 'default_collate'}))
-    function = collate.pop('type')
+    settings['collate_fn'] = build_collate(settings)
     with config_context(f'the data loader of {getattr(dataset, "ann_file", "this data set")}'):
         sampler = DATA_SAMPLERS.build({'seed': seed, 'dataset': dataset, **settings.pop('sampler')})
         if isinstance(sampler, DetSampler) and not settings.get('drop_last'):
@@ -48,7 +47,6 @@ def build_dataloader(
         return _Loader(
             dataset,
             sampler=sampler,
-            collate_fn=partial(COLLATES.get(function) if isinstance(function, str) else function, **collate),
             worker_init_fn=init_worker,
             # its own, so that a new iterator does not move the model's random numbers
             generator=torch.Generator().manual_seed(seed),
