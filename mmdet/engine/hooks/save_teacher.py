@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 from mmengine.hooks import Hook
 
-from mmdet.checkpoint.io import load_checkpoint, save_checkpoint
+from mmdet.checkpoint.io import save_checkpoint
 from mmdet.engine.state import unwrap_model
 from mmdet.registry import HOOKS
+
+NONE_YET = -1.0  # below every accuracy: this training has not written a file
 
 
 @HOOKS.register_module()
 class SaveTeacherHook(Hook):
     """Say what the teacher is trained on; write its file whenever its accuracy is the best so far.
 
-    A resumed training goes on with the accuracy of the file that it finds. A new one keeps such a file beside
-    its own, as `earlier_1_NAME`.
+    The first write keeps the file of an earlier training beside its own, as `earlier_1_NAME`.
 
     Args:
         file: Where it goes, e.g. 'cls_teachers/ssd/model_best.pth.tar'; default `model_best.pth.tar` in the
@@ -30,8 +31,16 @@ class SaveTeacherHook(Hook):
     def __init__(self, file: str | None = None, metric: str = 'top1') -> None:
         self.file = file
         self.metric = metric
-        self.best = -1.0
-        self.replaces_earlier = True  # until the first write of a new training
+        self.best = NONE_YET
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Save the accuracy of the file that this training has written."""
+        checkpoint['best_teacher'] = self.best
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Go on with it; the evaluation that followed the checkpoint is done again."""
+        if runner._resume:
+            self.best = checkpoint.get('best_teacher', NONE_YET)
 
     def before_train(self, runner: Any) -> None:
         """Log the objects of each class, with a warning for a class without any."""
@@ -45,22 +54,19 @@ class SaveTeacherHook(Hook):
             runner.logger.warning(
                 f'no training object of {", ".join(missing)}: what the teacher says about them means nothing'
             )
-        path = self._path(runner)
-        self.replaces_earlier = not runner.iter
-        if runner.iter and path.is_file():
-            self.best = float(load_checkpoint(path).get('metrics', {}).get(self.metric, self.best))
+        if not self._path(runner).is_file():
+            self.best = NONE_YET
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Compare and write."""
         named = {name.rsplit('/', 1)[-1]: float(value) for name, value in (metrics or {}).items()}
-        if runner.rank != 0 or named.get(self.metric, -1.0) <= self.best:
+        if runner.rank != 0 or named.get(self.metric, NONE_YET) <= self.best:
             return
-        self.best = named[self.metric]
         path = self._path(runner)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.replaces_earlier and path.is_file():
+        if self.best == NONE_YET and path.is_file():
             runner.logger.warning(f'{path} of an earlier training is kept as {keep_earlier(path)}')
-        self.replaces_earlier = False
+        self.best = named[self.metric]
         save_checkpoint(unwrap_model(runner.model).teacher_file(runner.epoch, named), path)
         runner.logger.info(f'teacher with {self.metric} {self.best:.4f} written to {path}')
 

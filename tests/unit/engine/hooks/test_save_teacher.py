@@ -26,10 +26,10 @@ class Log(list):
     warning = info
 
 
-def runner_of(dataset: Any, iteration: int = 0) -> SimpleNamespace:
+def runner_of(dataset: Any) -> SimpleNamespace:
     sampler = SimpleNamespace(times_shown=torch.ones(2, dtype=torch.int64).numpy())
     loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset, sampler=sampler))
-    return SimpleNamespace(rank=0, iter=iteration, train_loop=loop, logger=Log(), epoch=1)
+    return SimpleNamespace(rank=0, train_loop=loop, logger=Log(), epoch=1)
 
 
 def labels_of(*labels: int) -> SimpleNamespace:
@@ -51,19 +51,41 @@ def test_classes_without_objects_are_named_when_training_begins(tmp_path: Path) 
     assert len(runner.logger) == 1
 
 
+def resume(hook: SaveTeacherHook, runner: SimpleNamespace) -> SaveTeacherHook:
+    """Go on from a checkpoint of this moment."""
+    checkpoint: dict[str, Any] = {}
+    hook.before_save_checkpoint(runner, checkpoint)
+    resumed = SaveTeacherHook(hook.file)
+    runner._resume = True
+    resumed.after_load_checkpoint(runner, checkpoint)
+    resumed.before_train(runner)
+    return resumed
+
+
 def test_a_resumed_training_keeps_the_better_file(tmp_path: Path) -> None:
     first = SaveTeacherHook(str(tmp_path / 'best.pth.tar'))
     runner = runner_of(labels_of(0, 1))
     runner.model = TEACHER
     first.after_val_epoch(runner, {'crops/top1': 0.8})
-    runner = runner_of(labels_of(0, 1), iteration=7)
+    resumed = resume(first, runner)
+    for accuracy, best in [(0.7, 0.8), (0.9, 0.9)]:
+        resumed.after_val_epoch(runner, {'crops/top1': accuracy})
+        assert torch.load(resumed.file, weights_only=True)['metrics'] == {'top1': best}
+    assert len(list(tmp_path.iterdir())) == 1
+    Path(resumed.file).unlink()
+    again = resume(resumed, runner)
+    again.after_val_epoch(runner, {'crops/top1': 0.5})
+    assert Path(again.file).is_file()
+
+
+def test_a_training_resumed_before_its_first_write_keeps_the_file_of_an_earlier_one(tmp_path: Path) -> None:
+    file = tmp_path / 'best.pth.tar'
+    file.write_bytes(b'of an earlier training')
+    runner = runner_of(labels_of(0, 1))
     runner.model = TEACHER
-    resumed = SaveTeacherHook(str(tmp_path / 'best.pth.tar'))
-    resumed.before_train(runner)
-    resumed.after_val_epoch(runner, {'crops/top1': 0.7})
-    assert torch.load(resumed.file, weights_only=True)['metrics'] == {'top1': 0.8}
-    resumed.after_val_epoch(runner, {'crops/top1': 0.9})
-    assert torch.load(resumed.file, weights_only=True)['metrics'] == {'top1': 0.9}
+    resume(SaveTeacherHook(str(file)), runner).after_val_epoch(runner, {'crops/top1': 0.1})
+    assert (tmp_path / 'earlier_1_best.pth.tar').read_bytes() == b'of an earlier training'
+    assert torch.load(file, weights_only=True)['metrics'] == {'top1': 0.1}
 
 
 def test_a_new_training_keeps_the_file_of_an_earlier_one(tmp_path: Path) -> None:
