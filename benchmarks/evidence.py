@@ -111,10 +111,10 @@ def grid() -> list[tuple[str, str, int]]:
     """List data set, row and seed of every unit, the most important first."""
     four = ('neudet', 'chess', 'bccd', 'fod')
     blocks: list[tuple[Sequence[str], Sequence[str], int]] = [
-        (four, ('plain', 'all'), 5),
+        (four, ('plain', 'cls', 'all'), 5),
         (four[:2], ('labels', 'longer'), 3),
-        (('fod25', 'neudet25'), ('plain', 'all'), 3),
-        (('neudet',), ('cls', 'loc'), 5),
+        (('fod25', 'neudet25'), ('plain', 'cls', 'all'), 3),
+        (('neudet',), ('loc',), 5),
         (('fod', 'neudet'), ('unbalanced', 'boxes', 'online', 'full', 'online_full'), 3),
         (('chess',), [f'{loss}_{name}' for name in TEACHERS for loss in ('kd', 'calibrated', 'dkd')], 2),
         (four[:2], [*WEIGHTS, 'unsmoothed', 'same_for_all', 'proposals'], 3),
@@ -270,7 +270,7 @@ def folder_of(out: Path, row: str) -> Path:
 def report(out: Path, base: str = 'plain') -> str:
     """Lay out AP of every row and its paired differences to another, with Student's 95 % intervals.
 
-    Draws those of `all` to `plain`, for each set, into OUT/differences.svg.
+    Draws those of `cls` and `all` to `plain`, for each set, into OUT/differences.svg.
     """
     lines = []
     for name in RECIPES:
@@ -280,10 +280,12 @@ def report(out: Path, base: str = 'plain') -> str:
             cells += [interval(pairs[key], '+.1f') if row != base else '' for key in METRICS[:2]]
             if found:
                 lines.append((name, row, str(len(found)), *cells))
-    by_set = {name: differences(out / name, 'all', 'plain') for name in RECIPES}
-    shown = {key: {name: pairs[key] for name, pairs in by_set.items() if pairs[key]} for key in METRICS}
+    drawn = {
+        f'{name} {row}': differences(out / name, row, 'plain') for name in RECIPES for row in ('cls', 'all')
+    }
+    shown = {key: {name: pairs[key] for name, pairs in drawn.items() if pairs[key]} for key in METRICS}
     if shown['AP']:
-        plot_differences(shown, 'points, all minus plain', out / 'differences.svg')
+        plot_differences(shown, 'points, minus plain', out / 'differences.svg')
     heads = ('set', 'row', 'seeds', *METRICS, *(f'{key}, minus {base}' for key in METRICS[:2]))
     return table(heads, lines, '---:')
 

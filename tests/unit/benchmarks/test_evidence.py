@@ -18,7 +18,7 @@ def test_list_names_the_units_whose_data_are_there(tmp_path, capsys):
     evidence.main(['list', '--data', str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     assert {row for _, row, _ in evidence.grid()} == set(evidence.ROWS)
-    assert lines[:2] == ['chess plain 0', 'chess all 0']
+    assert lines[:2] == ['chess plain 0', 'chess cls 0']
     assert all(line.startswith('chess ') for line in lines)
 
 
@@ -57,7 +57,7 @@ def test_table_gives_paired_differences_with_their_interval(tmp_path):
     assert plain.split(' | ')[3] == '31.0 ± 1.4'
     # differences 3 and 2: mean 2.5, standard deviation 0.707, t 12.706, over the root of 2
     assert distilled.split(' | ')[6] == '+2.5 ± 6.4'
-    assert '>neudet<' in (tmp_path / 'differences.svg').read_text()
+    assert '>neudet all<' in (tmp_path / 'differences.svg').read_text()
     *_, plain, distilled = evidence.report(tmp_path, base='all').splitlines()
     assert plain.split(' | ')[6] == '-2.5 ± 6.4'
     assert not distilled.split(' | ')[6].strip()
