@@ -15,7 +15,7 @@ OF_TEACHER=("${FAST[@]}" train_cfg.val_interval=10)
 if [ "$#" = 0 ]; then
   STUDENT=configs_dev/ssd/ssd_tiny_cls_loc.py
   # Localization compares four predicted boxes of each object, on crops of half the side, at a quarter of its weight:
-  # in so short a training the whole one costs more than it brings (docs/results.md).
+  # in so short a training the whole one costs more than it brings (docs/experiments.md).
   OF_STUDENT=(iters=350 "${FAST[@]}" model.distiller.kd_loc.crop_size=16 model.distiller.kd_loc.max_per_object=4
     'model.distiller.kd_loc.loss_weight=[0.00065,0.0375]')
 elif [ "$1" = --student ] && [ "$#" -gt 1 ]; then

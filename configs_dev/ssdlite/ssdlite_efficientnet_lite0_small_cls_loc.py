@@ -8,6 +8,6 @@ model['distiller'].teacher.update(
 model['distiller'].kd_loc.levels = ('pixels', 'bn1')  # the stem of an EfficientNet
 model['distiller'].kd_loc.loss_weight = (0.15 / 127.5, 0.15)  # 127.5 is the mean std of its images
 # An answer that is the same for every positive of an object cost AP on FOD and BCCD; and beside recognition
-# the boxes get a smaller part of each step: docs/results.md.
+# the boxes get a smaller part of each step: docs/experiments.md.
 model['distiller'].kd_cls.iou_aware = True
 model['distiller'].bbox_weight = 1.5
