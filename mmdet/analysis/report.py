@@ -198,7 +198,8 @@ def advise(
         'hardly depends on it: the paper measured 26.1, 26.3 and 26.0 mAP at 1, 2 and 3, and on chess pieces '
         'three teachers differed by -0.3, +0.5 and 0.0 AP between the suggested 1.5 and 2, one seed each; 4 '
         'cost 3.6 AP on FOD, one seed. Where wrong classes are the problem and IoU 0.5 is enough, try '
-        'kd_cls.temperature=1 with loss_weight=1.6: on FOD that raised AP50 by 2.2 and lowered AP75 by 2.3: docs/experiments.md.'
+        'kd_cls.temperature=1 with loss_weight=1.6: on FOD that raised AP50 by 2.2 and '
+        'lowered AP75 by 2.3: docs/experiments.md.'
     )
     return said
 
